@@ -1,0 +1,1 @@
+"""The experiment binaries: flags in, library call, files out."""

@@ -1,0 +1,148 @@
+"""The flags that describe a search, and the library's objects made from their values.
+
+The defaults suit the digits data; `presets/` has the paper's setting.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import flags, logging
+
+import nets_jax
+from nets_jax import operators, training
+
+METHODS = ("nets",)
+
+flags.DEFINE_enum("method", "nets", METHODS, "The ticket search.")
+flags.DEFINE_string(
+  "dataset", "digits", "xor, digits, or the name of a TFDS image classification set (mnist, ...)."
+)
+flags.DEFINE_integer("seed", 0, "Seed of everything but the data split.")
+flags.DEFINE_string(
+  "workdir", None, "Directory of the run's files; default runs/<dataset>-<method>-seed<seed>."
+)
+flags.DEFINE_bool("overwrite", False, "Replace the run that workdir holds.")
+flags.DEFINE_string("ticket", None, "A ticket file to train again, in place of a search.")
+
+flags.DEFINE_enum("network", "mlp", ("mlp", "lenet_300_100"), "The network.")
+flags.DEFINE_list("hidden_sizes", ["100", "50"], "Units of each hidden layer of an mlp.")
+flags.DEFINE_enum("activation", "relu", ("relu", "sigmoid", "tanh"), "Activation of the hidden layers.")
+flags.DEFINE_bool("use_bias", True, "Whether layers have bias vectors (trained, never masked).")
+flags.DEFINE_float("dropout_rate", 0.0, "Probability that training silences a hidden unit.")
+
+flags.DEFINE_integer("generations", 150, "Generations after the first population.")
+flags.DEFINE_integer("population_size", 32, "Genomes in the population.")
+flags.DEFINE_integer("elites", 1, "Best genomes that go on unchanged.")
+flags.DEFINE_enum("selection", "truncation", operators.SELECTIONS, "How parents are drawn.")
+flags.DEFINE_float("crossover_rate", 0.5, "Probability that a gene comes from parent 1.")
+flags.DEFINE_float("noise_rate", 0.02, "Probability that a weight gets noise.")
+flags.DEFINE_float("noise_scale", 0.1, "Standard deviation of the noise.")
+flags.DEFINE_float("resample_rate", 0.01, "Probability that a weight is drawn anew.")
+flags.DEFINE_float("dormancy_rate", 0.02, "Probability that a gene falls dormant.")
+flags.DEFINE_float("init_scale", 0.1, "Standard deviation of initial weights.")
+flags.DEFINE_float("initial_density", 1.0, "Probability that a gene is expressed at first.")
+flags.DEFINE_float("target_density", 0.2, "Density that the penalty aims at, in (0, 1].")
+flags.DEFINE_float("penalty_weight", 1.0, "Factor of the density penalty.")
+flags.DEFINE_integer("patience", None, "Stop after more than this many generations without a better fitness.")
+flags.DEFINE_float("fitness_epochs", 2.0, "Epochs of training in a fitness evaluation; fractions too.")
+flags.DEFINE_bool("retain_weights", False, "Put trained weights back into the genome (Lamarckian).")
+
+flags.DEFINE_enum("optimizer", "sgd", tuple(training.OPTIMIZERS), "Optimiser of every training.")
+flags.DEFINE_float("learning_rate", 0.1, "Learning rate of every training.")
+flags.DEFINE_integer("batch_size", 16, "Examples in a minibatch.")
+flags.DEFINE_integer("train_epochs", 50, "Epochs of the final training; 0 searches only.")
+
+flags.DEFINE_integer("devices", None, "Devices to use; default all: one per core on a CPU.")
+flags.DEFINE_integer(
+  "chunk", None, "Genomes an accelerator trains at once; default all. A CPU core takes one."
+)
+flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets; default ~/tensorflow_datasets.")
+flags.DEFINE_string(
+  "mnist_manual_dir", None, "Original files of the set; default NETS_JAX_MNIST_DIR, for mnist."
+)
+flags.DEFINE_integer("data_seed", 0, "Seed of the data split, and of the points of xor.")
+flags.DEFINE_integer("xor_train_size", 1000, "Points of xor to train and validate on.")
+flags.DEFINE_integer("xor_test_size", 1000, "Points of xor to test on.")
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses the command line; a wrong flag ends the program with one line and status 2."""
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    fail(" ".join(str(error).split()) + " (--help lists the flags)")
+  except OSError as error:  # an unreadable --flagfile
+    fail(f"{error.filename}: {error.strerror}")
+  if len(rest) > 1:
+    fail(f"unexpected argument {rest[1]!r}; every setting is a --flag=value")
+  return rest
+
+
+def fail(message: str) -> None:
+  """Prints one line and ends the program with status 2."""
+  print(f"error: {message}", file=sys.stderr)
+  sys.exit(2)
+
+
+def run_main(run: Callable[[flags.FlagValues], None]) -> None:
+  """Runs a binary's work with the parsed flags; what cannot be met ends it with one line and status 2."""
+  values = flags.FLAGS
+  if not values["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # else JAX tells of every accelerator it does not find
+  try:
+    nets_jax.use_cpu_cores(values.devices)
+    run(values)
+  except nets_jax.UsageError as error:
+    fail(str(error))
+  except OSError as error:
+    fail(f"cannot use {error.filename or workdir(values)}: {error.strerror or error}")
+
+
+def as_dict(values: flags.FlagValues) -> dict:
+  """Every flag of this module with its value."""
+  return {flag.name: flag.value for flag in values.flags_by_module_dict()[__name__]}
+
+
+def make_data(values: flags.FlagValues) -> nets_jax.Dataset:
+  """The data set that the flags name."""
+  return nets_jax.load_data(
+    values.dataset,
+    seed=values.data_seed,
+    data_dir=values.data_dir,
+    manual_dir=values.mnist_manual_dir,
+    xor_train_size=values.xor_train_size,
+    xor_test_size=values.xor_test_size,
+  )
+
+
+def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
+  """The network that the flags name; with a ticket and no network flags, the ticket's own."""
+  named = any(values[name].present for name in ("network", "hidden_sizes", "activation", "use_bias"))
+  if values.ticket and not named:
+    return nets_jax.load_network(values.ticket)
+  try:
+    hidden_sizes = tuple(int(size) for size in values.hidden_sizes)
+  except ValueError as error:
+    raise nets_jax.UsageError(
+      f"hidden_sizes must be whole numbers with commas between, not {','.join(values.hidden_sizes)}"
+    ) from error
+  return nets_jax.make_network(
+    values.network,
+    num_classes,
+    hidden_sizes,
+    use_bias=values.use_bias,
+    activation=values.activation,
+    dropout_rate=values.dropout_rate,
+  )
+
+
+def make_config(values: flags.FlagValues) -> nets_jax.NetsConfig:
+  """The search's settings: each flag that is a field of the configuration."""
+  fields = nets_jax.NetsConfig.__dataclass_fields__
+  return nets_jax.NetsConfig(**{name: value for name, value in as_dict(values).items() if name in fields})
+
+
+def workdir(values: flags.FlagValues) -> str:
+  """The directory of the run's files."""
+  return values.workdir or os.path.join("runs", f"{values.dataset}-{values.method}-seed{values.seed}")

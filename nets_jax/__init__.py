@@ -1,0 +1,75 @@
+"""nets_jax: sparse, trainable network initialisations by Neuroevolution Ticket Search.
+
+NeTS evolves genomes, each the initial weights of a network and a binary mask. A genome's fitness is
+the validation loss after a short training, plus a penalty on its density; the trained weights are
+thrown away. NeTS in ten lines:
+
+    import jax
+    import nets_jax
+
+    nets_jax.use_cpu_cores()  # one JAX device per core; no effect on a GPU
+    data = nets_jax.load_data("digits")
+    network = nets_jax.MLP(hidden_sizes=(100, 50), num_classes=data.num_classes)
+    config = nets_jax.NetsConfig(learning_rate=0.1, batch_size=16)
+    result = nets_jax.search(jax.random.key(0), network, data, config)
+    print(nets_jax.density(result.ticket), result.history[-1])
+    nets_jax.save_ticket("ticket.safetensors", result.ticket, network)
+"""
+
+from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.data import Dataset, Split, from_arrays
+from nets_jax.data import load as load_data
+from nets_jax.errors import UsageError
+from nets_jax.fitness import Metrics, density_penalty
+from nets_jax.nets import NetsConfig, State, init, search, step
+from nets_jax.networks import MLP, lenet_300_100, make_network
+from nets_jax.parallel import Layout, make_layout, train_tickets, use_cpu_cores
+from nets_jax.storage import load_network, load_ticket, save_ticket
+from nets_jax.tickets import (
+  Cost,
+  SearchResult,
+  Ticket,
+  density,
+  layer_densities,
+  phenotype,
+  stack,
+  take,
+)
+from nets_jax.training import evaluate
+
+__version__ = "0.1.0"
+
+__all__ = [
+  "MLP",
+  "Cost",
+  "Dataset",
+  "Layout",
+  "Metrics",
+  "NetsConfig",
+  "SearchResult",
+  "Split",
+  "State",
+  "Ticket",
+  "UsageError",
+  "density",
+  "density_penalty",
+  "evaluate",
+  "from_arrays",
+  "init",
+  "layer_densities",
+  "lenet_300_100",
+  "load_data",
+  "load_network",
+  "load_ticket",
+  "make_layout",
+  "make_network",
+  "phenotype",
+  "random_ticket",
+  "save_ticket",
+  "search",
+  "stack",
+  "step",
+  "take",
+  "train_tickets",
+  "use_cpu_cores",
+]

@@ -1,0 +1,1 @@
+"""The ticket searches that NeTS is judged against."""

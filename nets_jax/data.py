@@ -1,0 +1,313 @@
+"""Data sets as arrays in memory, split by one rule.
+
+`xor` is generated, `digits` comes with scikit-learn, everything else is prepared by TensorFlow
+Datasets (TFDS) under its own name. A set without a test part gives a fifth of itself; then a seeded
+tenth of the training part becomes the validation part (paper, 3.2). Inputs are standardised by the
+mean and deviation of the training part that is left, one of each per channel (the last axis).
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import absl.logging
+import jax
+import numpy as np
+from flax import struct
+
+from nets_jax.errors import UsageError
+from nets_jax.files import replace_file
+
+TEST_FRACTION = 0.2
+CACHE_NAME = "nets_jax_arrays.npz"
+
+
+@struct.dataclass
+class Split:
+  """Inputs [examples, ...] float32 and labels [examples] int32."""
+
+  inputs: jax.Array
+  labels: jax.Array
+
+  def __len__(self) -> int:
+    return self.labels.shape[0]
+
+
+@struct.dataclass
+class Dataset:
+  """A classification problem.
+
+  Attributes:
+    train, valid, test: its parts.
+    mean, deviation: of the training part before standardisation [channels].
+    num_classes: number of classes.
+  """
+
+  train: Split
+  valid: Split
+  test: Split
+  mean: Any
+  deviation: Any
+  num_classes: int = struct.field(pytree_node=False)
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """Shape of one input."""
+    return self.train.inputs.shape[1:]
+
+
+def load(
+  name: str,
+  *,
+  seed: int = 0,
+  data_dir: str | None = None,
+  manual_dir: str | None = None,
+  xor_train_size: int = 1000,
+  xor_test_size: int = 1000,
+) -> Dataset:
+  """Loads a data set by name.
+
+  Args:
+    name: `xor`, `digits`, or the TFDS name of an image classification set (`mnist`, `fashion_mnist`,
+      `kmnist`, `cifar10`, ...).
+    seed: of the split, and of the points of `xor`.
+    data_dir: where TFDS keeps its sets; None is TFDS's own default, `TFDS_DATA_DIR` or
+      `~/tensorflow_datasets`.
+    manual_dir: a directory with a set's original files, from which TFDS prepares it without a network;
+      None is, for `mnist`, the environment variable `NETS_JAX_MNIST_DIR`, if set.
+    xor_train_size, xor_test_size: points of `xor`, the validation part counted as training.
+
+  Raises:
+    UsageError: an unknown name, sizes too small, or a set that cannot be had; the message says why.
+  """
+  if name == "xor":
+    train, test = _xor([seed, 0], xor_train_size), _xor([seed, 1], xor_test_size)
+    return from_arrays(*train, *test, seed=seed)
+  if name == "digits":
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    return from_arrays(digits.images[..., None], digits.target, seed=seed)
+  if manual_dir is None and name == "mnist":
+    manual_dir = os.environ.get("NETS_JAX_MNIST_DIR")
+  return from_arrays(**_tfds_arrays(name, data_dir, manual_dir), seed=seed)
+
+
+def from_arrays(
+  inputs: np.ndarray,
+  labels: np.ndarray,
+  test_inputs: np.ndarray | None = None,
+  test_labels: np.ndarray | None = None,
+  *,
+  valid_fraction: float = 0.1,
+  seed: int = 0,
+) -> Dataset:
+  """Makes a `Dataset` of one's own arrays, by the split rule and standardisation of this module.
+
+  Args:
+    inputs: [examples, ...] numbers; the last axis counts as channels.
+    labels: [examples] integers from 0.
+    test_inputs, test_labels: the test part; None takes `TEST_FRACTION` of the examples.
+    valid_fraction: share of the training examples that become the validation part.
+    seed: of the shuffle before the split.
+
+  Raises:
+    UsageError: arrays that do not go together, numbers that are not finite, or too few examples.
+  """
+  inputs, labels = _checked("training", inputs, labels)
+  order = np.random.default_rng(seed).permutation(len(labels))
+  if test_inputs is None:
+    num_test = round(TEST_FRACTION * len(labels))
+    order, test_order = order[num_test:], order[:num_test]
+    test_inputs, test_labels = inputs[test_order], labels[test_order]
+  else:
+    test_inputs, test_labels = _checked("test", test_inputs, test_labels)
+  num_valid = round(valid_fraction * len(order))
+  valid_order, train_order = order[:num_valid], order[num_valid:]
+  if not (len(train_order) and len(valid_order) and len(test_labels)):
+    raise UsageError(
+      f"too few examples: {len(labels)} leave {len(train_order)} to train, {len(valid_order)} to validate "
+      f"and {len(test_labels)} to test; give more data"
+    )
+  num_classes = int(max(labels.max(), test_labels.max())) + 1
+  train = inputs[train_order].astype(np.float32)
+  axes = tuple(range(train.ndim - 1))
+  mean = train.mean(axes, dtype=np.float64).astype(np.float32)
+  deviation = train.std(axes, dtype=np.float64).astype(np.float32)
+  scale = np.where(deviation > 0, deviation, 1)  # a constant channel becomes zero, not NaN
+
+  def split(part: np.ndarray, part_labels: np.ndarray) -> Split:
+    return Split((part.astype(np.float32) - mean) / scale, part_labels.astype(np.int32))
+
+  return Dataset(
+    train=split(train, labels[train_order]),
+    valid=split(inputs[valid_order], labels[valid_order]),
+    test=split(test_inputs, test_labels),
+    mean=mean,
+    deviation=scale,
+    num_classes=num_classes,
+  )
+
+
+def _checked(part: str, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  inputs, labels = np.asarray(inputs), np.asarray(labels)
+  if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
+    raise UsageError(
+      f"{part} inputs must be [examples, ...] with one label each, not {inputs.shape} and {labels.shape}"
+    )
+  if not np.issubdtype(labels.dtype, np.integer) or (labels.size and labels.min() < 0):
+    raise UsageError(f"{part} labels must be integers from 0")
+  if not np.isfinite(inputs).all():
+    raise UsageError(f"{part} inputs must be finite, but some are NaN or infinite; clean the data first")
+  return inputs, labels
+
+
+def _xor(seed: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Points uniform on [0, 1]^2, labelled with the xor of their rounded coordinates."""
+  if size < 1:
+    raise UsageError(f"xor_train_size and xor_test_size must be positive, not {size}")
+  points = np.random.default_rng(seed).uniform(size=(size, 2))
+  bits = np.round(points).astype(np.int32)
+  return points, bits[:, 0] ^ bits[:, 1]
+
+
+def _tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict[str, np.ndarray]:
+  """The arguments of `from_arrays` for a TFDS set, from the decoded copy beside it where there is one."""
+  if not re.fullmatch(r"[a-z]\w*(/[\w.-]*\w)?", name):
+    raise UsageError(
+      f"dataset {name!r} is no name of a data set; give xor, digits or a TFDS name such as mnist"
+    )
+  root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+  cache = root / name / CACHE_NAME
+  if cache.exists():
+    try:
+      with np.load(cache, allow_pickle=False) as stored:  # the zip's CRC-32 guards every array
+        return {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+      print(f"{cache} is damaged and will be made again", file=sys.stderr)
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise UsageError(
+      f"dataset {name!r} is not one of xor, digits; all others need TensorFlow Datasets: "
+      "pip install -e '.[mnist]'"
+    ) from error
+  builder = _tfds_builder(tfds, name, root)
+  if not (pathlib.Path(builder.data_dir) / "dataset_info.json").exists():
+    _prepare(tfds, builder, manual_dir)
+  arrays = _decode(builder)
+  with replace_file(cache) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+  return arrays
+
+
+def _tfds_builder(tfds, name: str, root: pathlib.Path):
+  try:
+    with _quiet():  # TFDS warns of a set that is not prepared yet
+      return tfds.builder(name, data_dir=str(root), file_format="array_record")
+  except tfds.core.registered.DatasetNotFoundError as error:
+    raise UsageError(
+      f"dataset {name!r} is not one of xor, digits, nor known to TensorFlow Datasets; check its spelling"
+    ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Holds back the warnings that TFDS logs."""
+  verbosity = absl.logging.get_verbosity()
+  absl.logging.set_verbosity(absl.logging.ERROR)
+  try:
+    yield
+  finally:
+    absl.logging.set_verbosity(verbosity)
+
+
+def _prepare(tfds, builder, manual_dir: str | None) -> None:
+  """Has TFDS prepare the set, once it is known that its files can be had."""
+  if manual_dir is not None:
+    _check_manual_files(builder, pathlib.Path(manual_dir).expanduser())
+  elif builder.url_infos and not _reachable(min(builder.url_infos)):
+    raise UsageError(
+      f"{builder.name} is not prepared under {builder.data_dir} and cannot be downloaded here; give the "
+      "directory of its original files by --mnist_manual_dir (or NETS_JAX_MNIST_DIR), or another --data_dir"
+    )
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
+  print(f"preparing {builder.name} under {builder.data_dir} (once)", file=sys.stderr)
+  try:
+    with _quiet():
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
+  except ImportError as error:
+    raise UsageError(f"preparing {builder.name} needs: pip install -e '.[mnist]' ({error})") from error
+  except (OSError, tfds.download.DownloadError, tfds.download.NonMatchingChecksumError) as error:
+    raise UsageError(f"could not prepare {builder.name}: {' '.join(str(error).split())}") from error
+
+
+def _check_manual_files(builder, manual_dir: pathlib.Path) -> None:
+  """TFDS would download what is missing and retry for minutes: look first, checksums and all."""
+  for info in builder.url_infos.values():
+    path = manual_dir / info.filename
+    if not path.is_file():
+      raise UsageError(
+        f"{info.filename} of {builder.name} is not in {manual_dir}; point --mnist_manual_dir (or "
+        "NETS_JAX_MNIST_DIR) at the directory that holds the original files"
+      )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != info.checksum:
+      raise UsageError(
+        f"{path} is damaged or of another set: {len(content):,} bytes, whose checksum is not that of "
+        f"{builder.name}'s {int(info.size):,} bytes; get the file anew"
+      )
+
+
+def _reachable(url: str, seconds: float = 3.0) -> bool:
+  """Whether the server of `url` answers, by a thread so that a hanging name look-up cannot hold us."""
+  answered = []
+
+  def ask():
+    host = urllib.parse.urlsplit(url)
+    request = urllib.request.Request(f"{host.scheme}://{host.netloc}", method="HEAD")
+    try:
+      urllib.request.urlopen(request, timeout=seconds).close()
+    except urllib.error.HTTPError as error:
+      answered.append(error.code < 500)
+    except OSError:
+      pass
+    else:
+      answered.append(True)
+
+  thread = threading.Thread(target=ask, daemon=True)
+  thread.start()
+  thread.join(seconds)
+  return any(answered)
+
+
+def _decode(builder) -> dict[str, np.ndarray]:
+  """Every image and label of the train split, and of the test split where there is one."""
+  arrays = {}
+  try:
+    for split, prefix in (("train", ""), ("test", "test_")):
+      if split in builder.info.splits:
+        source = builder.as_data_source(split=split)
+        with _quiet():  # TFDS warns that it decodes with Pillow
+          examples = [(example["image"], example["label"]) for example in source]
+        arrays[f"{prefix}inputs"] = np.stack([image for image, _ in examples])
+        arrays[f"{prefix}labels"] = np.asarray([label for _, label in examples])
+  except (KeyError, ValueError, NotImplementedError, ImportError) as error:
+    raise UsageError(
+      f"{builder.name} under {builder.data_dir} cannot be read as images with labels "
+      f"({' '.join(str(error).split())}); it needs to be an image classification set in array_record "
+      "format: choose another set, or another --data_dir to prepare it in"
+    ) from error
+  return arrays

@@ -1,0 +1,93 @@
+"""Algorithm 2 of the paper: the fitness of ONE ticket, to be minimised."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from nets_jax.data import Split
+from nets_jax.networks import Params
+from nets_jax.tickets import Ticket, density, map_kernels
+from nets_jax.training import evaluate, train
+
+# (valid_loss, valid_accuracy, density, ticket) -> what to minimise, a scalar
+Objective = Callable[[jax.Array, jax.Array, jax.Array, Ticket], jax.Array]
+
+
+@struct.dataclass
+class Metrics:
+  """A ticket's fitness and what it was made of: float32 scalars, or one per genome.
+
+  Attributes:
+    fitness: minimised; +inf for a ticket whose training diverged.
+    valid_loss, valid_accuracy: on the validation split, after the training.
+    density: of its mask.
+  """
+
+  fitness: jax.Array
+  valid_loss: jax.Array
+  valid_accuracy: jax.Array
+  density: jax.Array
+
+
+def density_penalty(density: jax.Array, target_density: jax.Array) -> jax.Array:
+  """P = ((d - tau) / (1 - tau))^2 (paper, equation 1); 0 at tau = 1, which asks for nothing."""
+  room = 1 - target_density
+  return jnp.where(room > 0, ((density - target_density) / jnp.where(room > 0, room, 1)) ** 2, 0.0)
+
+
+def penalised_loss(target_density: jax.Array, penalty_weight: jax.Array) -> Objective:
+  """The paper's objective l + penalty_weight * P, with `penalty_weight` 1 there."""
+
+  def objective(valid_loss, valid_accuracy, density, ticket):
+    del valid_accuracy, ticket
+    return valid_loss + penalty_weight * density_penalty(density, target_density)
+
+  return objective
+
+
+def fitness(
+  key: jax.Array,
+  network: nn.Module,
+  ticket: Ticket,
+  train_split: Split,
+  valid_split: Split,
+  order: jax.Array,
+  optimizer: optax.GradientTransformation,
+  objective: Objective,
+) -> tuple[Metrics, Params]:
+  """Trains the ticket's phenotype, and scores the network that comes of it (paper, Algorithm 2).
+
+  Args:
+    key: of dropout in the training.
+    network: the module.
+    ticket: the genome; it is not changed.
+    train_split, valid_split: examples to train on and to score with.
+    order: minibatches, T steps of them; see `training.minibatch_order`.
+    optimizer: any optax transformation.
+    objective: see `Objective`; it need not be differentiable.
+
+  Returns:
+    The metrics, with fitness +inf where the objective is not finite; and the trained weights, which
+    NeTS throws away.
+  """
+  trained = train(key, network, ticket, train_split, order, optimizer)
+  evaluation = evaluate(network, trained, valid_split)
+  ticket_density = density(ticket)
+  score = objective(evaluation.loss, evaluation.accuracy, ticket_density, ticket)
+  score = jnp.where(jnp.isfinite(score), score, jnp.inf)
+  return Metrics(score, evaluation.loss, evaluation.accuracy, ticket_density), trained
+
+
+def retain(ticket: Ticket, trained: Params) -> Ticket:
+  """The Lamarckian ablation (paper, section 3.2): trained weights go back into the genome.
+
+  Dormant genes keep the weights they had, for training saw them as zero.
+  """
+  weights = map_kernels(
+    lambda mask, new, old: jnp.where(mask, new, old), ticket.masks, trained, ticket.weights
+  )
+  return ticket.replace(weights=weights)

@@ -1,0 +1,133 @@
+"""The networks that tickets are searched in, and which of their leaves a mask covers.
+
+Any `flax.linen` module serves: its parameters named `kernel` are maskable, all others (biases, say)
+are trained but never masked or evolved. A module that behaves differently in training, for dropout,
+takes a keyword argument `train`.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nets_jax.errors import UsageError
+
+Params = Any  # nested dict of arrays, as `flax` lays out a module's parameters
+
+ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
+
+
+class MLP(nn.Module):
+  """A fully connected network: f = f_{n+1} o ... o f_1 with f_i(x) = a(W_i x + b_i) (paper, 2.1).
+
+  Attributes:
+    hidden_sizes: units of each hidden layer.
+    num_classes: units of the output layer, whose activation is the identity (logits).
+    use_bias: whether layers have bias vectors.
+    activation: a name in `ACTIVATIONS`.
+    dropout_rate: probability with which a hidden unit is silenced in training.
+  """
+
+  hidden_sizes: Sequence[int]
+  num_classes: int
+  use_bias: bool = True
+  activation: str = "relu"
+  dropout_rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+    """Maps inputs [batch, ...] to logits [batch, num_classes]."""
+    x = inputs.reshape((inputs.shape[0], -1))
+    for i, size in enumerate(self.hidden_sizes):
+      x = nn.Dense(size, use_bias=self.use_bias, name=f"hidden_{i}")(x)
+      x = ACTIVATIONS[self.activation](x)
+      x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+    return nn.Dense(self.num_classes, use_bias=self.use_bias, name="output")(x)
+
+
+def lenet_300_100(num_classes: int = 10, **kwargs) -> MLP:
+  """LeNet-300-100 (LeCun et al., 1998): 266,200 maskable weights on 28 x 28 inputs."""
+  return MLP(hidden_sizes=(300, 100), num_classes=num_classes, **kwargs)
+
+
+def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), **kwargs) -> MLP:
+  """A ready-made network by name.
+
+  Args:
+    name: `mlp`, with `hidden_sizes`, or `lenet_300_100`, whose hidden sizes are its own.
+    num_classes: number of classes.
+    hidden_sizes: units of each hidden layer of an `mlp`.
+    **kwargs: `use_bias`, `activation`, `dropout_rate` of `MLP`.
+
+  Raises:
+    UsageError: an unknown name or activation, or an impossible size or rate.
+  """
+  if kwargs.get("activation", "relu") not in ACTIVATIONS:
+    raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {kwargs['activation']!r}")
+  dropout_rate = kwargs.get("dropout_rate", 0.0)
+  if not 0 <= dropout_rate < 1:
+    raise UsageError(f"dropout_rate must be in [0, 1), not {dropout_rate}")
+  if name == "lenet_300_100":
+    return lenet_300_100(num_classes, **kwargs)
+  if name != "mlp":
+    raise UsageError(f"network must be mlp or lenet_300_100, not {name!r}")
+  if any(size < 1 for size in hidden_sizes):
+    raise UsageError(f"hidden_sizes must be positive, not {','.join(map(str, hidden_sizes))}")
+  return MLP(hidden_sizes=tuple(hidden_sizes), num_classes=num_classes, **kwargs)
+
+
+def forward(
+  network: nn.Module, weights: Params, inputs: jax.Array, dropout_key: jax.Array | None = None
+) -> jax.Array:
+  """The network's logits [batch, classes] for inputs [batch, ...].
+
+  Args:
+    network: the module.
+    weights: its parameters.
+    inputs: a batch of inputs.
+    dropout_key: given in training only; a module without a `train` argument ignores it.
+  """
+  variables = {"params": weights}
+  if dropout_key is None or "train" not in inspect.signature(network.__call__).parameters:
+    return network.apply(variables, inputs)
+  return network.apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
+
+
+def initial_weights(
+  key: jax.Array, network: nn.Module, input_shape: Sequence[int], init_scale: float
+) -> Params:
+  """theta_0: kernels ~ N(0, init_scale) (paper, 3.1); other leaves by the module's own initialiser.
+
+  The ready-made networks start their biases at zero.
+
+  Args:
+    key: consumed.
+    network: the module.
+    input_shape: shape of one input, without the batch axis.
+    init_scale: standard deviation of the kernels (0.1 in the paper).
+
+  Raises:
+    UsageError: the module keeps state besides its parameters (batch statistics, say), or has no kernel.
+  """
+  module_key, kernels_key = jax.random.split(key)
+  variables = network.init(module_key, jnp.zeros((1, *input_shape)))
+  if set(variables) != {"params"}:
+    extra = ", ".join(sorted(set(variables) - {"params"})) or "no parameters"
+    raise UsageError(f"a network must keep its parameters alone, but {type(network).__name__} has {extra}")
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(variables["params"])
+  if not any(is_maskable(path) for path, _ in leaves):
+    raise UsageError(f"{type(network).__name__} has no parameter named 'kernel', so nothing can be masked")
+  keys = jax.random.split(kernels_key, len(leaves))
+  drawn = [
+    init_scale * jax.random.normal(k, leaf.shape, leaf.dtype) if is_maskable(path) else leaf
+    for k, (path, leaf) in zip(keys, leaves, strict=True)
+  ]
+  return jax.tree_util.tree_unflatten(treedef, drawn)
+
+
+def is_maskable(path: tuple) -> bool:
+  """Whether the leaf at this tree path is a connection weight, which a mask covers."""
+  return getattr(path[-1], "key", None) == "kernel"

@@ -1,0 +1,108 @@
+"""The genetic operators (paper, 3.3), each for ONE child, in the order in which they are applied.
+
+A gene is a weight and its mask bit. Leaves without a mask (biases) are not genes: crossover keeps
+those of each parent by the same rule, mutations leave them alone. Every rate may be traced.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from nets_jax.tickets import Ticket, map_kernels, split_like
+
+SELECTIONS = ("tournament", "rank", "truncation", "roulette")
+TOURNAMENT_SIZE = 2
+TRUNCATION_FRACTION = 0.5
+
+
+def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
+  """Draws one parent; each scheme favours low fitness.
+
+  A genome of fitness +inf is never drawn while a finite one exists; if there is none, all are equal.
+  With k finite genomes of ranks 0 (lowest fitness) to k - 1, the probability of each is, for
+
+  - `tournament`: that of being the best of `TOURNAMENT_SIZE` uniform draws, the first of equals;
+  - `rank`: proportional to k - rank (linear ranking; Baker, 1985);
+  - `truncation`: the same for the best ceil(k * `TRUNCATION_FRACTION`), 0 for the others;
+  - `roulette`: proportional to f_max - f, the distance to the worst (windowing; Goldberg, 1989),
+    equal if all are the same.
+
+  Args:
+    key: consumed.
+    fitness: [population], minimised, without NaN.
+    scheme: one of `SELECTIONS`.
+
+  Returns:
+    The parent's index, int32.
+  """
+  finite = jnp.isfinite(fitness)
+  eligible = finite | ~finite.any()
+  if scheme == "tournament":
+    contestants = jax.random.categorical(key, jnp.where(eligible, 0.0, -jnp.inf), shape=(TOURNAMENT_SIZE,))
+    return contestants[jnp.argmin(fitness[contestants])]
+  count = eligible.sum()
+  rank = jnp.argsort(jnp.argsort(jnp.where(finite, fitness, jnp.inf), stable=True))
+  if scheme == "rank":
+    share = count - rank
+  elif scheme == "truncation":
+    share = rank < jnp.ceil(count * TRUNCATION_FRACTION)
+  elif scheme == "roulette":
+    share = jnp.max(jnp.where(finite, fitness, -jnp.inf)) - fitness
+    share = jnp.where(jnp.any(eligible & (share > 0)), share, 1.0)
+  else:
+    raise ValueError(f"selection must be one of {SELECTIONS}, not {scheme!r}")
+  share = jnp.where(finite.any(), share, 1)
+  return jax.random.categorical(key, jnp.log(jnp.where(eligible, share, 0).astype(jnp.float32)))
+
+
+def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Array) -> Ticket:
+  """Uniform crossover: each gene, weight and mask together, is parent 1's with probability `rate`."""
+  from_1 = jax.tree.map(
+    lambda k, weight: jax.random.bernoulli(k, rate, weight.shape),
+    split_like(key, parent_1.weights),
+    parent_1.weights,
+  )
+  weights = jax.tree.map(jnp.where, from_1, parent_1.weights, parent_2.weights)
+  masks = map_kernels(
+    lambda mask_1, _, choice, mask_2: jnp.where(choice, mask_1, mask_2),
+    parent_1.masks,
+    parent_1.masks,
+    from_1,
+    parent_2.masks,
+  )
+  return Ticket(weights, masks)
+
+
+def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
+  """Random noise mutation: w + N(0, scale) with probability `rate`, per gene."""
+
+  def mutate_leaf(k, weight):
+    chosen_key, noise_key = jax.random.split(k)
+    chosen = jax.random.bernoulli(chosen_key, rate, weight.shape)
+    return weight + jnp.where(chosen, scale * jax.random.normal(noise_key, weight.shape, weight.dtype), 0)
+
+  return _mutate_weights(key, ticket, mutate_leaf)
+
+
+def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: jax.Array) -> Ticket:
+  """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene."""
+
+  def mutate_leaf(k, weight):
+    chosen_key, weight_key = jax.random.split(k)
+    chosen = jax.random.bernoulli(chosen_key, rate, weight.shape)
+    return jnp.where(chosen, init_scale * jax.random.normal(weight_key, weight.shape, weight.dtype), weight)
+
+  return _mutate_weights(key, ticket, mutate_leaf)
+
+
+def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
+  """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
+  keys = split_like(key, ticket.masks)
+  masks = jax.tree.map(lambda k, mask: mask & ~jax.random.bernoulli(k, rate, mask.shape), keys, ticket.masks)
+  return ticket.replace(masks=masks)
+
+
+def _mutate_weights(key: jax.Array, ticket: Ticket, mutate_leaf) -> Ticket:
+  """Applies `mutate_leaf(key, weight)` to the weights that are genes, dormant ones too."""
+  keys = split_like(key, ticket.weights)
+  weights = map_kernels(lambda _, weight, k: mutate_leaf(k, weight), ticket.masks, ticket.weights, keys)
+  return ticket.replace(weights=weights)

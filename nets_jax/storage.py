@@ -1,0 +1,168 @@
+"""Tickets to and from portable files, and the tables of a run.
+
+A ticket file is in safetensors format (no code runs on loading). It holds theta_0 and M, never trained
+weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (float32) and `masks/<layer>/kernel`
+(bool). The file's metadata has one entry, `nets_jax`: a JSON object with `format_version`, `network` and
+`network_arguments`. (One entry, since safetensors writes several in no fixed order, and the same ticket
+must give the same bytes.)
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from nets_jax.errors import UsageError
+from nets_jax.files import replace_file
+from nets_jax.networks import MLP
+from nets_jax.tickets import Ticket
+
+FORMAT_VERSION = 1
+
+
+def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> None:
+  """Writes a ticket, whole or not at all.
+
+  Args:
+    path: of the file; its directory is made if there is none.
+    ticket: the weights before training, and the masks.
+    network: the module the ticket is for. Of a module of one's own only the name is stored.
+  """
+  weights, masks = (_flatten(jax.device_get(tree)) for tree in (ticket.weights, ticket.masks))
+  tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
+  tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
+  metadata = {"format_version": FORMAT_VERSION, **_network_metadata(network)}
+  with replace_file(path) as temporary:
+    temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
+
+
+def load_ticket(path: str | os.PathLike) -> Ticket:
+  """Reads a ticket back, the same bits.
+
+  Raises:
+    UsageError: there is no such file, or it is not a whole ticket of this format.
+  """
+  tensors, _ = _read(path)
+  parts = {"weights": {}, "masks": {}}
+  for name, tensor in tensors.items():
+    part, _, leaf = name.partition("/")
+    if part not in parts or not leaf or tensor.dtype != (np.bool_ if part == "masks" else np.float32):
+      raise UsageError(f"{path} is not a ticket: tensor {name!r} of type {tensor.dtype} has no place in one")
+    parts[part][leaf] = tensor
+  weights, masks = parts["weights"], parts["masks"]
+  for leaf, mask in masks.items():
+    if leaf not in weights or weights[leaf].shape != mask.shape:
+      raise UsageError(f"{path} is not a ticket: masks/{leaf} has no weights of its shape {mask.shape}")
+  if not masks:
+    raise UsageError(f"{path} is not a ticket: it has no masks")
+  if not all(np.isfinite(leaf).all() for leaf in weights.values()):
+    raise UsageError(f"{path} holds weights that are NaN or infinite; it cannot be trained")
+  masks = {leaf: masks.get(leaf) for leaf in weights}
+  return jax.tree.map(jax.numpy.asarray, Ticket(_unflatten(weights), _unflatten(masks)))
+
+
+def load_network(path: str | os.PathLike) -> MLP:
+  """The network that a ticket file was made for.
+
+  Raises:
+    UsageError: the file is not a ticket, or its network is not one of this library's.
+  """
+  _, metadata = _read(path)
+  if metadata.get("network") != "mlp":
+    raise UsageError(
+      f"{path} is for the network {metadata.get('network')!r}, which is not one of nets_jax; make it yourself"
+    )
+  try:
+    arguments = metadata["network_arguments"]
+    return MLP(**{**arguments, "hidden_sizes": tuple(arguments["hidden_sizes"])})
+  except (KeyError, TypeError, ValueError) as error:
+    raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UsageError(f"there is no ticket file {path}")
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      metadata = _metadata(file.metadata())
+      if metadata.get("format_version") == FORMAT_VERSION:
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    raise UsageError(f"{path} is not a whole safetensors file ({error}); was it cut short?") from error
+  raise UsageError(
+    f"{path} is not a ticket of format version {FORMAT_VERSION} "
+    f"(its version: {metadata.get('format_version', 'none')})"
+  )
+
+
+def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
+  try:
+    metadata = json.loads((stored or {})["nets_jax"])
+  except (KeyError, ValueError, RecursionError):
+    return {}
+  return metadata if isinstance(metadata, dict) else {}
+
+
+def _network_metadata(network: nn.Module) -> dict[str, Any]:
+  if not isinstance(network, MLP):
+    return {"network": type(network).__name__}
+  names = [name for name in MLP.__dataclass_fields__ if name not in ("parent", "name")]
+  return {"network": "mlp", "network_arguments": {name: getattr(network, name) for name in names}}
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+  return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _unflatten(flat: Mapping[str, Any]) -> Any:
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+  """Writes rows with the columns of the first, whole or not at all; floats are written exactly."""
+  rows = list(rows)
+  text = io.StringIO()
+  writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  with replace_file(path) as temporary:
+    temporary.write_text(text.getvalue())
+
+
+def read_csv(path: str | os.PathLike) -> list[dict[str, float]]:
+  """Reads a table of numbers that `write_csv` wrote; a column of words stays words."""
+
+  def number(word: str) -> float | str:
+    try:
+      return float(word)
+    except ValueError:
+      return word
+
+  with open(path, newline="") as file:
+    return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes standard JSON, whole or not at all; a number that is not finite becomes null."""
+
+  def standard(item):
+    if isinstance(item, Mapping):
+      return {str(key): standard(entry) for key, entry in item.items()}
+    if isinstance(item, list | tuple):
+      return [standard(entry) for entry in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item
+
+  with replace_file(path) as temporary:
+    temporary.write_text(json.dumps(standard(value), indent=2, allow_nan=False) + "\n")

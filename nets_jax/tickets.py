@@ -1,0 +1,194 @@
+"""Tickets: initial weights with a binary mask, one or a whole population (paper, Definitions 1, 2, 4).
+
+Functions here are written for one ticket. A population is a `Ticket` whose leaves have one more,
+leading, axis; `jax.vmap` of these functions serves it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax.errors import UsageError
+from nets_jax.networks import Params, initial_weights, is_maskable
+
+
+@struct.dataclass
+class Ticket:
+  """The pair (theta_0, M) of Definition 2; also the genome of Definition 4.
+
+  Attributes:
+    weights: theta_0, the network's parameters before any training.
+    masks: M, a bool array for each kernel and None for each leaf that is never masked.
+  """
+
+  weights: Params
+  masks: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a search cost.
+
+  Attributes:
+    epochs: genome-epochs of training: one genome trained on the whole training set once is 1.
+    seconds: wall-clock time of the search without compilation.
+    compile_seconds: wall-clock time of tracing and compiling.
+  """
+
+  epochs: float
+  seconds: float
+  compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+  """What every ticket search returns.
+
+  Attributes:
+    ticket: the best ticket found.
+    history: one dict per row of the search's record; the keys are the columns of `history.csv`.
+    cost: what the search cost.
+  """
+
+  ticket: Ticket
+  history: Sequence[dict[str, Any]]
+  cost: Cost
+
+
+def map_kernels(function, masks: Params, *trees: Params) -> Params:
+  """Applies `function(mask, *leaves)` to each kernel; other leaves are the first tree's own."""
+  return jax.tree.map(
+    lambda mask, *leaves: leaves[0] if mask is None else function(mask, *leaves),
+    masks,
+    *trees,
+    is_leaf=lambda leaf: leaf is None,
+  )
+
+
+def mask_weights(weights: Params, masks: Params) -> Params:
+  """Theta (.) M: weights with masked entries exactly zero, whatever they held (NaN and inf too)."""
+  return map_kernels(lambda mask, weight: jnp.where(mask, weight, 0), masks, weights)
+
+
+def phenotype(ticket: Ticket) -> Params:
+  """The network a genome expresses: theta_0 (.) M (paper, 3.1)."""
+  return mask_weights(ticket.weights, ticket.masks)
+
+
+def full_masks(weights: Params, value: bool = True) -> Params:
+  """Masks that keep every weight (or none)."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: jnp.full(leaf.shape, value) if is_maskable(path) else None, weights
+  )
+
+
+def initialise(
+  key: jax.Array,
+  network: nn.Module,
+  input_shape: Sequence[int],
+  *,
+  init_scale: float = 0.1,
+  initial_density: float = 1.0,
+) -> Ticket:
+  """A first genome: kernels ~ N(0, init_scale), masks ~ Bernoulli(initial_density) (paper, 3.1).
+
+  Args:
+    key: consumed.
+    network: the module.
+    input_shape: shape of one input, without the batch axis.
+    init_scale: standard deviation of the weights.
+    initial_density: probability that a gene is expressed.
+  """
+  weights_key, masks_key = jax.random.split(key)
+  weights = initial_weights(weights_key, network, input_shape, init_scale)
+  full = full_masks(weights)
+  keys = split_like(masks_key, full)
+  masks = jax.tree.map(lambda k, m: jax.random.bernoulli(k, initial_density, m.shape), keys, full)
+  return Ticket(weights, masks)
+
+
+def split_like(key: jax.Array, tree: Any) -> Any:
+  """One key for each leaf of `tree`, in its structure."""
+  leaves, treedef = jax.tree.flatten(tree)
+  return jax.tree.unflatten(treedef, list(jax.random.split(key, len(leaves))))
+
+
+def unmasked_count(ticket: Ticket) -> jax.Array:
+  """|M|_1, the number of unmasked weights: int32 scalar."""
+  return sum(jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(ticket.masks))
+
+
+def maskable_count(ticket: Ticket) -> int:
+  """|M|, the number of weights that a mask covers."""
+  return sum(mask.size for mask in jax.tree.leaves(ticket.masks))
+
+
+def density(ticket: Ticket) -> jax.Array:
+  """D = |M|_1 / |M| (paper, Definition 1): float32 scalar."""
+  return unmasked_count(ticket) / maskable_count(ticket)
+
+
+def layer_densities(ticket: Ticket) -> dict[str, jax.Array]:
+  """The density of each layer, by the layer's name."""
+  layers, _ = jax.tree_util.tree_flatten_with_path(ticket.masks)
+  return {"/".join(str(k.key) for k in path[:-1]): jnp.mean(mask) for path, mask in layers}
+
+
+def stack(tickets: Sequence[Ticket]) -> Ticket:
+  """One population of several tickets, in their order."""
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tickets)
+
+
+def take(population: Ticket, index) -> Ticket:
+  """Ticket `index` of a population, or the population of several indices."""
+  return jax.tree.map(lambda leaf: leaf[index], population)
+
+
+def best(population: Ticket, fitness: jax.Array) -> Ticket:
+  """The ticket with the lowest fitness; of equals the first."""
+  return take(population, jnp.argmin(fitness))
+
+
+def top_masks(scores: Params, count: int | jax.Array) -> Params:
+  """Masks of exactly the `count` highest scores over all layers together.
+
+  Ties are broken by index, layers in the tree's order; a NaN score ranks below every number.
+
+  Args:
+    scores: a score for each maskable weight; None elsewhere.
+    count: how many weights to keep.
+
+  Returns:
+    Bool masks in the structure of `scores`.
+  """
+  leaves, treedef = jax.tree.flatten(scores)
+  flat = jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+  order = jnp.argsort(-jnp.where(jnp.isnan(flat), -jnp.inf, flat), stable=True)
+  rank = jnp.zeros(flat.shape, jnp.int32).at[order].set(jnp.arange(flat.size, dtype=jnp.int32))
+  masks, start = [], 0
+  for leaf in leaves:
+    masks.append((rank[start : start + leaf.size] < count).reshape(leaf.shape))
+    start += leaf.size
+  return jax.tree.unflatten(treedef, masks)
+
+
+def check_fits(ticket: Ticket, network: nn.Module, input_shape: Sequence[int]) -> None:
+  """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
+  expected = jax.eval_shape(
+    lambda key: initialise(key, network, input_shape, init_scale=1.0), jax.random.key(0)
+  )
+  want, got = (
+    {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
+    for leaves in (jax.tree_util.tree_flatten_with_path(t)[0] for t in (expected, ticket))
+  )
+  for name in sorted(want.keys() | got.keys()):
+    if want.get(name) != got.get(name):
+      raise UsageError(
+        f"the ticket does not fit the network: {name} is {got.get(name, 'missing')} in the ticket and "
+        f"{want.get(name, 'missing')} in the network; give the network and data set it was made for"
+      )

@@ -1,0 +1,70 @@
+"""A hostile harness: several fake CPU devices, rank promotion raises, our own warnings are errors."""
+
+import os
+import tempfile
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs that several tests and sub-processes share are compiled once per session.
+_CACHE = tempfile.TemporaryDirectory(prefix="nets_jax_test_cache")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+import jax
+import numpy as np
+import pytest
+
+import nets_jax
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def data():
+  """A small, learnable problem of 6 inputs and 3 classes."""
+  rng = np.random.default_rng(0)
+  centres = rng.normal(size=(3, 6)) * 2
+  labels = rng.integers(0, 3, 120)
+  return nets_jax.from_arrays(centres[labels] + rng.normal(size=(120, 6)), labels)
+
+
+@pytest.fixture(scope="session")
+def network():
+  return nets_jax.MLP(hidden_sizes=(8, 5), num_classes=3)
+
+
+@pytest.fixture(scope="session")
+def ticket(network, data):
+  """A ticket with about 60 % of its weights."""
+  from nets_jax import tickets
+
+  return tickets.initialise(jax.random.key(3), network, data.input_shape, init_scale=0.5, initial_density=0.6)
+
+
+@pytest.fixture(scope="session")
+def mnist_directory():
+  """The directory of the four original MNIST files; tests that need it skip elsewhere."""
+  directory = os.environ.get("NETS_JAX_MNIST_DIR")
+  if not directory:
+    pytest.skip("NETS_JAX_MNIST_DIR does not name the directory of the original MNIST files")
+  pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
+  return directory
+
+
+@pytest.fixture(scope="session")
+def mnist_data_dir(mnist_directory, tmp_path_factory):
+  """A TFDS directory with MNIST prepared from the original files, and its arrays cached."""
+  directory = tmp_path_factory.mktemp("tfds")
+  nets_jax.load_data("mnist", data_dir=str(directory), manual_dir=mnist_directory)
+  return str(directory)
+
+
+def assert_same_bits(a, b):
+  """Every leaf of two trees has the same type, shape and bits."""
+  leaves_a, tree_a = jax.tree.flatten(a)
+  leaves_b, tree_b = jax.tree.flatten(b)
+  assert tree_a == tree_b
+  for x, y in zip(leaves_a, leaves_b, strict=True):
+    x, y = np.asarray(x), np.asarray(y)
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)

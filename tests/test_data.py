@@ -1,0 +1,158 @@
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+import nets_jax
+from nets_jax import data as data_module
+
+
+def test_digits_are_split_and_standardised():
+  data = nets_jax.load_data("digits")
+  assert [len(split) for split in (data.train, data.valid, data.test)] == [1294, 144, 359]
+  assert data.input_shape == (8, 8, 1)
+  assert data.num_classes == 10
+  assert abs(data.train.inputs.mean()) < 1e-5
+  assert abs(data.train.inputs.std() - 1) < 1e-5
+  restored = (
+    np.concatenate([s.inputs for s in (data.train, data.valid, data.test)]) * data.deviation + data.mean
+  )
+  from sklearn.datasets import load_digits
+
+  original = load_digits().images
+  np.testing.assert_allclose(np.sort(restored.sum((1, 2, 3))), np.sort(original.sum((1, 2))), rtol=1e-4)
+
+
+def test_the_split_is_seeded_and_disjoint():
+  inputs = np.arange(200.0)[:, None]
+  labels = np.arange(200) % 2
+
+  def parts(seed):
+    data = nets_jax.from_arrays(inputs, labels, seed=seed)
+    return [
+      np.round(split.inputs * data.deviation + data.mean).astype(int).ravel()
+      for split in (data.train, data.valid, data.test)
+    ]
+
+  assert [len(part) for part in parts(0)] == [144, 16, 40]
+  assert sorted(np.concatenate(parts(0))) == list(range(200))
+  np.testing.assert_array_equal(np.concatenate(parts(0)), np.concatenate(parts(0)))
+  assert (np.concatenate(parts(0)) != np.concatenate(parts(1))).any()
+
+
+def test_a_given_test_part_is_standardised_like_the_training_part():
+  rng = np.random.default_rng(0)
+  inputs, test = rng.normal(5, 3, (50, 2)), rng.normal(5, 3, (9, 2))
+  data = nets_jax.from_arrays(inputs, rng.integers(0, 2, 50), test, rng.integers(0, 2, 9))
+  assert [len(split) for split in (data.train, data.valid, data.test)] == [45, 5, 9]
+  np.testing.assert_allclose(data.test.inputs, (test - data.mean) / data.deviation, rtol=1e-5)
+  np.testing.assert_allclose(data.train.inputs.mean(0), 0, atol=1e-6)
+
+
+def test_a_constant_channel_becomes_zero():
+  inputs = np.stack([np.full(40, 7.0), np.arange(40.0)], axis=1)
+  data = nets_jax.from_arrays(inputs, np.arange(40) % 2)
+  np.testing.assert_array_equal(data.train.inputs[:, 0], 0)
+
+
+def test_xor_labels_the_rounded_coordinates():
+  data = nets_jax.load_data("xor", xor_train_size=200, xor_test_size=50)
+  assert [len(split) for split in (data.train, data.valid, data.test)] == [180, 20, 50]
+  for split in (data.train, data.valid, data.test):
+    points = split.inputs * data.deviation + data.mean
+    assert points.min() >= -1e-6
+    assert points.max() <= 1 + 1e-6
+    np.testing.assert_array_equal(split.labels, (points[:, 0] > 0.5) ^ (points[:, 1] > 0.5))
+  again = nets_jax.load_data("xor", xor_train_size=200, xor_test_size=50)
+  np.testing.assert_array_equal(data.train.inputs, again.train.inputs)
+  other = nets_jax.load_data("xor", seed=1, xor_train_size=200, xor_test_size=50)
+  assert (data.train.inputs != other.train.inputs).any()
+
+
+@pytest.mark.parametrize(
+  ("inputs", "labels", "message"),
+  [
+    (np.zeros((4, 2)), np.zeros(3, int), "one label each"),
+    (np.zeros(4), np.zeros(4, int), "one label each"),
+    (np.zeros((4, 2)), np.zeros(4), "labels must be integers"),
+    (np.zeros((4, 2)), np.array([0, 1, -1, 0]), "labels must be integers from 0"),
+    (np.full((4, 2), np.nan), np.zeros(4, int), "must be finite"),
+    (np.zeros((2, 2)), np.zeros(2, int), "too few examples: 2 leave"),
+  ],
+)
+def test_impossible_arrays(inputs, labels, message):
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.from_arrays(inputs, labels)
+
+
+@pytest.mark.parametrize("name", ["no_such_set", "mnistt"])
+def test_an_unknown_data_set(name, tmp_path):
+  pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
+  with pytest.raises(nets_jax.UsageError, match=f"dataset '{name}' is not one of xor, digits, nor known"):
+    nets_jax.load_data(name, data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../mnist", "mnist/..", "", "Mnist set"])
+def test_a_name_that_cannot_be_one(name, tmp_path):
+  with pytest.raises(nets_jax.UsageError, match="is no name of a data set"):
+    nets_jax.load_data(name, data_dir=str(tmp_path))
+
+
+def test_without_tfds_the_message_says_what_to_install(monkeypatch, tmp_path):
+  monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
+  with pytest.raises(nets_jax.UsageError, match=r"pip install -e '\.\[mnist\]'"):
+    nets_jax.load_data("mnist", data_dir=str(tmp_path))
+
+
+def test_mnist_neither_prepared_nor_given_nor_downloadable(monkeypatch, tmp_path):
+  pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
+  monkeypatch.delenv("NETS_JAX_MNIST_DIR", raising=False)
+  monkeypatch.setattr(data_module, "_reachable", lambda url: False)
+  with pytest.raises(nets_jax.UsageError, match=r"by --mnist_manual_dir \(or NETS_JAX_MNIST_DIR\)"):
+    nets_jax.load_data("mnist", data_dir=str(tmp_path))
+
+
+def test_a_server_that_does_not_answer_is_unreachable():
+  assert not data_module._reachable("http://127.0.0.1:9/file", seconds=2.0)
+
+
+def test_mnist_from_the_original_files(mnist_data_dir):
+  data = nets_jax.load_data("mnist", data_dir=mnist_data_dir)
+  assert [len(split) for split in (data.train, data.valid, data.test)] == [54_000, 6_000, 10_000]
+  assert data.input_shape == (28, 28, 1)
+  assert data.num_classes == 10
+  np.testing.assert_allclose(data.mean / 255, 0.1307, atol=5e-4)
+  np.testing.assert_allclose(data.deviation / 255, 0.3081, atol=5e-4)
+
+
+def test_a_damaged_copy_of_the_arrays_is_made_again(mnist_data_dir, tmp_path, capsys):
+  shutil.copytree(mnist_data_dir, tmp_path / "tfds")
+  cache = tmp_path / "tfds" / "mnist" / data_module.CACHE_NAME
+  content = bytearray(cache.read_bytes())
+  content[len(content) // 2] ^= 1
+  cache.write_bytes(content)
+  data = nets_jax.load_data("mnist", data_dir=str(tmp_path / "tfds"))
+  assert "is damaged and will be made again" in capsys.readouterr().err
+  want = nets_jax.load_data("mnist", data_dir=mnist_data_dir)
+  np.testing.assert_array_equal(data.train.inputs, want.train.inputs)
+  assert cache.read_bytes() != bytes(content)
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "flipped"])
+def test_bad_original_files(mnist_directory, tmp_path, fault):
+  manual = tmp_path / "manual"
+  shutil.copytree(mnist_directory, manual, copy_function=shutil.copyfile)
+  manual.chmod(0o755)
+  path = manual / "train-labels-idx1-ubyte.gz"
+  content = bytearray(path.read_bytes())
+  path.unlink()
+  if fault == "truncated":
+    path.write_bytes(content[:1000])
+  elif fault == "flipped":
+    content[5000] ^= 1
+    path.write_bytes(content)
+  message = "is not in .*point --mnist_manual_dir" if fault == "missing" else "is damaged or of another set"
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.load_data("mnist", data_dir=str(tmp_path / "tfds"), manual_dir=str(manual))
+  assert not pathlib.Path(tmp_path / "tfds" / "mnist").exists()

@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+from conftest import assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nets_jax
+from nets_jax import training
+from nets_jax.fitness import density_penalty, fitness, penalised_loss, retain
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0, 1, width=32), st.floats(0, 0.96875, width=32))
+def test_penalty_is_equation_1(density, target):
+  want = ((density - target) / (1 - target)) ** 2
+  np.testing.assert_allclose(density_penalty(density, target), want, rtol=1e-3, atol=1e-6)
+
+
+def test_penalty_at_target_density_one_asks_for_nothing():
+  assert float(density_penalty(jnp.float32(0.3), jnp.float32(1.0))) == 0
+
+
+def run(network, ticket, data, objective, learning_rate=0.1, steps=10):
+  order = training.minibatch_order(jax.random.key(2), len(data.train), 9, steps)
+  optimizer = training.make_optimizer("sgd", learning_rate)
+  go = jax.jit(lambda k, t: fitness(k, network, t, data.train, data.valid, order, optimizer, objective))
+  return *go(jax.random.key(0), ticket), order
+
+
+def test_algorithm_2_is_the_numpy_reference(network, data, ticket):
+  before = jax.device_get(ticket)
+  metrics, _, order = run(network, ticket, data, penalised_loss(0.2, 1.0))
+  inputs, labels = np.asarray(data.train.inputs), np.asarray(data.train.labels)
+  trained = reference.sgd(reference.layers(ticket), inputs, labels, np.asarray(order), 0.1)
+  loss, accuracy = reference.loss_and_accuracy(
+    trained, np.asarray(data.valid.inputs), np.asarray(data.valid.labels)
+  )
+  masks = np.concatenate([mask.ravel() for *_, mask in reference.layers(ticket)])
+  np.testing.assert_allclose(metrics.valid_loss, loss, rtol=1e-4)
+  np.testing.assert_allclose(metrics.valid_accuracy, accuracy, rtol=1e-5)
+  np.testing.assert_allclose(metrics.density, masks.mean(), rtol=1e-6)
+  np.testing.assert_allclose(metrics.fitness, loss + ((masks.mean() - 0.2) / 0.8) ** 2, rtol=1e-4)
+  assert_same_bits(before, jax.device_get(ticket))
+
+
+def test_penalty_weight_scales_the_penalty(network, data, ticket):
+  none, double = (run(network, ticket, data, penalised_loss(0.2, weight))[0] for weight in (0.0, 2.0))
+  assert float(none.fitness) == float(none.valid_loss)
+  penalty = density_penalty(none.density, 0.2)
+  np.testing.assert_allclose(double.fitness - double.valid_loss, 2 * penalty, rtol=1e-4)
+
+
+def test_a_diverging_ticket_is_infinitely_unfit(network, data, ticket):
+  metrics, trained, _ = run(network, ticket, data, penalised_loss(0.2, 1.0), learning_rate=1e30)
+  assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))
+  assert float(metrics.fitness) == np.inf
+
+
+def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(network, data, ticket):
+  seen = {}
+
+  def objective(valid_loss, valid_accuracy, density, ticket):
+    seen["ticket"] = ticket
+    return jnp.floor(10 * valid_accuracy) + density + 0 * valid_loss
+
+  metrics, _, _ = run(network, ticket, data, objective)
+  np.testing.assert_allclose(
+    metrics.fitness, np.floor(10 * metrics.valid_accuracy) + metrics.density, rtol=1e-6
+  )
+  assert jax.tree.structure(seen["ticket"]) == jax.tree.structure(ticket)
+
+
+def test_retained_weights_replace_expressed_genes_only(network, data, ticket):
+  _, trained, _ = run(network, ticket, data, penalised_loss(0.2, 1.0))
+  kept = retain(ticket, trained)
+  assert_same_bits(kept.masks, ticket.masks)
+  for name, layer in ticket.masks.items():
+    mask = np.asarray(layer["kernel"])
+    np.testing.assert_array_equal(kept.weights[name]["kernel"][mask], trained[name]["kernel"][mask])
+    np.testing.assert_array_equal(kept.weights[name]["kernel"][~mask], ticket.weights[name]["kernel"][~mask])
+    np.testing.assert_array_equal(kept.weights[name]["bias"], trained[name]["bias"])
+
+
+def test_all_metrics_are_scalars(network, data, ticket):
+  metrics, _, _ = run(network, ticket, data, penalised_loss(0.2, 1.0))
+  assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
+  assert isinstance(metrics, nets_jax.Metrics)

@@ -1,0 +1,270 @@
+import contextlib
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_same_bits
+
+import nets_jax
+from nets_jax import nets, training
+from nets_jax.nets import NetsConfig
+
+CONFIG = NetsConfig(population_size=5, generations=4, learning_rate=0.2, batch_size=12)
+KEY = jax.random.key(0)
+
+
+@contextlib.contextmanager
+def counted_compilations():
+  """Counts what XLA is asked to compile."""
+  count = []
+  listener = lambda event, *_, **__: count.append(event) if "backend_compile" in event else None  # noqa: E731
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    yield count
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def without_seconds(history):
+  return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+
+def states(network, data, config, layout=None, key=KEY):
+  """The state before each generation, and each generation's metrics."""
+  layout = layout or nets_jax.make_layout(config.population_size)
+  state = nets_jax.init(key, network, data.input_shape, config, layout)
+  found = [(state, None)]
+  for _ in range(config.generations + 1):
+    state, metrics = nets_jax.step(state, network, data, config, layout)
+    found.append((state, metrics))
+  return found
+
+
+@pytest.fixture(scope="module")
+def result(network, data):
+  return nets_jax.search(KEY, network, data, CONFIG)
+
+
+def test_the_history_has_a_row_per_generation_and_genome(result):
+  assert [(row["generation"], row["genome"]) for row in result.history] == [
+    (g, i) for g in range(5) for i in range(5)
+  ]
+  assert set(result.history[0]) == {
+    "generation", "genome", "fitness", "valid_loss", "valid_accuracy", "density", "seconds",
+  }  # fmt: skip
+  assert [row["density"] for row in result.history[:5]] == [1.0] * 5
+  assert result.cost.epochs == 25
+  assert result.cost.seconds == result.history[-1]["seconds"] > 0
+  assert result.cost.compile_seconds > 0
+
+
+def test_the_ticket_is_the_best_of_the_history(result):
+  best = min(result.history, key=lambda row: row["fitness"])
+  assert float(nets_jax.density(result.ticket)) == best["density"]
+
+
+def test_stepping_is_searching(network, data, result):
+  stepped = states(network, data, CONFIG)
+  assert_same_bits(jax.device_get(stepped[-1][0].best), result.ticket)
+  fitness = np.concatenate([metrics.fitness for _, metrics in stepped[1:]])
+  np.testing.assert_array_equal(fitness, np.float32([row["fitness"] for row in result.history]))
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, None), (2, None), (4, None), (1, 1), (1, 3), (2, 2)])
+def test_the_same_bits_on_any_number_of_devices_and_any_chunk(network, data, result, devices, chunk):
+  layout = nets_jax.make_layout(5, devices=devices, chunk=chunk)
+  other = nets_jax.search(KEY, network, data, CONFIG, layout=layout)
+  assert_same_bits(other.ticket, result.ticket)
+  assert without_seconds(other.history) == without_seconds(result.history)
+
+
+def test_another_seed_is_another_search(network, data, result):
+  other = nets_jax.search(jax.random.key(1), network, data, CONFIG)
+  assert without_seconds(other.history) != without_seconds(result.history)
+
+
+def test_a_genome_of_a_population_is_that_genome_alone(network, data):
+  config = CONFIG.replace(population_size=8)
+  layout = nets_jax.make_layout(8)
+  state = nets_jax.init(KEY, network, data.input_shape, config, layout)
+  _, metrics = nets_jax.step(state, network, data, config, layout)
+  shuffle_key, training_key, _ = jax.random.split(jax.random.fold_in(state.key, 0), 3)
+  steps = nets.fitness_steps(config, len(data.train))
+  order = training.minibatch_order(shuffle_key, len(data.train), config.batch_size, steps)
+  population_key = jax.random.split(KEY)[0]
+  for i in (0, 5):
+    genome = jax.jit(lambda k: nets.initialise(k, network, data.input_shape))(
+      jax.random.fold_in(population_key, i)
+    )
+    assert_same_bits(jax.device_get(nets_jax.take(state.population, i)), jax.device_get(genome))
+    alone, _ = jax.jit(nets.genome_fitness, static_argnums=3)(
+      training_key, i, genome, network, data, order, config
+    )
+    assert_same_bits(
+      jax.device_get(alone), jax.tree.map(lambda x, i=i: np.asarray(x[i]), jax.device_get(metrics))
+    )
+
+
+def test_a_larger_population_leaves_the_other_genomes_as_they_were(network, data):
+  small, large = (
+    nets_jax.init(KEY, network, data.input_shape, CONFIG.replace(population_size=k), nets_jax.make_layout(k))
+    for k in (3, 7)
+  )
+  for i in range(3):
+    assert_same_bits(*(jax.device_get(nets_jax.take(s.population, i)) for s in (small, large)))
+
+
+@pytest.mark.parametrize("elites", [0, 1, 3])
+def test_elites_go_on_unchanged_and_no_other(network, data, elites):
+  config = CONFIG.replace(elites=elites, generations=2)
+  found = states(network, data, config)
+  for (before, _), (after, metrics) in itertools.pairwise(found):
+    ranked = np.argsort(metrics.fitness, kind="stable")
+    for place in range(5):
+      parent, child = nets_jax.take(before.population, ranked[place]), nets_jax.take(after.population, place)
+      same = all((a == b).all() for a, b in zip(jax.tree.leaves(parent), jax.tree.leaves(child), strict=True))
+      assert same == (place < elites)
+
+
+def test_the_best_so_far_never_worsens(network, data):
+  found = states(network, data, CONFIG.replace(elites=0, generations=6))
+  best = [float(state.best_fitness) for state, _ in found]
+  assert best == sorted(best, reverse=True)
+  assert best[-1] == min(float(m.fitness.min()) for _, m in found[1:])
+
+
+def test_trained_weights_never_enter_a_genome(network, data):
+  # Without noise and resampling every weight of every generation is one of the first population's.
+  config = CONFIG.replace(noise_rate=0.0, resample_rate=0.0)
+  found = states(network, data, config)
+  first = jax.device_get(found[0][0].population.weights)
+  last = jax.device_get(found[-1][0].population.weights)
+  for name in first:
+    assert (last[name]["kernel"][:, None] == first[name]["kernel"][None, :]).any(1).all()
+    assert not last[name]["bias"].any()
+
+
+def test_retained_weights_do_enter(network, data):
+  config = CONFIG.replace(noise_rate=0.0, resample_rate=0.0, retain_weights=True)
+  found = states(network, data, config)
+  first, last = (jax.device_get(state.population.weights["output"]) for state in (found[0][0], found[-1][0]))
+  assert (last["kernel"][:, None] != first["kernel"][None, :]).all(1).any()
+  assert last["bias"].any()
+
+
+def test_masks_only_shrink_towards_the_target(network, data):
+  found = states(network, data, CONFIG.replace(generations=8))
+  densities = [float(metrics.density.mean()) for _, metrics in found[1:]]
+  assert densities[0] == 1
+  assert densities[-1] < 0.6
+
+
+def diverging(threshold):
+  """Plain SGD that sends a genome to infinity if its first weight is above a threshold."""
+
+  def optimizer(learning_rate):
+    def update(gradient, state, weights):
+      wild = weights["hidden_0"]["kernel"][0, 0] > threshold
+      return jax.tree.map(lambda g: jnp.where(wild, jnp.inf, -learning_rate * g), gradient), state
+
+    return optax.GradientTransformation(lambda weights: optax.EmptyState(), update)
+
+  return optimizer
+
+
+def test_a_diverging_genome_never_becomes_a_parent(network, data):
+  # Crossover from parent 1 alone, and nothing mutated: children are copies of their parents.
+  config = CONFIG.replace(
+    population_size=8, crossover_rate=1.0, noise_rate=0.0, resample_rate=0.0, dormancy_rate=0.0,
+    optimizer=diverging(0.0), elites=4,
+  )  # fmt: skip
+  (before, _), (after, metrics), *_ = states(network, data, config)
+  first_weights = np.asarray(before.population.weights["hidden_0"]["kernel"])[:8, 0, 0]
+  np.testing.assert_array_equal(np.isinf(metrics.fitness), first_weights > 0)
+  assert 0 < np.isinf(metrics.fitness).sum() < 8
+  children = np.asarray(after.population.weights["hidden_0"]["kernel"])[:8, 0, 0]
+  assert (children <= 0).all()
+
+
+def test_a_search_in_which_everything_diverges_says_so(network, data):
+  with pytest.raises(
+    nets_jax.UsageError, match=r"every genome of generation 0 diverged.*lower learning_rate"
+  ):
+    nets_jax.search(KEY, network, data, CONFIG.replace(learning_rate=1e30))
+
+
+def test_patience_stops_a_search_that_does_not_improve(network, data):
+  config = CONFIG.replace(generations=30, patience=2, dormancy_rate=0.0, noise_rate=0.0, resample_rate=0.0)
+  config = config.replace(objective=lambda loss, accuracy, density, ticket: jnp.float32(1.0))
+  result = nets_jax.search(KEY, network, data, config)
+  assert result.history[-1]["generation"] == 3  # generation 0 is the best; 1, 2 and 3 are no better
+  assert result.cost.epochs == 4 * 5
+
+
+def test_an_objective_of_ones_own_is_minimised(network, data):
+  config = CONFIG.replace(objective=lambda loss, accuracy, density, ticket: -density)
+  result = nets_jax.search(KEY, network, data, config)
+  assert float(nets_jax.density(result.ticket)) == 1.0
+
+
+@pytest.mark.parametrize(("fitness_epochs", "steps"), [(1.0, 7), (0.5, 4), (2.0, 14), (0.001, 1)])
+def test_fitness_epochs_may_be_a_fraction(network, data, fitness_epochs, steps):
+  config = CONFIG.replace(fitness_epochs=fitness_epochs)
+  assert nets.fitness_steps(config, 86) == steps
+  result = nets_jax.search(KEY, network, data, config.replace(generations=1))
+  assert result.cost.epochs == pytest.approx(10 * steps / 7)
+
+
+def test_changing_a_rate_the_seed_or_the_data_compiles_nothing(network, data, result):
+  other = CONFIG.replace(
+    generations=2, elites=2, crossover_rate=0.3, noise_rate=0.2, noise_scale=0.3, resample_rate=0.0,
+    dormancy_rate=0.5, init_scale=0.2, initial_density=0.5, target_density=0.4, penalty_weight=3.0,
+    learning_rate=0.01, patience=5,
+  )  # fmt: skip
+  changed = data.replace(train=data.train.replace(inputs=data.train.inputs + 1))
+  key = jax.random.key(7)
+  with counted_compilations() as count:
+    nets_jax.search(key, network, changed, other)
+  assert count == []
+  with counted_compilations() as count:
+    nets_jax.search(KEY, network, data, CONFIG.replace(batch_size=13))
+  assert count
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"population_size": 1, "elites": 0}, "population_size must be at least 2, not 1"),
+    ({"elites": 5}, "elites must be from 0 to population_size - 1 = 4, not 5"),
+    ({"elites": -1}, "elites must be from 0"),
+    ({"crossover_rate": 1.1}, r"crossover_rate must be in \[0, 1\], not 1.1"),
+    ({"noise_rate": -0.1}, "noise_rate must be in"),
+    ({"resample_rate": 2.0}, "resample_rate must be in"),
+    ({"dormancy_rate": float("nan")}, "dormancy_rate must be in"),
+    ({"initial_density": 0.0}, r"initial_density must be in \(0, 1\], not 0.0"),
+    ({"target_density": 0.0}, r"target_density must be in \(0, 1\], not 0.0"),
+    ({"target_density": 1.5}, "target_density must be in"),
+    ({"init_scale": 0.0}, "init_scale must be positive"),
+    ({"learning_rate": -1.0}, "learning_rate must be positive"),
+    ({"learning_rate": float("inf")}, "learning_rate must be positive"),
+    ({"fitness_epochs": 0.0}, "fitness_epochs must be positive"),
+    ({"noise_scale": -1.0}, "noise_scale must not be negative"),
+    ({"penalty_weight": -1.0}, "penalty_weight must not be negative"),
+    ({"generations": -1}, "generations must not be negative"),
+    ({"patience": -1}, "patience must not be negative"),
+    ({"batch_size": 0}, "batch_size must be from 1 to the 86 training examples, not 0"),
+    ({"batch_size": 87}, "batch_size must be from 1 to the 86 training examples, not 87"),
+    (
+      {"selection": "lottery"},
+      "selection must be one of tournament, rank, truncation, roulette, not 'lottery'",
+    ),
+    ({"optimizer": "lion"}, "optimizer must be one of sgd, momentum, adam, not 'lion'"),
+  ],
+)
+def test_impossible_settings(network, data, changes, message):
+  assert len(data.train) == 86
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.search(KEY, network, data, CONFIG.replace(**changes))

@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_bits
+
+import nets_jax
+from nets_jax import parallel, tickets
+
+SETTINGS = {"epochs": 3, "learning_rate": 0.1, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def population(network, data):
+  keys = jax.random.split(jax.random.key(5), 5)
+  return nets_jax.stack(
+    [tickets.initialise(k, network, data.input_shape, initial_density=0.5, init_scale=0.5) for k in keys]
+  )
+
+
+@pytest.mark.parametrize(("size", "devices", "rows"), [(5, 1, 5), (5, 2, 6), (5, 4, 8), (2, 4, 2), (8, 4, 8)])
+def test_layout_pads_to_fill_every_device_and_uses_no_idle_one(size, devices, rows):
+  layout = nets_jax.make_layout(size, devices=devices)
+  assert layout.rows == rows
+  assert layout.mesh.size == min(size, devices)
+
+
+def test_impossible_layouts():
+  with pytest.raises(nets_jax.UsageError, match="devices must be from 1 to 4 on this machine, not 5"):
+    nets_jax.make_layout(8, devices=5)
+  with pytest.raises(nets_jax.UsageError, match="devices must be from 1 to 4 on this machine, not 0"):
+    nets_jax.make_layout(8, devices=0)
+  with pytest.raises(nets_jax.UsageError, match="chunk must be at least 1, not 0"):
+    nets_jax.make_layout(8, chunk=0)
+  with pytest.raises(nets_jax.UsageError, match="before JAX is used"):
+    nets_jax.use_cpu_cores(3)
+  nets_jax.use_cpu_cores(4)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, None])
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_map_tickets_is_a_plain_loop(devices, chunk):
+  # Built by hand, with the chunks an accelerator would use: integers, whose sums are exact.
+  layout = nets_jax.make_layout(6, devices=devices)
+  layout = parallel.Layout(layout.size, layout.mesh, chunk)
+  rows = jnp.arange(layout.rows * 3).reshape(layout.rows, 3)
+  got = jax.jit(lambda r: parallel.map_tickets(lambda row, shared: (row @ row) + shared, layout, r, 7))(rows)
+  np.testing.assert_array_equal(got, [int(row @ row) + 7 for row in np.asarray(rows)])
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_training_has_the_same_bits_on_any_number_of_devices(network, data, population, devices):
+  one, many = (
+    nets_jax.train_tickets(
+      jax.random.key(0), network, population, data, layout=nets_jax.make_layout(5, devices=n), **SETTINGS
+    )
+    for n in (1, devices)
+  )
+  assert_same_bits(jax.device_get(one[0]), jax.device_get(many[0]))
+  columns = ("epoch", "ticket", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+  assert [[row[c] for c in columns] for row in one[1]] == [[row[c] for c in columns] for row in many[1]]
+
+
+def test_ticket_i_is_trained_as_it_would_be_alone(network, data, population):
+  together, curves = nets_jax.train_tickets(jax.random.key(0), network, population, data, **SETTINGS)
+  for i in (0, 4):
+    alone, curve = nets_jax.train_tickets(
+      jax.random.key(0), network, nets_jax.take(population, jnp.array([i])), data, **SETTINGS
+    )
+    assert_same_bits(
+      jax.tree.map(lambda x, i=i: np.asarray(x[i]), together), jax.tree.map(lambda x: np.asarray(x[0]), alone)
+    )
+    assert [row["test_loss"] for row in curve] == [row["test_loss"] for row in curves if row["ticket"] == i]
+
+
+def test_training_learns_and_reports_every_epoch(network, data, population):
+  seen = []
+  _, curves = nets_jax.train_tickets(
+    jax.random.key(0),
+    network,
+    population,
+    data,
+    on_epoch=seen.append,
+    epochs=20,
+    learning_rate=0.2,
+    batch_size=8,
+  )
+  assert [row for rows in seen for row in rows] == curves
+  assert [(row["epoch"], row["ticket"]) for row in curves] == [(e, t) for e in range(1, 21) for t in range(5)]
+  assert np.mean([row["test_loss"] for row in curves[-5:]]) < 0.7 * np.mean(
+    [row["test_loss"] for row in curves[:5]]
+  )
+  seconds = [row["seconds"] for row in curves]
+  assert seconds == sorted(seconds)
+
+
+def test_a_program_is_compiled_once_in_a_process():
+  program = jax.jit(lambda x: jnp.sin(x) * 3)
+  run, first = parallel.compile_program(program, 1.0)
+  _, second = parallel.compile_program(program, 2.0)
+  np.testing.assert_allclose(run(0.5), 3 * np.sin(0.5), rtol=1e-6)
+  assert second < first

@@ -1,0 +1,254 @@
+"""The main job, from its flags to its files."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from conftest import assert_same_bits
+
+import nets_jax
+from experiments import flags as search_flags
+from experiments import search
+from nets_jax.baselines.random_tickets import random_ticket
+
+ROOT = pathlib.Path(search.__file__).parent.parent
+SMALL = (
+  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
+  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=3", "--devices=4",
+)  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch, capsys):
+  """Runs the binary in this process: (exit status, standard output, standard error)."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
+
+  def run(*arguments):
+    for name in search_flags.as_dict(flags.FLAGS):
+      flags.FLAGS[name].unparse()
+    status = 0
+    try:
+      search.main(search_flags.parse(["search", *arguments]))
+    except SystemExit as error:
+      status = error.code
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+  return run
+
+
+def table(path):
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_files(job, tmp_path):
+  status, out, _ = job(*SMALL, "--workdir=run", "--seed=3")
+  assert status == 0
+  directory = tmp_path / "run"
+  assert sorted(p.name for p in directory.iterdir()) == [
+    "config.json", "figure_evolution.png", "history.csv",
+    "summary.json", "ticket.safetensors", "training.csv",
+  ]  # fmt: skip
+  config = json.loads((directory / "config.json").read_text())
+  assert config["flags"]["seed"] == 3
+  assert config["flags"]["dormancy_rate"] == 0.02
+  assert config["versions"]["jax"] == jax.__version__
+  assert config["device"] == {"platform": "cpu", "kind": "cpu", "count": 4}
+  history = table(directory / "history.csv")
+  assert list(history[0]) == [
+    "generation",
+    "genome",
+    "fitness",
+    "valid_loss",
+    "valid_accuracy",
+    "density",
+    "seconds",
+  ]
+  assert [(r["generation"], r["genome"]) for r in history] == [
+    (str(g), str(i)) for g in range(3) for i in range(4)
+  ]
+  summary = json.loads((directory / "summary.json").read_text())
+  assert list(summary["results"]) == ["nets", "random", "dense"]
+  assert set(summary["results"]["nets"]) == {
+    "density",
+    "valid_loss",
+    "valid_accuracy",
+    "test_loss",
+    "test_accuracy",
+  }
+  assert summary["search_epochs"] == 12
+  assert summary["search_seconds"] == float(history[-1]["seconds"])
+  assert summary["results"]["dense"]["density"] == 1
+  assert summary["results"]["random"]["density"] == pytest.approx(summary["results"]["nets"]["density"])
+  training = table(directory / "training.csv")
+  assert [r["ticket"] for r in training] == ["nets", "random", "dense"] * 3
+  assert float(training[-3]["test_loss"]) == summary["results"]["nets"]["test_loss"]
+  for name in ("nets", "random", "dense", "files in run"):
+    assert name in out
+
+
+def test_the_ticket_is_the_initialisation_and_trains_again(job, tmp_path):
+  assert job(*SMALL, "--workdir=a", "--noise_rate=0", "--resample_rate=0", "--generations=0")[0] == 0
+  ticket = nets_jax.load_ticket(tmp_path / "a" / "ticket.safetensors")
+  assert not any(np.asarray(layer["bias"]).any() for layer in ticket.weights.values())  # never trained
+  assert nets_jax.load_network(tmp_path / "a" / "ticket.safetensors") == nets_jax.MLP((6,), 2)
+  data_flags = SMALL[:3]
+  status, out, _ = job(
+    *data_flags, "--ticket=a/ticket.safetensors", "--batch_size=10", "--train_epochs=3", "--workdir=b"
+  )
+  assert status == 0
+  results = [json.loads((tmp_path / d / "summary.json").read_text())["results"] for d in "ab"]
+  assert results[1]["ticket"] == results[0]["nets"]
+  assert results[1]["random"] == results[0]["random"]
+  assert "ticket" in out
+  assert_same_bits(nets_jax.load_ticket(tmp_path / "b" / "ticket.safetensors"), ticket)
+  assert not (tmp_path / "b" / "history.csv").exists()
+
+
+def test_the_same_command_gives_the_same_files(job, tmp_path):
+  for name in "ab":
+    assert job(*SMALL, f"--workdir={name}")[0] == 0
+  for file in ("ticket.safetensors",):
+    assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+  for file in ("history.csv", "training.csv"):
+    rows = [
+      [{k: v for k, v in r.items() if k != "seconds"} for r in table(tmp_path / d / file)] for d in "ab"
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_random_control_has_the_tickets_count(job, tmp_path):
+  ticket = random_ticket(jax.random.key(0), nets_jax.MLP((6,), 2), (2,), 0.5)
+  nets_jax.save_ticket(tmp_path / "t.safetensors", ticket, nets_jax.MLP((6,), 2))
+  assert job(*SMALL[:3], "--ticket=t.safetensors", "--train_epochs=1", "--workdir=a")[0] == 0
+  results = json.loads((tmp_path / "a" / "summary.json").read_text())["results"]
+  assert results["random"]["density"] == results["ticket"]["density"] == 0.5
+
+
+def test_no_training_searches_only(job, tmp_path):
+  status, out, _ = job(*SMALL, "--train_epochs=0", "--workdir=a")
+  assert status == 0
+  assert json.loads((tmp_path / "a" / "summary.json").read_text())["results"] == {}
+  assert not (tmp_path / "a" / "training.csv").exists()
+  assert "test accuracy" not in out
+
+
+def test_a_directory_holds_one_run(job, tmp_path):
+  assert job(*SMALL, "--workdir=a")[0] == 0
+  before = (tmp_path / "a" / "summary.json").read_text()
+  status, _, error = job(*SMALL, "--workdir=a")
+  assert (status, error) == (
+    2,
+    "error: a already holds a run; give another --workdir, or --overwrite to replace it\n",
+  )
+  assert (tmp_path / "a" / "summary.json").read_text() == before
+  (tmp_path / "a" / "notes.txt").write_text("mine")
+  assert job(*SMALL, "--workdir=a", "--overwrite", "--train_epochs=0")[0] == 0
+  assert not (tmp_path / "a" / "training.csv").exists()
+  assert (tmp_path / "a" / "notes.txt").read_text() == "mine"
+
+
+BAD = [
+  (["--dataset=no_such_set"], "dataset 'no_such_set' is not one of xor, digits"),
+  (["--network=resnet"], "flag --network=resnet: value should be one of <mlp|lenet_300_100>"),
+  (["--optimizer=lion"], "flag --optimizer=lion: value should be one of <sgd|momentum|adam>"),
+  (["--method=imp2"], "flag --method=imp2: value should be one of"),
+  (["--selection=lottery"], "flag --selection=lottery: value should be one of"),
+  (["--noise_rate=1.5"], "noise_rate must be in [0, 1], not 1.5"),
+  (["--crossover_rate=-0.1"], "crossover_rate must be in [0, 1]"),
+  (["--target_density=0"], "target_density must be in (0, 1], not 0.0"),
+  (["--initial_density=2"], "initial_density must be in (0, 1], not 2.0"),
+  (["--elites=4"], "elites must be from 0 to population_size - 1 = 3, not 4"),
+  (["--population_size=1", "--elites=0"], "population_size must be at least 2, not 1"),
+  (["--batch_size=91"], "batch_size must be from 1 to the 90 training examples, not 91"),
+  (["--train_epochs=-1"], "train_epochs must not be negative, but is -1"),
+  (["--hidden_sizes=ten"], "hidden_sizes must be whole numbers with commas between, not ten"),
+  (["--hidden_sizes=0"], "hidden_sizes must be positive, not 0"),
+  (["--dropout_rate=1"], "dropout_rate must be in [0, 1), not 1.0"),
+  (["--generations=many"], "flag --generations=many"),
+  (["--generatons=3"], "Unknown command line flag 'generatons'. Did you mean: generations"),
+  (["search"], "unexpected argument 'search'"),
+  (["--flagfile=none.flags"], "none.flags"),
+  (["--xor_train_size=0"], "must be positive, not 0"),
+  (["--devices=5"], "devices must be from 1 to 4 on this machine, not 5"),
+  (["--chunk=0"], "chunk must be at least 1, not 0"),
+  (["--ticket=none.safetensors"], "there is no ticket file none.safetensors"),
+  (["--dataset=digits", "--learning_rate=1e30"], "every genome of generation 0 diverged in training"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_a_wrong_request_ends_with_one_line_and_leaves_nothing(job, tmp_path, arguments, message):
+  status, out, error = job(*SMALL, *arguments, "--data_dir=tfds")
+  lines = [line for line in error.splitlines() if not line.startswith(("compiling", "generation"))]
+  assert status == 2
+  assert len(lines) == 1
+  assert lines[0].startswith("error: ")
+  assert message in lines[0]
+  assert out == ""
+  assert list(tmp_path.rglob("*.json")) == []
+  assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
+def test_a_ticket_that_does_not_fit_the_network_or_the_data(job, tmp_path):
+  network = nets_jax.MLP((6,), 2)
+  nets_jax.save_ticket(tmp_path / "t", random_ticket(jax.random.key(0), network, (2,), 0.5), network)
+  for arguments in (["--dataset=xor", "--hidden_sizes=7"], ["--dataset=digits"]):
+    status, _, error = job("--ticket=t", *arguments)
+    assert status == 2
+    assert error.startswith("error: the ticket does not fit the network: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_directory_that_cannot_be_written(job, tmp_path):
+  (tmp_path / "file").write_text("")
+  assert job(*SMALL, "--workdir=file")[::2] == (2, "error: workdir file is a file; give another --workdir\n")
+  status, _, error = job(*SMALL, "--workdir=file/run")
+  assert status == 2
+  assert error.startswith("error: cannot use file")
+  assert error.count("\n") == 1
+
+
+def test_the_presets_parse(job):
+  for preset in sorted((ROOT / "experiments" / "presets").glob("*.flags")):
+    search_flags.parse(["search", f"--flagfile={preset}"])
+    config = search_flags.make_config(flags.FLAGS)
+    assert config.batch_size > 0
+  search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
+  assert (
+    search_flags.make_config(flags.FLAGS) == nets_jax.NetsConfig()
+  )  # the library's defaults are the paper's
+
+
+def test_the_command_as_a_user_types_it(tmp_path):
+  command = [sys.executable, "-m", "experiments.search", *SMALL, f"--workdir={tmp_path}/run"]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+  assert done.returncode == 0, done.stderr
+  assert "test accuracy" in done.stdout
+  assert (tmp_path / "run" / "summary.json").exists()
+  wrong = subprocess.run([*command, "--overwrite", "--elites=9"], cwd=ROOT, capture_output=True, text=True)
+  assert wrong.returncode == 2
+  assert wrong.stderr.startswith("error: elites must be")
+  assert "Traceback" not in wrong.stderr
+
+
+def test_mnist_through_the_main_job(job, tmp_path, mnist_data_dir):
+  preset = ROOT / "experiments" / "presets" / "paper_mnist.flags"
+  status, _, error = job(
+    f"--flagfile={preset}", f"--data_dir={mnist_data_dir}", "--generations=1", "--fitness_epochs=0.02",
+    "--train_epochs=1", "--workdir=run",
+  )  # fmt: skip
+  assert status == 0, error
+  ticket = nets_jax.load_ticket(tmp_path / "run" / "ticket.safetensors")
+  assert ticket.masks["hidden_0"]["kernel"].shape == (784, 300)
+  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  assert summary["results"]["dense"]["test_accuracy"] > 0.7

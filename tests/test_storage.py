@@ -1,0 +1,147 @@
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import assert_same_bits
+
+import nets_jax
+from nets_jax import files, storage
+
+
+@pytest.fixture
+def path(tmp_path, ticket, network):
+  nets_jax.save_ticket(tmp_path / "ticket.safetensors", ticket, network)
+  return tmp_path / "ticket.safetensors"
+
+
+def test_a_ticket_comes_back_with_the_same_bits(path, ticket):
+  assert_same_bits(nets_jax.load_ticket(path), ticket)
+
+
+def test_anyone_can_read_the_file(path, ticket):
+  tensors = safetensors.numpy.load_file(path)
+  assert set(tensors) == {
+    f"{part}/{layer}/{leaf}"
+    for layer in ("hidden_0", "hidden_1", "output")
+    for part, leaf in (("weights", "kernel"), ("weights", "bias"), ("masks", "kernel"))
+  }
+  assert tensors["masks/output/kernel"].dtype == np.bool_
+  np.testing.assert_array_equal(tensors["weights/output/kernel"], ticket.weights["output"]["kernel"])
+
+
+@pytest.mark.parametrize(
+  "module",
+  [
+    nets_jax.MLP((8, 5), 3),
+    nets_jax.MLP((7,), 2, use_bias=False, activation="tanh", dropout_rate=0.25),
+    nets_jax.lenet_300_100(),
+  ],
+)
+def test_the_file_says_what_network_it_is_for(tmp_path, ticket, module):
+  nets_jax.save_ticket(tmp_path / "t", ticket, module)
+  assert nets_jax.load_network(tmp_path / "t") == module
+
+
+def test_a_module_of_ones_own_must_be_made_by_its_owner(tmp_path, ticket):
+  nets_jax.save_ticket(tmp_path / "t", ticket, nn.Dense(3))
+  assert_same_bits(nets_jax.load_ticket(tmp_path / "t"), ticket)
+  with pytest.raises(nets_jax.UsageError, match="network 'Dense', which is not one of nets_jax"):
+    nets_jax.load_network(tmp_path / "t")
+
+
+def test_a_missing_file(tmp_path):
+  with pytest.raises(nets_jax.UsageError, match="there is no ticket file"):
+    nets_jax.load_ticket(tmp_path / "none")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 0.5, -1])
+def test_a_file_cut_short(path, keep):
+  content = path.read_bytes()
+  path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+  with pytest.raises(nets_jax.UsageError, match="is not a whole safetensors file"):
+    nets_jax.load_ticket(path)
+
+
+def rewritten(path, tensors=None, metadata=None):
+  old = safetensors.numpy.load_file(path)
+  with safetensors.safe_open(path, framework="numpy") as file:
+    stored = json.loads(file.metadata()["nets_jax"])
+  stored = metadata if isinstance(metadata, str) else json.dumps({**stored, **(metadata or {})})
+  safetensors.numpy.save_file({**old, **(tensors or {})}, path, {"nets_jax": stored})
+
+
+def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
+  for i in range(5):
+    nets_jax.save_ticket(tmp_path / str(i), ticket, network)
+    assert (tmp_path / str(i)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+  ("tensors", "metadata", "message"),
+  [
+    ({}, {"format_version": 99}, r"not a ticket of format version 1 \(its version: 99\)"),
+    ({}, "{", r"not a ticket of format version 1 \(its version: none\)"),
+    ({}, "[1]", r"not a ticket of format version 1 \(its version: none\)"),
+    ({"trained/output/kernel": np.zeros(3, np.float32)}, {}, "'trained/output/kernel' .* has no place"),
+    ({"weights/output/kernel": np.zeros((5, 3), np.float64)}, {}, "of type float64 has no place"),
+    (
+      {"masks/output/kernel": np.ones((5, 4), bool)},
+      {},
+      r"masks/output/kernel has no weights of its shape \(5, 4\)",
+    ),
+    ({"weights/output/bias": np.full(3, np.nan, np.float32)}, {}, "NaN or infinite"),
+  ],
+)
+def test_files_that_are_no_tickets(path, tensors, metadata, message):
+  rewritten(path, tensors, metadata)
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.load_ticket(path)
+
+
+@pytest.mark.parametrize("arguments", [None, [], {"hidden_sizes": 3}, {"hidden_sizes": [3], "colour": 1}])
+def test_damaged_metadata(path, arguments):
+  rewritten(path, metadata={"network_arguments": arguments})
+  with pytest.raises(nets_jax.UsageError, match="metadata are damaged"):
+    nets_jax.load_network(path)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+  target = tmp_path / "a" / "file"
+  with files.replace_file(target) as temporary:
+    temporary.write_text("first")
+    assert not target.exists()
+
+  def interrupted():
+    with files.replace_file(target) as temporary:
+      temporary.write_text("half")
+      raise OSError("disk full")
+
+  with pytest.raises(OSError, match="disk full"):
+    interrupted()
+  assert target.read_text() == "first"
+  assert [p.name for p in target.parent.iterdir()] == ["file"]
+
+
+def test_tables_keep_every_bit_of_a_float(tmp_path):
+  rows = [{"name": "a", "x": float(np.float32(0.1))}, {"name": "b", "x": float("inf")}]
+  storage.write_csv(tmp_path / "t.csv", rows)
+  assert storage.read_csv(tmp_path / "t.csv") == rows
+
+
+def test_json_is_standard(tmp_path):
+  storage.write_json(
+    tmp_path / "s.json", {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (1, None)}}
+  )
+  assert json.loads((tmp_path / "s.json").read_text()) == {"a": None, "b": [1.5, None], "c": {"d": [1, None]}}
+
+
+def test_a_loaded_ticket_trains_like_the_one_saved(path, ticket, network, data):
+  settings = {"epochs": 2, "learning_rate": 0.1, "batch_size": 8}
+  one, other = (
+    nets_jax.train_tickets(jax.random.key(0), network, nets_jax.stack([t]), data, **settings)[0]
+    for t in (ticket, nets_jax.load_ticket(path))
+  )
+  assert_same_bits(jax.device_get(one), jax.device_get(other))

@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+from conftest import assert_same_bits
+
+import nets_jax
+from nets_jax import training
+
+ADAMW = lambda learning_rate: optax.adamw(learning_rate, weight_decay=0.5)  # noqa: E731
+NOISY = lambda learning_rate: optax.noisy_sgd(learning_rate, eta=1.0, key=jax.random.key(4))  # noqa: E731
+
+
+def train(ticket, network, data, order, optimizer="sgd", learning_rate=0.1, key=0):
+  transformation = training.make_optimizer(optimizer, learning_rate)
+  run = jax.jit(lambda k, t, o: training.train(k, network, t, data.train, o, transformation))
+  return run(jax.random.key(key), ticket, order)
+
+
+def test_masked_sgd_is_the_numpy_reference(network, data, ticket):
+  order = training.minibatch_order(jax.random.key(1), len(data.train), 10, 12)
+  trained = train(ticket, network, data, order, learning_rate=0.2)
+  want = reference.sgd(
+    reference.layers(ticket),
+    np.asarray(data.train.inputs),
+    np.asarray(data.train.labels),
+    np.asarray(order),
+    0.2,
+  )
+  for (kernel, bias, _), name in zip(want, ("hidden_0", "hidden_1", "output"), strict=True):
+    np.testing.assert_allclose(trained[name]["kernel"], kernel, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trained[name]["bias"], bias, rtol=1e-4, atol=1e-5)
+    assert np.abs(kernel - ticket.weights[name]["kernel"]).max() > 0.01
+
+
+@pytest.mark.parametrize("optimizer", [*training.OPTIMIZERS, ADAMW, NOISY])
+def test_masked_weights_stay_exactly_zero(network, data, ticket, optimizer):
+  order = training.minibatch_order(jax.random.key(1), len(data.train), 8, 15)
+  trained = train(ticket, network, data, order, optimizer)
+  for name, layer in ticket.masks.items():
+    mask = np.asarray(layer["kernel"])
+    assert (np.asarray(trained[name]["kernel"])[~mask] == 0).all()
+    assert (np.asarray(trained[name]["kernel"]) != np.asarray(ticket.weights[name]["kernel"]))[mask].any()
+
+
+@pytest.mark.parametrize("optimizer", list(training.OPTIMIZERS))
+def test_training_in_two_parts_is_the_same_training(network, data, ticket, optimizer):
+  order = training.minibatch_order(jax.random.key(1), len(data.train), 8, 20)
+  transformation = training.make_optimizer(optimizer, 0.05)
+  state = training.start(ticket, transformation)
+  advance = jax.jit(
+    lambda s, o: training.advance(jax.random.key(0), network, s, ticket.masks, data.train, o, transformation)
+  )
+  halves = advance(advance(state, order[:10]), order[10:])
+  assert_same_bits(halves, advance(state, order))
+
+
+def test_each_epoch_is_one_shuffle_of_the_examples():
+  order = training.minibatch_order(jax.random.key(0), 20, 6, 8)
+  assert order.shape == (8, 6)
+  for epoch in (order[:3], order[3:6]):
+    assert len(set(np.asarray(epoch).ravel())) == 18
+  assert (order[:3] != order[3:6]).any()
+  np.testing.assert_array_equal(training.minibatch_order(jax.random.key(0), 20, 6, 2), order[:2])
+
+
+def test_evaluation_is_the_numpy_reference(network, data, ticket, monkeypatch):
+  want = reference.loss_and_accuracy(
+    reference.layers(ticket), np.asarray(data.train.inputs), np.asarray(data.train.labels)
+  )
+  for batch in (1000, 32):  # the second leaves a smaller last batch
+    monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
+    got = training.evaluate(network, nets_jax.phenotype(ticket), data.train)
+    np.testing.assert_allclose([got.loss, got.accuracy], want, rtol=1e-5)
+
+
+def test_dropout_depends_on_the_key_and_on_nothing_else(data, ticket):
+  order = training.minibatch_order(jax.random.key(1), len(data.train), 8, 5)
+  network = nets_jax.MLP((8, 5), 3, dropout_rate=0.5)
+  first, again, other = (train(ticket, network, data, order, key=key) for key in (0, 0, 1))
+  assert_same_bits(first, again)
+  assert any((a != b).any() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True))
+
+
+def test_cross_entropy():
+  logits = jnp.array([[0.0, 0.0], [100.0, 0.0]])
+  np.testing.assert_allclose(training.cross_entropy(logits, jnp.array([0, 1])), [np.log(2), 100.0], rtol=1e-6)
