@@ -10,11 +10,10 @@ from collections.abc import Callable
 from absl import flags, logging
 
 import nets_jax
+from experiments import methods
 from nets_jax import operators, training
 
-METHODS = ("nets",)
-
-flags.DEFINE_enum("method", "nets", METHODS, "The ticket search.")
+flags.DEFINE_enum("method", "nets", methods.METHODS, "The ticket search.")
 flags.DEFINE_string(
   "dataset", "digits", "xor, digits, or the name of a TFDS image classification set (mnist, ...)."
 )
@@ -52,6 +51,7 @@ flags.DEFINE_enum("optimizer", "sgd", tuple(training.OPTIMIZERS), "Optimiser of 
 flags.DEFINE_float("learning_rate", 0.1, "Learning rate of every training.")
 flags.DEFINE_integer("batch_size", 16, "Examples in a minibatch.")
 flags.DEFINE_integer("train_epochs", 50, "Epochs of the final training; 0 searches only.")
+flags.DEFINE_integer("eval_every", None, "Iterations between its evaluations; default an epoch.")
 
 flags.DEFINE_integer("devices", None, "Devices to use; default all: one per core on a CPU.")
 flags.DEFINE_integer(
@@ -100,8 +100,9 @@ def run_main(run: Callable[[flags.FlagValues], None]) -> None:
 
 
 def as_dict(values: flags.FlagValues) -> dict:
-  """Every flag of this module with its value."""
-  return {flag.name: flag.value for flag in values.flags_by_module_dict()[__name__]}
+  """Every flag of a search with its value."""
+  modules = values.flags_by_module_dict()
+  return {flag.name: flag.value for name in (__name__, methods.__name__) for flag in modules[name]}
 
 
 def make_data(values: flags.FlagValues) -> nets_jax.Dataset:
@@ -135,12 +136,6 @@ def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
     activation=values.activation,
     dropout_rate=values.dropout_rate,
   )
-
-
-def make_config(values: flags.FlagValues) -> nets_jax.NetsConfig:
-  """The search's settings: each flag that is a field of the configuration."""
-  fields = nets_jax.NetsConfig.__dataclass_fields__
-  return nets_jax.NetsConfig(**{name: value for name, value in as_dict(values).items() if name in fields})
 
 
 def workdir(values: flags.FlagValues) -> str:

@@ -4,7 +4,6 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,8 +90,3 @@ def _git_revision() -> str | None:
   except (OSError, subprocess.TimeoutExpired):
     return None
   return result.stdout.strip() or None
-
-
-def say(line: str) -> None:
-  """Prints a line of progress, apart from the results on standard output."""
-  print(line, file=sys.stderr, flush=True)

@@ -3,11 +3,12 @@ r"""Finds a winning ticket and shows what it is worth: the main job.
   python -m experiments.search
 
 evolves a ticket for the digits that come with scikit-learn, then trains it, a random ticket of the
-same density and the dense network alike, and prints how they compare; about a minute on two cores.
+same density and the dense networks alike, and prints how they compare; about a minute on two cores.
 
   python -m experiments.search --flagfile=experiments/presets/paper_mnist.flags
 
-is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Table 1).
+is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Table 1); --method=imp and
+others run another ticket search, which leaves the same files.
 
 Files in the run's directory: config.json, history.csv, ticket.safetensors, figure_evolution.png,
 training.csv and summary.json. The directory holds one run; --overwrite replaces it.
@@ -15,6 +16,7 @@ training.csv and summary.json. The directory holds one run; --overwrite replaces
 
 import dataclasses
 import sys
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -22,109 +24,102 @@ from tqdm import tqdm
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments.run_directory import RunDirectory, say
-from nets_jax import nets, plots, storage
-from nets_jax.tickets import check_fits
+from experiments import methods
+from experiments.progress import Progress, say
+from experiments.run_directory import RunDirectory
+from nets_jax import plots, storage, tickets, winning
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
+flags.adopt_module_key_flags(methods)
 
-RESULT_COLUMNS = ("density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
   """All that a run needs, checked before anything is written."""
 
+  values: flags.FlagValues
   network: nets_jax.MLP
   data: nets_jax.Dataset
-  config: nets_jax.NetsConfig
+  config: Any
   directory: RunDirectory
   ticket: nets_jax.Ticket | None
-  train_epochs: int
-  devices: int | None
-  chunk: int | None
-
-  def layout(self, size: int) -> nets_jax.Layout:
-    """Where `size` tickets go."""
-    return nets_jax.make_layout(size, devices=self.devices, chunk=self.chunk)
 
 
 def make_job(values: flags.FlagValues) -> Job:
   """Reads the flags, loads the data and the ticket, and checks that they go together."""
   directory = RunDirectory(search_flags.workdir(values), values.overwrite)
-  config = search_flags.make_config(values)
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
   data = search_flags.make_data(values)
   network = search_flags.make_network(values, data.num_classes)
-  nets.validate(config, len(data.train))
-  if values.train_epochs < 0:
-    raise nets_jax.UsageError(f"train_epochs must not be negative, but is {values.train_epochs}")
+  methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
+  config = methods.make_config(values.method, values, len(data.train))
+  for name, least in (("train_epochs", 0), ("eval_every", 1)):
+    if values[name].value is not None and values[name].value < least:
+      raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
   if ticket is not None:
-    check_fits(ticket, network, data.input_shape)
-  job = Job(network, data, config, directory, ticket, values.train_epochs, values.devices, values.chunk)
-  job.layout(config.population_size)
-  return job
+    tickets.check_fits(ticket, network, data.input_shape)
+  nets_jax.make_layout(2, devices=values.devices, chunk=values.chunk)
+  return Job(values, network, data, config, directory, ticket)
 
 
 def find(key: jax.Array, job: Job) -> nets_jax.SearchResult:
   """Searches for a ticket, with a progress bar, and writes what was found."""
-  total = job.config.generations + 1
-  with tqdm(total=total, desc="nets", unit="generation", disable=not sys.stderr.isatty()) as bar:
-
-    def show(rows):
-      best = min(rows, key=lambda row: row["fitness"])
-      shown = {name: f"{best[name]:.3f}" for name in ("fitness", "valid_loss", "density")}
-      shown["s/generation"] = f"{best['seconds'] / (best['generation'] + 1):.2f}"
-      bar.set_postfix(shown)
-      bar.update()
-      if bar.disable:
-        say(
-          f"generation {best['generation']}/{total - 1}: " + ", ".join(f"{k} {v}" for k, v in shown.items())
-        )
-
-    layout = job.layout(job.config.population_size)
-    say(f"compiling the search on {layout.mesh.size} {jax.devices()[0].device_kind} device(s)")
-    result = nets_jax.search(key, job.network, job.data, job.config, layout=layout, on_generation=show)
+  values = job.values
+  say(f"compiling on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
+  total = methods.reports(values.method, job.config, len(job.data.train))
+  with Progress(values.method, total) as progress:
+    where = {"devices": values.devices, "chunk": values.chunk, "on_rows": progress}
+    (result,) = methods.search_all(values.method, key[None], job.network, job.data, job.config, **where)
   storage.write_csv(job.directory / "history.csv", result.history)
-  figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), job.config.target_density)
+  figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), values.target_density)
   plots.save_figure(figure, job.directory / "figure_evolution.png")
   return result
 
 
-def compare(key: jax.Array, name: str, ticket: nets_jax.Ticket, job: Job) -> dict[str, dict[str, float]]:
-  """Trains the ticket, a random one of its density and the dense network alike; writes training.csv."""
-  if job.train_epochs == 0:
-    return {}
+def compare(key: jax.Array, name: str, ticket: nets_jax.Ticket, job: Job) -> tuple[dict, dict]:
+  """Trains the ticket and its controls alike: a random ticket of its density, its own weights unmasked,
+  and a dense network; writes training.csv. Returns each one's results, and the verdicts of Definition 3.
+  """
+  values = job.values
+  if values.train_epochs == 0:
+    return {}, {}
   control_key, training_key = jax.random.split(key)
-  shape, scale = job.data.input_shape, job.config.init_scale
+  shape, scale = job.data.input_shape, values.init_scale
   random, dense = (
     nets_jax.random_ticket(control_key, job.network, shape, density, init_scale=scale)
     for density in (float(nets_jax.density(ticket)), 1.0)
   )
-  tickets = {name: ticket, "random": random, "dense": dense}
-  say(f"training {', '.join(tickets)} for {job.train_epochs} epochs")
-  with tqdm(total=job.train_epochs, desc="training", unit="epoch", disable=not sys.stderr.isatty()) as bar:
-    _, curves = nets_jax.train_tickets(
+  trained = {name: ticket, "random": random, "dense": dense, "unmasked": tickets.unmask(ticket)}
+  if name == "random":
+    del trained["random"]
+    trained = {name: ticket, **trained}
+  say(f"training {', '.join(trained)} for {values.train_epochs} epochs")
+  with tqdm(total=values.train_epochs, desc="training", disable=not sys.stderr.isatty()) as bar:
+    curves = nets_jax.train_tickets(
       training_key,
       job.network,
-      nets_jax.stack(list(tickets.values())),
+      nets_jax.stack(list(trained.values())),
       job.data,
-      epochs=job.train_epochs,
-      optimizer=job.config.optimizer,
-      learning_rate=job.config.learning_rate,
-      batch_size=job.config.batch_size,
-      layout=job.layout(len(tickets)),
-      on_epoch=lambda rows: bar.update(),
-    )
-  names = list(tickets)
-  storage.write_csv(
-    job.directory / "training.csv", [{**row, "ticket": names[row["ticket"]]} for row in curves]
-  )
-  last = curves[-len(tickets) :]
-  return {
-    name: {"density": float(nets_jax.density(tickets[name]))} | {c: row[c] for c in RESULT_COLUMNS[1:]}
-    for name, row in zip(names, last, strict=True)
+      epochs=values.train_epochs,
+      eval_every=values.eval_every,
+      optimizer=values.optimizer,
+      learning_rate=values.learning_rate,
+      batch_size=values.batch_size,
+      layout=nets_jax.make_layout(len(trained), devices=values.devices, chunk=values.chunk),
+      on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
+    ).curves
+  rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
+  storage.write_csv(job.directory / "training.csv", rows)
+  by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}
+  results = {
+    name: {"density": float(nets_jax.density(trained[name]))} | {c: curve[-1][c] for c in RESULT_COLUMNS}
+    for name, curve in by_name.items()
   }
+  counts = int(tickets.unmasked_count(ticket)), tickets.maskable_count(ticket)
+  verdicts = {to: winning.judge(by_name[name], by_name[to], *counts) for to in ("unmasked", "dense")}
+  return results, verdicts
 
 
 def run(values: flags.FlagValues) -> None:
@@ -132,32 +127,37 @@ def run(values: flags.FlagValues) -> None:
   job = make_job(values)
   job.directory.open(search_flags.as_dict(values))
   try:
-    run_job(job, values.seed, values.method)
+    run_job(job)
   except nets_jax.UsageError:
     job.directory.discard_if_empty()
     raise
 
 
-def run_job(job: Job, seed: int, method: str) -> None:
+def run_job(job: Job) -> None:
   """Search, comparison, files, table."""
-  search_key, comparison_key = jax.random.split(jax.random.key(seed))
+  search_key, comparison_key = jax.random.split(jax.random.key(job.values.seed))
   if job.ticket is None:
-    result, name = find(search_key, job), method
+    result, name = find(search_key, job), job.values.method
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
   storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
-  results = compare(comparison_key, name, result.ticket, job)
+  results, verdicts = compare(comparison_key, name, result.ticket, job)
+  scored = [row for row in result.history if "fitness" in row or "valid_loss" in row]
   summary = {
     "results": results,
+    "verdicts": {to: dataclasses.asdict(v) | {"wins": v.wins} for to, v in verdicts.items()},
     "search_seconds": result.cost.seconds,
     "compile_seconds": result.cost.compile_seconds,
     "search_epochs": result.cost.epochs,
-    "best": min(result.history, key=lambda row: row["fitness"], default=None),
+    "best": min(scored, key=lambda row: row.get("fitness", row["valid_loss"]), default=None),
     "density": float(nets_jax.density(result.ticket)),
     "layer_densities": {k: float(v) for k, v in nets_jax.layer_densities(result.ticket).items()},
   }
   storage.write_json(job.directory / "summary.json", summary)
   print(table(results, summary))
+  for to, verdict in verdicts.items():
+    against = "its own weights unmasked" if to == "unmasked" else "a fresh dense network"
+    print(f"against {against}: {verdict}")
   print(f"\nfiles in {job.directory.path}")
 
 
@@ -170,15 +170,15 @@ def table(results: dict[str, dict[str, float]], summary: dict) -> str:
   if results:
     lines += [
       "",
-      f"{'':8}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}",
+      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}",
     ]
   for i, (name, row) in enumerate(results.items()):
     seconds = summary["search_seconds"] if i == 0 else 0.0
     lines.append(
-      f"{name:8}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
+      f"{name:10}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
       f"{row['test_accuracy']:>15.1%}{seconds:>10.1f}"
     )
-  return "\n".join(lines)
+  return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str]) -> None:

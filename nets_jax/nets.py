@@ -172,7 +172,7 @@ def search(
   config: NetsConfig | None = None,
   *,
   layout: parallel.Layout | None = None,
-  on_generation: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> SearchResult:
   """Runs NeTS and returns the best ticket of all generations.
 
@@ -182,7 +182,7 @@ def search(
     data: the problem; its test part is not looked at.
     config: the settings; None is the paper's.
     layout: of the population; None is `parallel.make_layout(population_size)`.
-    on_generation: called with the history rows of each generation as it ends.
+    on_rows: called with the history rows of each generation as it ends.
 
   Returns:
     The ticket, its history (a dict for each generation and genome with keys `generation`, `genome`,
@@ -212,7 +212,7 @@ def search(
       )
     rows = _history_rows(generation, metrics, seconds)
     history += rows
-    on_generation(rows)
+    on_rows(rows)
     if best_fitness < lowest:
       improved, lowest = generation, best_fitness
     if config.patience is not None and generation - improved > config.patience:

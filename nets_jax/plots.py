@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,46 +10,153 @@ from matplotlib.figure import Figure
 from nets_jax.files import replace_file
 
 COLOURS = {"nets": "#1f5fa8", "random": "#3a8f3a", "imp": "#c0392b", "dense": "#444444"}
+SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
 STYLE = {"linewidth": 1.8}
+
+
+PANELS = {
+  "density": ("density (%)", 100.0),
+  "valid_loss": ("validation loss after training (nats)", 1.0),
+  "fitness": ("fitness (minimised)", 1.0),
+}
 
 
 def evolution_figure(history: Sequence[Mapping[str, float]], target_density: float | None = None) -> Figure:
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
-  population as a band. Diverged genomes are left out of the bands.
+  population as a band. Diverged genomes are left out of the bands. The history of another search is
+  drawn over its iterations or rounds, with the panels that it has figures for.
 
   Args:
-    history: rows with `generation`, `fitness`, `valid_loss` and `density`, as in `history.csv`.
+    history: rows of a `history.csv`.
     target_density: tau, drawn as a dashed line if given.
   """
-  generations = sorted({int(row["generation"]) for row in history})
-  by_generation = [[row for row in history if row["generation"] == g] for g in generations]
-  panels = (
-    ("density", "density (%)", 100.0),
-    ("valid_loss", "validation loss after training (nats)", 1.0),
-    ("fitness", "fitness (minimised)", 1.0),
-  )
-  figure = Figure(figsize=(12, 3.8), layout="constrained")
-  for axes, (column, label, factor) in zip(figure.subplots(1, 3), panels, strict=True):
-    best = [min(rows, key=lambda row: row["fitness"])[column] for rows in by_generation]
-    finite = [[row[column] for row in rows if np.isfinite(row[column])] or [np.nan] for rows in by_generation]
-    low, high = ([factor * bound(values) for values in finite] for bound in (min, max))
-    axes.fill_between(
-      generations, low, high, color=COLOURS["nets"], alpha=0.2, label="population", linewidth=0
+  axis = next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
+  points = sorted({int(row[axis]) for row in history})
+  by_point = [[row for row in history if row[axis] == point] for point in points]
+  panels = [name for name in PANELS if name in history[0]]
+  figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
+  for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    label, factor = PANELS[column]
+    best = [min(rows, key=lambda row: row.get("fitness", 0.0))[column] for rows in by_point]
+    if "genome" in history[0]:
+      finite = [[row[column] for row in rows if np.isfinite(row[column])] or [np.nan] for rows in by_point]
+      low, high = ([factor * bound(values) for values in finite] for bound in (min, max))
+      axes.fill_between(points, low, high, color=COLOURS["nets"], alpha=0.2, label="population", linewidth=0)
+    marker = "o" if len(points) == 1 else None
+    label_of_line = "best genome" if "genome" in history[0] else "ticket"
+    axes.plot(
+      points, factor * np.asarray(best), color=COLOURS["nets"], label=label_of_line, marker=marker, **STYLE
     )
-    axes.plot(generations, factor * np.asarray(best), color=COLOURS["nets"], label="best genome", **STYLE)
     if column == "density" and target_density is not None:
       axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
-    axes.set_xlabel("generation")
-    axes.set_ylabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
+    _dress(axes, axis, label)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False)
   return figure
 
 
+def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+  """The paper's Figure 1 over several trials: the best genome of each generation, a line per trial.
+
+  Args:
+    rows: of `figure1.csv`: `method`, `trial`, `generation`, `density`, `valid_loss`, `fitness`.
+    note: a line above the figure.
+  """
+  figure = Figure(figsize=(12, 3.8), layout="constrained")
+  panels = zip(figure.subplots(1, 3), PANELS.items(), strict=True)
+  for axes, (column, (label, factor)) in panels:
+    for method, colour, lines in _by_method(rows):
+      for i, line in enumerate(lines):
+        axes.plot(
+          [row["generation"] for row in line],
+          [factor * row[column] for row in line],
+          color=colour,
+          alpha=0.75,
+          linewidth=1.3,
+          label=method if i == 0 else None,
+        )
+    _dress(axes, "generation", label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+  figure.suptitle(note)
+  return figure
+
+
+def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+  """The paper's Figure 2: validation loss and density against wall-clock time, search then training.
+
+  Args:
+    rows: of `figure2.csv`: `method`, `trial`, `stage`, `seconds`, `valid_loss`, `density`.
+    note: a line above the figure.
+  """
+  figure = Figure(figsize=(9, 6.5), layout="constrained")
+  panels = (("valid_loss", "validation loss (nats)", 1.0), ("density", "density (%)", 100.0))
+  for axes, (column, label, factor) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
+    for method, colour, lines in _by_method(rows):
+      for i, line in enumerate(lines):
+        for stage, style in (("search", "-"), ("training", ":")):
+          part = [row for row in line if row["stage"] == stage]
+          axes.plot(
+            [row["seconds"] for row in part],
+            [factor * row[column] for row in part],
+            color=colour,
+            linestyle=style,
+            alpha=0.75,
+            linewidth=1.3,
+            label=f"{method}, {stage}" if i == 0 else None,
+          )
+    _dress(axes, "wall-clock time of one run (s)", label)
+  figure.axes[0].set_xlabel("")
+  figure.axes[0].set_yscale("log")
+  figure.suptitle(note)
+  return figure
+
+
+def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+  """The paper's Figure 3: mean test loss and accuracy over training epochs, with each trial's points.
+
+  Args:
+    rows: of `figure3.csv`: `method`, `trial`, `epoch`, `test_loss`, `test_accuracy`.
+    note: a line above the figure.
+  """
+  figure = Figure(figsize=(10, 4.2), layout="constrained")
+  panels = (("test_loss", "test loss (nats)", 1.0), ("test_accuracy", "test accuracy (%)", 100.0))
+  for axes, (column, label, factor) in zip(figure.subplots(1, 2), panels, strict=True):
+    for method, colour, lines in _by_method(rows):
+      epochs = [row["epoch"] for row in lines[0]]
+      values = factor * np.asarray([[row[column] for row in line] for line in lines])
+      axes.scatter(np.tile(epochs, len(lines)), values, color=colour, s=6, alpha=0.35, linewidths=0)
+      axes.plot(epochs, values.mean(0), color=colour, label=method, **STYLE)
+    _dress(axes, "training epoch", label)
+  figure.axes[0].set_yscale("log")
+  worst = min(factor * row["test_accuracy"] for row in rows if row["epoch"] > 5) if len(rows) > 20 else 0
+  figure.axes[1].set_ylim(bottom=max(0, worst - 2))
+  figure.suptitle(note)
+  return figure
+
+
+def _by_method(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[list[Mapping[str, Any]]]]]:
+  """For each method its name, its colour, and its rows by trial."""
+  spare = iter(SPARE_COLOURS)
+  found = []
+  for method in dict.fromkeys(row["method"] for row in rows):
+    own = [row for row in rows if row["method"] == method]
+    trials = sorted({row["trial"] for row in own})
+    colour = COLOURS.get(method) or next(spare, "#888888")
+    found.append((method, colour, [[row for row in own if row["trial"] == trial] for trial in trials]))
+  return found
+
+
+def _dress(axes, xlabel: str, ylabel: str) -> None:
+  """Labels, legend and frame, alike in every figure."""
+  axes.set_xlabel(xlabel)
+  axes.set_ylabel(ylabel)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.legend(frameon=False)
+
+
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-  """Writes a figure as PNG, whole or not at all."""
+  """Writes a figure as PNG or SVG, by the name's ending, whole or not at all."""
+  form = str(path).rpartition(".")[2]
   with replace_file(path) as temporary, open(temporary, "wb") as file:
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format=form, dpi=150)

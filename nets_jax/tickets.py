@@ -177,6 +177,35 @@ def top_masks(scores: Params, count: int | jax.Array) -> Params:
   return jax.tree.unflatten(treedef, masks)
 
 
+def kernels(tree: Params, masks: Params) -> Params:
+  """The leaves of `tree` that are maskable, None elsewhere."""
+  return jax.tree.map(
+    lambda mask, leaf: None if mask is None else leaf, masks, tree, is_leaf=lambda leaf: leaf is None
+  )
+
+
+def reinitialise(
+  key: jax.Array, ticket: Ticket, network: nn.Module, input_shape: Sequence[int], init_scale: float = 0.1
+) -> Ticket:
+  """A control: the ticket's mask on new weights (Frankle & Carbin, 2019, section 3)."""
+  return ticket.replace(weights=initial_weights(key, network, input_shape, init_scale))
+
+
+def shuffle_mask(key: jax.Array, ticket: Ticket) -> Ticket:
+  """A control: the ticket's weights under its mask permuted within each layer, so of the same counts."""
+  masks = jax.tree.map(
+    lambda k, mask: jax.random.permutation(k, mask.reshape(-1)).reshape(mask.shape),
+    split_like(key, ticket.masks),
+    ticket.masks,
+  )
+  return ticket.replace(masks=masks)
+
+
+def unmask(ticket: Ticket) -> Ticket:
+  """The dense network of a ticket: its own weights, none masked."""
+  return ticket.replace(masks=full_masks(ticket.weights))
+
+
 def check_fits(ticket: Ticket, network: nn.Module, input_shape: Sequence[int]) -> None:
   """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
   expected = jax.eval_shape(

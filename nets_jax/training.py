@@ -57,24 +57,37 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
   return num_examples // batch_size
 
 
-def minibatch_order(key: jax.Array, num_examples: int, batch_size: int, steps: int) -> jax.Array:
+def minibatch_order(
+  key: jax.Array,
+  num_examples: int,
+  batch_size: int,
+  steps: int,
+  *,
+  first: int | jax.Array = 0,
+  whole_epochs: bool = True,
+) -> jax.Array:
   """The examples of each minibatch: one shuffle per epoch, epochs concatenated.
 
   Args:
-    key: epoch e is shuffled by `fold_in(key, e)`, so a longer order begins with the shorter one.
+    key: epoch e is shuffled by `fold_in(key, e)`, so any two slices of the order agree where they meet.
     num_examples: size of the training set.
     batch_size: examples in a minibatch.
     steps: minibatches altogether.
+    first: iteration of the first minibatch; may be traced.
+    whole_epochs: says that `first` begins an epoch, which saves a shuffle.
 
   Returns:
     Example indices, int32 [steps, batch_size].
   """
   per_epoch = steps_per_epoch(num_examples, batch_size)
-  epochs = -(-steps // per_epoch)
-  keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(jnp.arange(epochs))
+  epochs = -(-steps // per_epoch) + (not whole_epochs)
+  numbers = first // per_epoch + jnp.arange(epochs)
+  keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(numbers)
   shuffled = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(keys)
-  order = shuffled[:, : per_epoch * batch_size].reshape(epochs * per_epoch, batch_size)
-  return order[:steps].astype(jnp.int32)
+  order = shuffled[:, : per_epoch * batch_size].reshape(epochs * per_epoch, batch_size).astype(jnp.int32)
+  if whole_epochs:
+    return order[:steps]
+  return jax.lax.dynamic_slice_in_dim(order, first % per_epoch, steps)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -96,6 +109,7 @@ def advance(
   split: Split,
   order: jax.Array,
   optimizer: optax.GradientTransformation,
+  first: int | jax.Array = 0,
 ) -> TrainingState:
   """Trains on the minibatches of `order`, one step each.
 
@@ -111,6 +125,7 @@ def advance(
     split: the training examples.
     order: example indices [steps, batch_size].
     optimizer: any optax transformation.
+    first: iteration of the first step, so that dropout goes on where an earlier `advance` left it.
   """
   split = jax.tree.map(jnp.asarray, split)  # NumPy arrays take no traced index
 
@@ -127,7 +142,7 @@ def advance(
     weights = optax.apply_updates(state.weights, mask_weights(updates, masks))
     return TrainingState(weights, optimizer_state), None
 
-  steps = jnp.arange(order.shape[0])
+  steps = first + jnp.arange(order.shape[0])
   return jax.lax.scan(step, state, (steps, order))[0]
 
 

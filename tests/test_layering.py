@@ -21,6 +21,7 @@ ORDER = (
   "operators",
   "parallel",
   "nets",
+  "winning",
   "baselines",
   "storage",
   "plots",

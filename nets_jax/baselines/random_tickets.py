@@ -1,24 +1,52 @@
-"""Random tickets: random weights under a random mask."""
+"""Random tickets: random weights under a random mask (paper, Table 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
+from nets_jax.data import Dataset
+from nets_jax.errors import UsageError
 from nets_jax.networks import initial_weights
-from nets_jax.tickets import Ticket, full_masks, maskable_count, split_like, top_masks
+from nets_jax.tickets import (
+  Cost,
+  SearchResult,
+  Ticket,
+  density,
+  full_masks,
+  maskable_count,
+  split_like,
+  top_masks,
+)
+
+
+@struct.dataclass
+class RandomConfig:
+  """The settings of random tickets; the defaults are the paper's.
+
+  Attributes:
+    target_density: mean of the normal distribution that a ticket's density is drawn from.
+    density_deviation: its standard deviation; 0 gives exactly the target. Draws are clipped to (0, 1].
+    init_scale: standard deviation of the weights.
+  """
+
+  target_density: float = 0.2
+  density_deviation: float = 0.05
+  init_scale: float = 0.1
 
 
 def random_ticket(
   key: jax.Array,
   network: nn.Module,
   input_shape: Sequence[int],
-  density: float,
+  density: float | jax.Array,
   *,
   init_scale: float = 0.1,
 ) -> Ticket:
-  """Kernels ~ N(0, init_scale) under a mask that is uniform among all of its count (paper, Table 1).
+  """Kernels ~ N(0, init_scale) under a mask that is uniform among all of its count.
 
   With the same key, tickets of all densities have the same weights, and a denser mask contains a
   sparser one; density 1 is the dense network.
@@ -27,7 +55,7 @@ def random_ticket(
     key: consumed.
     network: the module.
     input_shape: shape of one input, without the batch axis.
-    density: share of the maskable weights to keep; the count is rounded, and exact.
+    density: share of the maskable weights to keep; the count is rounded, and at least 1.
     init_scale: standard deviation of the weights.
   """
   weights_key, masks_key = jax.random.split(key)
@@ -36,5 +64,60 @@ def random_ticket(
   scores = jax.tree.map(
     lambda k, mask: jax.random.uniform(k, mask.shape), split_like(masks_key, full.masks), full.masks
   )
-  count = jnp.round(density * maskable_count(full)).astype(jnp.int32)
+  count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
   return full.replace(masks=top_masks(scores, count))
+
+
+def search_all(
+  keys: jax.Array,
+  network: nn.Module,
+  data: Dataset,
+  config: RandomConfig | None = None,
+  *,
+  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+  **layout: Any,
+) -> list[SearchResult]:
+  """A random ticket for each key, at no cost; the history is one row, `ticket` 0 and its `density`.
+
+  Args:
+    keys: one per ticket.
+    network: the module.
+    data: gives the shape of an input.
+    config: the settings; None is the paper's.
+    on_rows: called with the rows.
+    **layout: taken for the signature of the other searches; nothing here is worth more than one device.
+
+  Raises:
+    UsageError: a density outside (0, 1], or a negative deviation.
+  """
+  del layout
+  config = config or RandomConfig()
+  validate(config)
+
+  @jax.jit
+  def one(key):
+    density_key, ticket_key = jax.random.split(key)
+    drawn = config.target_density + config.density_deviation * jax.random.normal(density_key)
+    share = jnp.clip(drawn, 0, 1)
+    return random_ticket(ticket_key, network, data.input_shape, share, init_scale=config.init_scale)
+
+  results = []
+  for key in keys:
+    ticket = jax.device_get(one(key))
+    rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
+    on_rows(rows)
+    results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0)))
+  return results
+
+
+def search(key: jax.Array, network: nn.Module, data: Dataset, config: RandomConfig | None = None, **kwargs):
+  """One random ticket: `search_all` for one key. Returns its `SearchResult`."""
+  return search_all(key[None], network, data, config, **kwargs)[0]
+
+
+def validate(config: RandomConfig) -> None:
+  """Raises UsageError for settings that make no ticket."""
+  if not 0 < config.target_density <= 1:
+    raise UsageError(f"target_density must be in (0, 1], not {config.target_density}")
+  if config.density_deviation < 0:
+    raise UsageError(f"density_deviation must not be negative, but is {config.density_deviation}")

@@ -1,0 +1,85 @@
+"""Every ticket search under one signature, with its settings taken from the flags."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import flags
+
+import nets_jax
+from nets_jax import nets
+from nets_jax.baselines import imp, one_shot, random_tickets
+from nets_jax.training import steps_per_epoch
+
+flags.DEFINE_integer("cycles", 7, "imp: times to train and prune.")
+flags.DEFINE_float("prune_fraction", 0.2, "imp: share of the remaining weights that a cycle prunes.")
+flags.DEFINE_float("output_prune_fraction", 0.1, "imp: that of the output layer, in layer scope.")
+flags.DEFINE_enum("prune_scope", "layer", ("layer", "global"), "imp: smallest of each layer, or of all.")
+flags.DEFINE_integer("rewind_steps", 0, "imp: iteration k to rewind to.")
+flags.DEFINE_float("rewind_epochs", None, "imp: k in epochs, in place of rewind_steps.")
+flags.DEFINE_integer("cycle_epochs", 50, "imp: epochs of training in a cycle.")
+flags.DEFINE_float("density_deviation", 0.05, "random: deviation of the density; 0 is exactly the target.")
+flags.DEFINE_integer("score_batch", 100, "snip, grasp: examples that the score looks at.")
+flags.DEFINE_integer(
+  "rounds", None, "magnitude, snip, grasp, synflow: pruning rounds; default 1, synflow 100."
+)
+
+METHODS = ("nets", "random", "imp", "magnitude", "snip", "grasp", "synflow")
+
+
+def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any:
+  """The settings of a method, checked: each flag that is a field of its configuration.
+
+  Raises:
+    UsageError: an impossible setting.
+  """
+  kinds = {"nets": nets.NetsConfig, "random": random_tickets.RandomConfig, "imp": imp.ImpConfig}
+  kind = kinds.get(method, one_shot.OneShotConfig)
+  given = {name: values[name].value for name in kind.__dataclass_fields__ if name in values}
+  if method == "imp":
+    given["train_epochs"] = values.cycle_epochs
+    if values.rewind_epochs is not None:
+      given["rewind_steps"] = round(values.rewind_epochs * steps_per_epoch(num_examples, values.batch_size))
+  if kind is one_shot.OneShotConfig:
+    given["score"] = method
+  config = kind(**given)
+  if method == "nets":
+    nets.validate(config, num_examples)
+  elif method == "imp":
+    imp.validate(config, num_examples)
+  elif method == "random":
+    random_tickets.validate(config)
+  else:
+    one_shot.validate(config, num_examples)
+  return config
+
+
+def search_all(
+  method: str,
+  keys: jax.Array,
+  network: Any,
+  data: nets_jax.Dataset,
+  config: Any,
+  *,
+  devices: int | None = None,
+  chunk: int | None = None,
+  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+) -> list[nets_jax.SearchResult]:
+  """One ticket for each key. NeTS runs follow one another; the others run side by side."""
+  where = {"devices": devices, "chunk": chunk}
+  if method == "nets":
+    layout = nets_jax.make_layout(config.population_size, **where)
+    return [nets.search(key, network, data, config, layout=layout, on_rows=on_rows) for key in keys]
+  searches = {"random": random_tickets.search_all, "imp": imp.search_all}
+  run = searches.get(method, one_shot.search_all)
+  return run(keys, network, data, config, on_rows=on_rows, **where)
+
+
+def reports(method: str, config: Any, num_examples: int, runs: int = 1) -> int:
+  """How many times `on_rows` is called, for a progress bar."""
+  if method == "nets":
+    return runs * (config.generations + 1)
+  if method == "imp":
+    per_epoch = steps_per_epoch(num_examples, config.batch_size)
+    return config.cycles * config.train_epochs + -(-config.rewind_steps // per_epoch)
+  return runs

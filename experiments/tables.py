@@ -1,0 +1,152 @@
+"""Table 1 and the figures' data, made from the files of a comparison's stages."""
+
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from nets_jax import storage
+
+Stages = Sequence[tuple[str, pathlib.Path]]  # a method's label and the directory of its files
+Rows = list[dict[str, Any]]
+
+METRICS = {
+  "density": ("Mean density", "percent"),
+  "valid_loss": ("Mean validation loss", "number"),
+  "test_loss": ("Mean test loss", "number"),
+  "valid_accuracy": ("Mean validation accuracy", "percent"),
+  "test_accuracy": ("Mean test accuracy", "percent"),
+}
+# Table 1 of the paper, and the dense network that it does not report.
+PAPER = {
+  "mnist": {
+    "random": ("22.8 %", "0.350", "0.329", "90.6 %", "90 %", "15-39.9 %"),
+    "imp": ("21.1 %", "0.173", "0.163", "95.1 %", "95.2 %", "="),
+    "nets": ("29.7 %", "0.302", "0.263", "91 %", "92.3 %", "22.4-41 %"),
+  },
+  "xor": {
+    "random": ("20 %", "0.032", "0.024", "82 %", "84 %", "="),
+    "imp": ("20 %", "0.0", "0.012", "100 %", "100 %", "="),
+    "nets": ("20 %", "0.0", "0.053", "100 %", "100 %", "="),
+  },
+}
+
+
+def table1_rows(stages: Stages) -> Rows:
+  """A row for each method and trial: its ticket after the last epoch, and what its search cost."""
+  rows = []
+  for label, stage in stages:
+    training, costs = storage.read_csv(stage / "training.csv"), storage.read_csv(stage / "costs.csv")
+    last = max(row["iteration"] for row in training)
+    for row, cost in zip((row for row in training if row["iteration"] == last), costs, strict=True):
+      rows.append(
+        {"method": label, "trial": int(row["trial"])}
+        | {name: row[name] for name in METRICS}
+        | {f"search_{name}": cost[name] for name in ("epochs", "seconds", "compile_seconds")}
+      )
+  return rows
+
+
+def table1(rows: Rows, dataset: str, note: str = "") -> str:
+  """The paper's Table 1 in markdown, our mean and standard deviation beside the paper's figure."""
+  labels = list(dict.fromkeys(row["method"] for row in rows))
+  paper = PAPER.get(dataset, {})
+  trials = len({row["trial"] for row in rows})
+  head = [
+    "",
+    *[column for label in labels for column in (f"{label}, ours", f"{label}, paper")[: 1 + (label in paper)]],
+  ]
+  lines = [f"{dataset}, {trials} trials, mean ± standard deviation" + (f" ({note})" if note else ""), ""]
+  lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+
+  def line(title, ours, place):
+    cells = [title]
+    for label in labels:
+      cells.append(ours([row for row in rows if row["method"] == label]))
+      if label in paper:
+        cells.append(paper[label][place] if place is not None else "")
+    lines.append("| " + " | ".join(cells) + " |")
+
+  for place, (name, (title, form)) in enumerate(METRICS.items()):
+    line(title, lambda own, name=name, form=form: spread([row[name] for row in own], form), place)
+    if name == "density":
+      line("Density range", lambda own: span([row["density"] for row in own]), 5)
+  line(
+    "Search, genome-epochs", lambda own: f"{statistics.fmean(row['search_epochs'] for row in own):.0f}", None
+  )
+  line("Search, seconds", lambda own: spread([row["search_seconds"] for row in own], "seconds"), None)
+  return "\n".join(lines) + "\n"
+
+
+def spread(values: Sequence[float], form: str) -> str:
+  """Mean ± standard deviation of a sample."""
+  mean = statistics.fmean(values)
+  deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+  if form == "percent":
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
+  return f"{mean:.1f} ± {deviation:.1f}" if form == "seconds" else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def span(densities: Sequence[float]) -> str:
+  """Lowest to highest, or = where all are one."""
+  low, high = 100 * min(densities), 100 * max(densities)
+  return "=" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f}-{high:.1f} %"
+
+
+def figure1_rows(stages: Stages) -> Rows:
+  """The genome of lowest fitness of each generation and trial, of the searches that have generations."""
+  rows = []
+  for label, stage in stages:
+    best = {}
+    for row in storage.read_csv(stage / "history.csv"):
+      place = (int(row["trial"]), int(row.get("generation", -1)))
+      if "generation" in row and (place not in best or row["fitness"] < best[place]["fitness"]):
+        best[place] = row
+    rows += [
+      {"method": label, "trial": trial, "generation": generation}
+      | {name: row[name] for name in ("density", "valid_loss", "fitness")}
+      for (trial, generation), row in best.items()
+    ]
+  return rows
+
+
+def figure2_rows(stages: Stages) -> Rows:
+  """Validation loss and density against the seconds of search, then of training, compilation apart."""
+  rows = []
+  generations = figure1_rows(stages)
+  for label, stage in stages:
+    history, costs = storage.read_csv(stage / "history.csv"), storage.read_csv(stage / "costs.csv")
+    if "valid_loss" not in history[0]:
+      continue
+    if "generation" in history[0]:
+      seconds = {(row["trial"], row["generation"]): row["seconds"] for row in history}
+      history = [
+        {**row, "seconds": seconds[row["trial"], row["generation"]]}
+        for row in generations
+        if row["method"] == label
+      ]
+    for stage_name, found in (("search", history), ("training", storage.read_csv(stage / "training.csv"))):
+      for row in found:
+        trial = int(row["trial"])
+        start = costs[trial]["seconds"] if stage_name == "training" else 0.0
+        rows.append(
+          {
+            "method": label,
+            "trial": trial,
+            "stage": stage_name,
+            "seconds": start + row["seconds"],
+            "valid_loss": row["valid_loss"],
+            "density": row["density"],
+          }
+        )
+  return rows
+
+
+def figure3_rows(stages: Stages) -> Rows:
+  """Test loss and accuracy of each ticket after each epoch of training."""
+  return [
+    {"method": label, "trial": int(row["trial"])}
+    | {name: row[name] for name in ("epoch", "test_loss", "test_accuracy")}
+    for label, stage in stages
+    for row in storage.read_csv(stage / "training.csv")
+  ]
