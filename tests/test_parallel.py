@@ -48,6 +48,10 @@ def test_map_tickets_is_a_plain_loop(devices, chunk):
   np.testing.assert_array_equal(got, [int(row @ row) + 7 for row in np.asarray(rows)])
 
 
+def without_seconds(rows):
+  return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
 @pytest.mark.parametrize("devices", [2, 4])
 def test_training_has_the_same_bits_on_any_number_of_devices(network, data, population, devices):
   one, many = (
@@ -56,42 +60,72 @@ def test_training_has_the_same_bits_on_any_number_of_devices(network, data, popu
     )
     for n in (1, devices)
   )
-  assert_same_bits(jax.device_get(one[0]), jax.device_get(many[0]))
-  columns = ("epoch", "ticket", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
-  assert [[row[c] for c in columns] for row in one[1]] == [[row[c] for c in columns] for row in many[1]]
+  assert_same_bits(jax.device_get(one.weights), jax.device_get(many.weights))
+  assert without_seconds(one.curves) == without_seconds(many.curves)
 
 
-def test_ticket_i_is_trained_as_it_would_be_alone(network, data, population):
-  together, curves = nets_jax.train_tickets(jax.random.key(0), network, population, data, **SETTINGS)
+@pytest.mark.parametrize("own_keys", [False, True])
+def test_ticket_i_is_trained_as_it_would_be_alone(network, data, population, own_keys):
+  keys = jax.random.split(jax.random.key(0), 5) if own_keys else jax.random.key(0)
+  together = nets_jax.train_tickets(keys, network, population, data, **SETTINGS)
   for i in (0, 4):
-    alone, curve = nets_jax.train_tickets(
-      jax.random.key(0), network, nets_jax.take(population, jnp.array([i])), data, **SETTINGS
-    )
+    one = nets_jax.take(population, jnp.array([i]))
+    alone = nets_jax.train_tickets(keys[i] if own_keys else keys, network, one, data, **SETTINGS)
     assert_same_bits(
-      jax.tree.map(lambda x, i=i: np.asarray(x[i]), together), jax.tree.map(lambda x: np.asarray(x[0]), alone)
+      jax.tree.map(lambda x, i=i: np.asarray(x[i]), together.weights),
+      jax.tree.map(lambda x: np.asarray(x[0]), alone.weights),
     )
-    assert [row["test_loss"] for row in curve] == [row["test_loss"] for row in curves if row["ticket"] == i]
+    own = [row["test_loss"] for row in together.curves if row["ticket"] == i]
+    assert [row["test_loss"] for row in alone.curves] == own
+
+
+def test_keys_of_their_own_are_minibatches_of_their_own(network, data, population):
+  twins = nets_jax.take(population, jnp.array([0, 0]))
+  same = nets_jax.train_tickets(jax.random.key(0), network, twins, data, **SETTINGS).weights["output"][
+    "kernel"
+  ]
+  keys = jax.random.split(jax.random.key(0))
+  other = nets_jax.train_tickets(keys, network, twins, data, **SETTINGS).weights["output"]["kernel"]
+  np.testing.assert_array_equal(same[0], same[1])
+  assert (other[0] != other[1]).any()
+
+
+@pytest.mark.parametrize("eval_every", [1, 4, 10, 25, 33])
+def test_how_often_it_is_scored_changes_no_training(data, population, eval_every):
+  network = nets_jax.MLP((8, 5), 3, dropout_rate=0.2)
+  settings = {"steps": 33, "learning_rate": 0.1, "batch_size": 8}  # 10 steps an epoch
+  whole = nets_jax.train_tickets(jax.random.key(0), network, population, data, **settings)
+  parts = nets_jax.train_tickets(
+    jax.random.key(0), network, population, data, eval_every=eval_every, **settings
+  )
+  assert_same_bits(jax.device_get(whole.weights), jax.device_get(parts.weights))
+  iterations = [row["iteration"] for row in parts.curves if row["ticket"] == 0]
+  assert iterations == [*range(eval_every, 33, eval_every), 33]
+  assert [row["epoch"] for row in whole.curves if row["ticket"] == 0] == [1, 2, 3, 3.3]
 
 
 def test_training_learns_and_reports_every_epoch(network, data, population):
   seen = []
-  _, curves = nets_jax.train_tickets(
-    jax.random.key(0),
-    network,
-    population,
-    data,
-    on_epoch=seen.append,
-    epochs=20,
-    learning_rate=0.2,
-    batch_size=8,
+  settings = {"epochs": 20, "learning_rate": 0.2, "batch_size": 8}
+  trained = nets_jax.train_tickets(
+    jax.random.key(0), network, population, data, on_rows=seen.append, **settings
   )
+  curves = trained.curves
   assert [row for rows in seen for row in rows] == curves
   assert [(row["epoch"], row["ticket"]) for row in curves] == [(e, t) for e in range(1, 21) for t in range(5)]
-  assert np.mean([row["test_loss"] for row in curves[-5:]]) < 0.7 * np.mean(
-    [row["test_loss"] for row in curves[:5]]
-  )
+  assert np.mean([r["test_loss"] for r in curves[-5:]]) < 0.7 * np.mean([r["test_loss"] for r in curves[:5]])
   seconds = [row["seconds"] for row in curves]
   assert seconds == sorted(seconds)
+  assert trained.compile_seconds > 0
+  evaluated = nets_jax.evaluate(network, jax.tree.map(lambda x: x[2], trained.weights), data.test)
+  np.testing.assert_allclose(evaluated.loss, curves[-3]["test_loss"], rtol=1e-5)
+
+
+def test_only_the_splits_asked_for_are_scored(network, data, population):
+  trained = nets_jax.train_tickets(
+    jax.random.key(0), network, population, data, splits=("valid",), **SETTINGS
+  )
+  assert set(trained.curves[0]) == {"iteration", "epoch", "ticket", "valid_loss", "valid_accuracy", "seconds"}
 
 
 def test_a_program_is_compiled_once_in_a_process():

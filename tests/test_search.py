@@ -15,7 +15,8 @@ from conftest import assert_same_bits
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import search
+from experiments import methods, search
+from nets_jax.baselines import imp, random_tickets
 from nets_jax.baselines.random_tickets import random_ticket
 
 ROOT = pathlib.Path(search.__file__).parent.parent
@@ -77,7 +78,7 @@ def test_a_run_leaves_its_files(job, tmp_path):
     (str(g), str(i)) for g in range(3) for i in range(4)
   ]
   summary = json.loads((directory / "summary.json").read_text())
-  assert list(summary["results"]) == ["nets", "random", "dense"]
+  assert list(summary["results"]) == ["nets", "random", "dense", "unmasked"]
   assert set(summary["results"]["nets"]) == {
     "density",
     "valid_loss",
@@ -90,10 +91,16 @@ def test_a_run_leaves_its_files(job, tmp_path):
   assert summary["results"]["dense"]["density"] == 1
   assert summary["results"]["random"]["density"] == pytest.approx(summary["results"]["nets"]["density"])
   training = table(directory / "training.csv")
-  assert [r["ticket"] for r in training] == ["nets", "random", "dense"] * 3
-  assert float(training[-3]["test_loss"]) == summary["results"]["nets"]["test_loss"]
-  for name in ("nets", "random", "dense", "files in run"):
+  assert [r["ticket"] for r in training] == ["nets", "random", "dense", "unmasked"] * 3
+  assert float(training[-4]["test_loss"]) == summary["results"]["nets"]["test_loss"]
+  for name in ("nets", "random", "dense", "files in run", "against its own weights unmasked: ", "as fast "):
     assert name in out
+  verdict = summary["verdicts"]["dense"]
+  dense = [r for r in training if r["ticket"] == "dense"]
+  lowest = min(dense, key=lambda r: float(r["valid_loss"]))
+  assert verdict["dense_iteration"] == int(lowest["iteration"])
+  assert verdict["dense_accuracy"] == float(lowest["test_accuracy"])
+  assert verdict["wins"] == ("against a fresh dense network: a winning ticket" in out)
 
 
 def test_the_ticket_is_the_initialisation_and_trains_again(job, tmp_path):
@@ -132,6 +139,40 @@ def test_the_random_control_has_the_tickets_count(job, tmp_path):
   assert job(*SMALL[:3], "--ticket=t.safetensors", "--train_epochs=1", "--workdir=a")[0] == 0
   results = json.loads((tmp_path / "a" / "summary.json").read_text())["results"]
   assert results["random"]["density"] == results["ticket"]["density"] == 0.5
+
+
+COLUMNS = {
+  "random": ["ticket", "density", "seconds"],
+  "imp": ["cycle", "iteration", "valid_loss", "valid_accuracy", "density", "seconds"],
+  "magnitude": ["round", "density", "seconds"],
+  "snip": ["round", "density", "seconds"],
+  "grasp": ["round", "density", "seconds"],
+  "synflow": ["round", "density", "seconds"],
+}
+
+
+@pytest.mark.parametrize("method", COLUMNS)
+def test_every_method_leaves_the_same_files(job, tmp_path, method):
+  flags_of_it = [
+    "--cycle_epochs=2",
+    "--cycles=3",
+    "--score_batch=20",
+    "--target_density=0.5",
+    "--density_deviation=0",
+  ]
+  status, out, _ = job(*SMALL, *flags_of_it, f"--method={method}", "--workdir=run", "--train_epochs=1")
+  assert status == 0
+  assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+    "config.json", "figure_evolution.png", "history.csv",
+    "summary.json", "ticket.safetensors", "training.csv",
+  ]  # fmt: skip
+  history = table(tmp_path / "run" / "history.csv")
+  assert list(history[0]) == COLUMNS[method]
+  results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+  assert set(results) == {method, "random", "dense", "unmasked"}
+  if method != "imp":
+    assert results[method]["density"] == float(history[-1]["density"]) == 0.5
+  assert method in out
 
 
 def test_no_training_searches_only(job, tmp_path):
@@ -181,6 +222,16 @@ BAD = [
   (["--xor_train_size=0"], "must be positive, not 0"),
   (["--devices=5"], "devices must be from 1 to 4 on this machine, not 5"),
   (["--chunk=0"], "chunk must be at least 1, not 0"),
+  (["--eval_every=0"], "eval_every must be at least 1, not 0"),
+  (["--method=imp", "--prune_fraction=1"], "prune_fraction must be in [0, 1), not 1.0"),
+  (["--method=imp", "--cycles=0"], "cycles must be at least 1, not 0"),
+  (["--method=imp", "--prune_scope=row"], "flag --prune_scope=row: value should be one of <layer|global>"),
+  (["--method=random", "--density_deviation=-1"], "density_deviation must not be negative, but is -1.0"),
+  (
+    ["--method=snip", "--score_batch=1000"],
+    "score_batch must be from 1 to the 90 training examples, not 1000",
+  ),
+  (["--method=synflow", "--rounds=0"], "rounds must be at least 1, not 0"),
   (["--ticket=none.safetensors"], "there is no ticket file none.safetensors"),
   (["--dataset=digits", "--learning_rate=1e30"], "every genome of generation 0 diverged in training"),
 ]
@@ -221,12 +272,12 @@ def test_a_directory_that_cannot_be_written(job, tmp_path):
 def test_the_presets_parse(job):
   for preset in sorted((ROOT / "experiments" / "presets").glob("*.flags")):
     search_flags.parse(["search", f"--flagfile={preset}"])
-    config = search_flags.make_config(flags.FLAGS)
-    assert config.batch_size > 0
+    assert methods.make_config("nets", flags.FLAGS, 54_000).batch_size > 0
   search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
-  assert (
-    search_flags.make_config(flags.FLAGS) == nets_jax.NetsConfig()
-  )  # the library's defaults are the paper's
+  # The library's defaults are the paper's.
+  assert methods.make_config("nets", flags.FLAGS, 54_000) == nets_jax.NetsConfig()
+  assert methods.make_config("imp", flags.FLAGS, 54_000) == imp.ImpConfig()
+  assert methods.make_config("random", flags.FLAGS, 54_000) == random_tickets.RandomConfig()
 
 
 def test_the_command_as_a_user_types_it(tmp_path):

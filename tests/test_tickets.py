@@ -84,6 +84,20 @@ def test_random_tickets_have_the_exact_count(network, data, density):
     )
 
 
+def test_the_controls(ticket, network):
+  fresh = tickets.reinitialise(jax.random.key(8), ticket, network, (6,))
+  assert_same_bits(fresh.masks, ticket.masks)
+  assert (fresh.weights["hidden_0"]["kernel"] != ticket.weights["hidden_0"]["kernel"]).all()
+  shuffled = tickets.shuffle_mask(jax.random.key(8), ticket)
+  assert_same_bits(shuffled.weights, ticket.weights)
+  for old, new in zip(jax.tree.leaves(ticket.masks), jax.tree.leaves(shuffled.masks), strict=True):
+    assert old.sum() == new.sum()
+  assert (shuffled.masks["hidden_0"]["kernel"] != ticket.masks["hidden_0"]["kernel"]).any()
+  dense = tickets.unmask(ticket)
+  assert_same_bits(dense.weights, ticket.weights)
+  assert float(nets_jax.density(dense)) == 1
+
+
 def test_a_ticket_of_another_shape_does_not_fit(ticket, network):
   tickets.check_fits(ticket, network, (6,))
   with pytest.raises(

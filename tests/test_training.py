@@ -66,6 +66,16 @@ def test_each_epoch_is_one_shuffle_of_the_examples():
   np.testing.assert_array_equal(training.minibatch_order(jax.random.key(0), 20, 6, 2), order[:2])
 
 
+@pytest.mark.parametrize(("first", "steps"), [(0, 3), (2, 5), (6, 4), (7, 1)])
+def test_a_slice_of_the_order_is_that_of_the_whole(first, steps):
+  whole = training.minibatch_order(jax.random.key(0), 20, 6, 12)
+  part = training.minibatch_order(jax.random.key(0), 20, 6, steps, first=jnp.int32(first), whole_epochs=False)
+  np.testing.assert_array_equal(part, whole[first : first + steps])
+  if first % 3 == 0:
+    part = training.minibatch_order(jax.random.key(0), 20, 6, steps, first=first)
+    np.testing.assert_array_equal(part, whole[first : first + steps])
+
+
 def test_evaluation_is_the_numpy_reference(network, data, ticket, monkeypatch):
   want = reference.loss_and_accuracy(
     reference.layers(ticket), np.asarray(data.train.inputs), np.asarray(data.train.labels)

@@ -1,0 +1,217 @@
+"""The paper's comparison: stages, tables and figures."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import pytest
+from absl import flags
+
+import nets_jax
+from experiments import compare, methods, tables
+from experiments import flags as search_flags
+
+TINY = (
+  "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
+  "--population_size=3", "--generations=2", "--cycles=2", "--cycle_epochs=2", "--train_epochs=3",
+  "--batch_size=10", "--workdir=out", "--devices=4",
+)  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch, capsys):
+  """Runs the comparison in this process: (exit status, standard output, standard error)."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)
+
+  def run(*arguments):
+    for name in [*search_flags.as_dict(flags.FLAGS), "trials", "methods", "quick"]:
+      flags.FLAGS[name].unparse()
+    status = 0
+    try:
+      compare.parse(["compare", *arguments])
+      compare.main([])
+    except SystemExit as error:
+      status = error.code
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A place to keep one finished comparison for several tests."""
+  return tmp_path_factory.mktemp("finished") / "out"
+
+
+@pytest.fixture
+def done(job, finished, tmp_path):
+  """A copy of that comparison, made once."""
+  if not finished.exists():
+    status, _, error = job(*TINY, "--methods=random,imp,nets,dense")
+    assert status == 0, error
+    shutil.copytree(tmp_path / "out", finished)
+  else:
+    shutil.copytree(finished, tmp_path / "out")
+  return tmp_path / "out"
+
+
+def table(path):
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_it_writes_the_table_the_figures_and_their_data(done):
+  names = {p.name for p in done.iterdir()}
+  assert names == {"config.json", "stages", "table1.csv", "table1.md"} | {
+    f"figure{i}.{suffix}" for i in (1, 2, 3) for suffix in ("csv", "png", "svg")
+  }
+  rows = table(done / "table1.csv")
+  assert [(r["method"], r["trial"]) for r in rows] == [
+    (m, t) for m in ("random", "imp", "nets", "dense") for t in "01"
+  ]
+  assert [r["density"] for r in rows if r["method"] == "dense"] == ["1.0", "1.0"]
+  assert {r["search_epochs"] for r in rows if r["method"] == "nets"} == {"9.0"}
+  assert {r["search_epochs"] for r in rows if r["method"] == "imp"} == {"4.0"}
+  text = (done / "table1.md").read_text()
+  assert "| Mean test accuracy |" in text
+  assert "nets, paper" in text
+  assert "dense, paper" not in text
+  assert text.count("100 %") >= 4  # the paper's IMP and NeTS columns
+  assert {(r["method"], r["trial"], r["generation"]) for r in table(done / "figure1.csv")} == {
+    ("nets", t, g) for t in "01" for g in "012"
+  }
+  figure3 = table(done / "figure3.csv")
+  assert len(figure3) == 4 * 2 * 3
+
+
+def test_seconds_go_on_from_search_to_training(done):
+  rows = table(done / "figure2.csv")
+  assert {r["method"] for r in rows} == {"imp", "nets"}
+  for method in ("imp", "nets"):
+    for trial in "01":
+      own = [r for r in rows if (r["method"], r["trial"]) == (method, trial)]
+      seconds = [float(r["seconds"]) for r in own]
+      assert seconds == sorted(seconds)
+      assert [r["stage"] for r in own] == sorted(r["stage"] for r in own)
+
+
+def test_the_last_epoch_is_the_tables_figure(done):
+  last = {(r["method"], r["trial"]): r["test_loss"] for r in table(done / "figure3.csv")}
+  for row in table(done / "table1.csv"):
+    assert last[row["method"], row["trial"]] == row["test_loss"]
+
+
+def test_the_figures_best_genome_is_that_of_lowest_fitness(done):
+  (stage,) = (done / "stages").glob("nets-*")
+  history = table(stage / "history.csv")
+  for row in table(done / "figure1.csv"):
+    own = [float(r["fitness"]) for r in history if all(r[k] == row[k] for k in ("trial", "generation"))]
+    assert float(row["fitness"]) == min(own)
+
+
+def test_a_finished_stage_is_not_run_again(done, job, monkeypatch):
+  before = {p: p.read_bytes() for p in done.rglob("*.csv")}
+
+  def never(*args, **kwargs):
+    raise AssertionError("a finished stage was run again")
+
+  monkeypatch.setattr(methods, "search_all", never)
+  monkeypatch.setattr(nets_jax, "train_tickets", never)
+  status, _, error = job(*TINY, "--methods=random,imp,nets,dense")
+  assert status == 0
+  assert error.count("is done already") == 8
+  assert {p: p.read_bytes() for p in done.rglob("*.csv")} == before
+
+
+def test_an_interrupted_comparison_goes_on(done, job):
+  (stage,) = (done / "stages").glob("imp-*")
+  training = (stage / "training.csv").read_text()
+  (stage / "training.csv").unlink()
+  assert job(*TINY, "--methods=random,imp,nets,dense")[0] == 0
+  without_seconds = lambda text: [line.split(",")[:6] for line in text.splitlines()]  # noqa: E731
+  assert without_seconds((stage / "training.csv").read_text()) == without_seconds(training)
+
+
+def test_another_configuration_is_refused_and_named(done, job):
+  status, _, error = job(*TINY, "--methods=random", "--learning_rate=0.5", "--seed=4")
+  assert status == 2
+  assert (
+    "out is of another configuration (learning_rate 0.01 there and 0.5 here, seed 0 there and 4 here)"
+    in error
+  )
+  (done / "config.json").write_text("{")
+  status, _, error = job(*TINY, "--methods=random")
+  assert (status, error) == (2, "error: out/config.json is damaged; give another --workdir\n")
+
+
+def test_methods_may_have_flags_of_their_own(done, job):
+  assert job(*TINY, "--methods=nets,nets:elites=0:noise_rate=0,imp:rewind_epochs=1")[0] == 0
+  assert {r["method"] for r in table(done / "table1.csv")} == {
+    "nets", "nets:elites=0:noise_rate=0", "imp:rewind_epochs=1",
+  }  # fmt: skip
+  assert {r["search_epochs"] for r in table(done / "table1.csv") if r["method"].startswith("imp")} == {"5.0"}
+  assert len(list((done / "stages").glob("nets*"))) == 2
+
+
+def test_the_quick_version_says_so(job, tmp_path):
+  arguments = [a for a in TINY if not a.startswith(("--workdir", "--generations", "--train_epochs"))]
+  status, out, _ = job(*arguments, "--quick", "--methods=random")
+  assert status == 0
+  assert "quick version, not the paper's setting" in out
+  assert (tmp_path / "runs" / "compare-xor-quick" / "table1.md").exists()
+  config = json.loads((tmp_path / "runs" / "compare-xor-quick" / "config.json").read_text())
+  assert config["settings"]["train_epochs"] == 2
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (
+      ["--methods=luck"],
+      "methods may be nets, random, imp, magnitude, snip, grasp, synflow or dense, not 'luck'",
+    ),
+    (["--methods=nets:colour=1"], "'nets:colour=1' names no flag: 'colour'"),
+    (["--methods=nets:elites=many"], "in 'nets:elites=many': flag --elites=many"),
+    (["--methods=nets:elites=9"], "elites must be from 0"),
+    (["--methods=imp:cycles=0"], "cycles must be at least 1"),
+    (["--trials=0"], "trials must be at least 1, not 0"),
+    (["--train_epochs=0"], "train_epochs must be at least 1, not 0"),
+  ],
+)
+def test_wrong_requests(job, tmp_path, arguments, message):
+  status, _, error = job(*TINY, *arguments)
+  assert status == 2
+  assert error.count("\n") == 1
+  assert message in error
+  assert not (tmp_path / "out").exists()
+
+
+def test_the_data_sets_preset_comes_first(job):
+  for arguments in (["--dataset=xor"], ["--dataset", "xor"], ["--batch_size=7", "--dataset=xor"]):
+    compare.parse(["compare", *arguments])
+    assert flags.FLAGS.activation == "sigmoid"
+    assert flags.FLAGS.dataset == "xor"
+  assert flags.FLAGS.batch_size == 7
+
+
+def test_spread_and_span():
+  assert tables.spread([0.5, 0.6], "percent") == "55.0 ± 7.1 %"
+  assert tables.spread([0.5, 0.6], "number") == "0.550 ± 0.071"
+  assert tables.span([0.2, 0.2]) == "="
+  assert tables.span([0.2, 0.31]) == "20.0-31.0 %"
+
+
+def test_every_method_has_a_colour_of_its_own():
+  from nets_jax import plots
+
+  rows = [{"method": name, "trial": 0} for name in [*methods.METHODS, "dense", "imp:rewind_epochs=1"]]
+  colours = [colour for _, colour, _ in plots._by_method(rows)]
+  assert len(set(colours)) == len(colours)
+
+
+def test_presets_are_complete():
+  for preset in (pathlib.Path(compare.__file__).parent / "presets").glob("paper_*.flags"):
+    assert "--target_density=0.2" in preset.read_text()

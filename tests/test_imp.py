@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_bits
+
+import nets_jax
+from nets_jax import parallel, tickets
+from nets_jax.baselines import imp
+from nets_jax.baselines.imp import ImpConfig
+
+CONFIG = ImpConfig(cycles=4, train_epochs=3, learning_rate=0.2, batch_size=12, init_scale=0.5)
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+def cycles_of(network, data, config, keys=KEYS):
+  """The tickets at the start of each cycle and at the end, and the results."""
+  seen = []
+  results = imp.search_all(
+    keys, network, data, config, on_cycle=lambda _, found: seen.append(jax.device_get(found))
+  )
+  return seen, results
+
+
+@pytest.fixture(scope="module")
+def run(network, data):
+  return cycles_of(network, data, CONFIG)
+
+
+def test_every_cycle_starts_at_mask_times_initial_weights(run):
+  seen, results = run
+  assert len(seen) == 5
+  for found in seen:
+    assert_same_bits(found.weights, seen[0].weights)
+    for name, layer in jax.vmap(tickets.phenotype)(found).items():
+      want = np.where(found.masks[name]["kernel"], seen[0].weights[name]["kernel"], 0)
+      np.testing.assert_array_equal(layer["kernel"], want)
+      assert not np.asarray(layer["bias"]).any()
+  for i, result in enumerate(results):
+    assert_same_bits(result.ticket, nets_jax.take(seen[-1], i))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_masks_shrink_by_exact_counts(network, data, scope):
+  seen, _ = cycles_of(network, data, CONFIG.replace(prune_scope=scope))
+  sizes = [48, 40, 15]
+  want = imp.kept_counts([np.zeros(n) for n in sizes], CONFIG.replace(prune_scope=scope))
+  for before, after, counts in zip(seen, seen[1:], want, strict=False):
+    leaves = list(zip(jax.tree.leaves(before.masks), jax.tree.leaves(after.masks), strict=True))
+    assert all((new <= old).all() for old, new in leaves)
+    kept = np.array([new.sum(axis=(1, 2)) for _, new in leaves])
+    if scope == "global":
+      assert (kept.sum(0) == counts[0]).all()
+    else:
+      assert (kept == np.array(counts)[:, None]).all()
+
+
+def test_the_smallest_trained_weights_are_pruned_and_ties_go_by_index():
+  weights = {"a": {"kernel": jnp.array([[[3.0, -1.0], [1.0, 0.5]]]), "bias": jnp.zeros((1, 2))}}
+  masks = {"a": {"kernel": jnp.array([[[True, True], [True, False]]]), "bias": None}}
+  for scope in ("layer", "global"):
+    pruned = imp.prune(weights, masks, [2], scope)
+    np.testing.assert_array_equal(pruned["a"]["kernel"], [[[True, True], [False, False]]])
+    assert pruned["a"]["bias"] is None
+
+
+def test_rounds_of_lenet_are_frankle_and_carbins():
+  layers = [np.zeros((784, 300)), np.zeros((300, 100)), np.zeros((100, 10))]
+  left = [100 * sum(c) / 266_200 for c in imp.kept_counts(layers, ImpConfig(cycles=18))]
+  assert [f"{left[r - 1]:.1f}" for r in (3, 7, 9, 11)] == ["51.3", "21.1", "13.5", "8.7"]
+  assert [f"{left[r - 1]:.2f}" for r in (15, 18)] == ["3.58", "1.85"]
+
+
+def test_output_layer_may_be_pruned_like_the_others():
+  counts = imp.kept_counts([np.zeros(100), np.zeros(50)], ImpConfig(cycles=1, output_prune_fraction=None))
+  assert counts == [[80, 40]]
+
+
+def test_runs_side_by_side_are_the_runs_alone(network, data, run):
+  _, together = run
+  for i in (0, 2):
+    alone = imp.search(KEYS[i], network, data, CONFIG)
+    assert_same_bits(alone.ticket, together[i].ticket)
+    for a, b in zip(alone.history, together[i].history, strict=True):
+      assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+
+
+def test_the_history_has_a_row_for_each_epoch_of_each_cycle(run):
+  _, results = run
+  history = results[1].history
+  assert [(row["cycle"], row["iteration"]) for row in history] == [
+    (c, 21 * c + 7 * e) for c in range(4) for e in (1, 2, 3)
+  ]
+  assert history[0]["density"] == 1
+  assert [row["density"] for row in history] == sorted((row["density"] for row in history), reverse=True)
+  assert results[1].cost.epochs == 12
+  assert results[1].cost.seconds == history[-1]["seconds"]
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_rewinding_goes_back_to_iteration_k(network, data, k):
+  seen, results = cycles_of(network, data, CONFIG.replace(rewind_steps=k, cycles=2))
+  plain, _ = cycles_of(network, data, CONFIG.replace(cycles=1))
+  for i in range(3):
+    training_key = jax.random.split(KEYS[i])[1]
+    start = nets_jax.take(plain[0], jnp.array([i]))
+    trained = parallel.train_tickets(
+      jax.random.fold_in(training_key, 0), network, start, data, steps=k, learning_rate=0.2, batch_size=12
+    )
+    for found in seen:
+      assert_same_bits(
+        jax.tree.map(lambda x, i=i: x[i], found.weights),
+        jax.tree.map(lambda x: np.asarray(x[0]), trained.weights),
+      )
+  assert results[0].cost.epochs == pytest.approx((k + 2 * 21) / 7)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"cycles": 0}, "cycles must be at least 1, not 0"),
+    ({"prune_fraction": 1.0}, r"prune_fraction must be in \[0, 1\), not 1.0"),
+    ({"output_prune_fraction": -0.1}, "output_prune_fraction must be in"),
+    ({"prune_scope": "row"}, "prune_scope must be layer or global, not 'row'"),
+    ({"rewind_steps": -1}, "rewind_steps must not be negative"),
+    ({"train_epochs": 0}, "train_epochs of IMP's cycles must be at least 1"),
+    ({"batch_size": 1000}, "batch_size must be from 1 to the 86 training examples"),
+  ],
+)
+def test_impossible_settings(network, data, changes, message):
+  with pytest.raises(nets_jax.UsageError, match=message):
+    imp.search(KEYS[0], network, data, CONFIG.replace(**changes))

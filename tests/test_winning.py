@@ -1,0 +1,58 @@
+import math
+
+import pytest
+
+from nets_jax import winning
+
+
+def curve(losses, accuracies):
+  return [
+    {"iteration": 10 * (i + 1), "valid_loss": loss, "test_accuracy": accuracy}
+    for i, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True))
+  ]
+
+
+DENSE = curve([0.9, 0.5, 0.6], [0.7, 0.9, 0.95])  # j = 20, a = 0.9
+
+
+@pytest.mark.parametrize(
+  ("ticket", "unmasked", "as_fast", "as_accurate", "far_sparser"),
+  [
+    (curve([0.9, 0.4, 0.5], [0.1, 0.9, 0.1]), 20, True, True, True),
+    (curve([0.3, 0.4, 0.5], [0.95, 0.1, 0.1]), 50, True, True, True),
+    (curve([0.9, 0.5, 0.4], [0.1, 0.1, 0.92]), 20, False, True, True),
+    (curve([0.9, 0.4, 0.5], [0.99, 0.89, 0.99]), 20, True, False, True),
+    (curve([0.9, 0.4, 0.5], [0.1, 0.9, 0.1]), 51, True, True, False),
+  ],
+)
+def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, far_sparser):
+  verdict = winning.judge(ticket, DENSE, unmasked, 100)
+  assert (verdict.as_fast, verdict.as_accurate, verdict.far_sparser) == (as_fast, as_accurate, far_sparser)
+  assert verdict.wins == (as_fast and as_accurate and far_sparser)
+  assert (verdict.dense_iteration, verdict.dense_accuracy, verdict.dense_loss) == (20, 0.9, 0.5)
+  text = str(verdict)
+  assert text.startswith("a winning ticket: " if verdict.wins else "not a winning ticket: ")
+  for name, met in (("as fast", as_fast), ("as accurate", as_accurate), ("far sparser", far_sparser)):
+    assert f"{name} {'yes' if met else 'NO'} (" in text
+
+
+def test_the_first_of_equal_minima_counts_and_nan_is_none():
+  ticket = curve([math.nan, 0.4, 0.4], [1.0, 0.9, 0.8])
+  verdict = winning.judge(ticket, DENSE, 1, 100)
+  assert (verdict.iteration, verdict.accuracy, verdict.loss) == (20, 0.9, 0.4)
+
+
+def test_the_interval_is_students():
+  mean, half = winning.mean_and_interval([1.0, 2.0, 3.0])
+  assert mean == 2
+  assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+  assert math.isnan(winning.mean_and_interval([1.0])[1])
+
+
+def test_several_seeds_are_summed_up():
+  better, worse = curve([0.4, 0.5, 0.6], [0.94, 0.1, 0.1]), curve([0.9, 0.8, 0.4], [0.1, 0.1, 0.92])
+  text = winning.summarise([winning.judge(c, DENSE, 20, 100) for c in (better, worse)])
+  assert text.startswith("1 of 2 win: j' 20 +- ")
+  assert "a' 93.00% +- 12.71%" in text
+  assert "20 +- 0 of 100 weights" in text
+  assert "+-" not in winning.summarise([winning.judge(better, DENSE, 20, 100)])
