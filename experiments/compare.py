@@ -32,6 +32,7 @@ from experiments.progress import Progress, say
 from experiments.run_directory import environment
 from nets_jax import plots, storage
 from nets_jax.files import replace_file
+from nets_jax.tickets import maskable_count, unmasked_count
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
@@ -121,7 +122,11 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
     storage.save_ticket(entrant.stage / f"ticket_{trial}.safetensors", result.ticket, network)
   history = [{"trial": t, **row} for t, result in enumerate(results) for row in result.history]
   storage.write_csv(entrant.stage / "history.csv", history)
-  costs = [{"trial": t, **dataclasses.asdict(result.cost)} for t, result in enumerate(results)]
+  costs = [
+    {"trial": trial, **dataclasses.asdict(result.cost)}
+    | {"unmasked": int(unmasked_count(result.ticket)), "weights": maskable_count(result.ticket)}
+    for trial, result in enumerate(results)
+  ]
   storage.write_csv(done, costs)
 
 
@@ -220,7 +225,7 @@ def write_outputs(directory: pathlib.Path, entrants: Sequence[Entrant], values: 
   storage.write_csv(directory / "table1.csv", tables.table1_rows(stages))
   table = tables.table1(storage.read_csv(directory / "table1.csv"), values.dataset, note)
   with replace_file(directory / "table1.md") as temporary:
-    temporary.write_text(table)
+    temporary.write_text(table + tables.verdicts(stages))
   drawn = (
     ("figure1", tables.figure1_rows(stages), plots.trials_figure),
     ("figure2", tables.figure2_rows(stages), plots.seconds_figure),

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from nets_jax import storage
+from nets_jax import storage, winning
 
 Stages = Sequence[tuple[str, pathlib.Path]]  # a method's label and the directory of its files
 Rows = list[dict[str, Any]]
@@ -76,6 +76,29 @@ def table1(rows: Rows, dataset: str, note: str = "") -> str:
   )
   line("Search, seconds", lambda own: spread([row["search_seconds"] for row in own], "seconds"), None)
   return "\n".join(lines) + "\n"
+
+
+def verdicts(stages: Stages) -> str:
+  """Definition 3 for each method against the dense networks of the same trials, if those were run."""
+  places = dict(stages)
+  if "dense" not in places:
+    return ""
+  lines = ["", "Definition 3 against dense networks trained by the same keys (means +- 95 % intervals):", ""]
+  dense = by_trial(places["dense"] / "training.csv")
+  for label in (label for label in places if label != "dense"):
+    curves, costs = by_trial(places[label] / "training.csv"), storage.read_csv(places[label] / "costs.csv")
+    counts = [(int(cost["unmasked"]), int(cost["weights"])) for cost in costs]
+    found = [winning.judge(curves[trial], dense[trial], *counts[trial]) for trial in sorted(curves)]
+    lines.append(f"- {label}: {winning.summarise(found)}")
+  return "\n".join(lines) + "\n"
+
+
+def by_trial(path: pathlib.Path) -> dict[int, Rows]:
+  """A table's rows for each trial."""
+  rows = storage.read_csv(path)
+  return {
+    trial: [row for row in rows if row["trial"] == trial] for trial in {int(row["trial"]) for row in rows}
+  }
 
 
 def spread(values: Sequence[float], form: str) -> str:

@@ -36,6 +36,7 @@ from nets_jax.tickets import (
   take,
 )
 from nets_jax.training import evaluate
+from nets_jax.winning import judge_ticket
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
   "evaluate",
   "from_arrays",
   "init",
+  "judge_ticket",
   "layer_densities",
   "lenet_300_100",
   "load_data",

@@ -1,5 +1,8 @@
 """The one exception that means: the request cannot be met, and here is what to do."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 
 class UsageError(ValueError):
   """A value, file or setting that cannot be used.
@@ -7,3 +10,20 @@ class UsageError(ValueError):
   The message is one line: what is wrong, and what to do about it. The experiment binaries print it
   and exit with status 2; every other exception is a fault of the program and keeps its traceback.
   """
+
+
+def check(config: Any, names: Sequence[str], rule: str, holds: Callable[[Any], bool]) -> None:
+  """Raises UsageError, `<name> must be <rule>, not <value>`, for the first field that breaks a rule.
+
+  A field that is None asks for a default and breaks none.
+  """
+  for name in names:
+    value = getattr(config, name)
+    if value is not None and not holds(value):
+      shown = repr(value) if isinstance(value, str) else value
+      raise UsageError(f"{name} must be {rule}, not {shown}")
+
+
+def check_fits_data(config: Any, name: str, num_examples: int) -> None:
+  """Raises UsageError unless a number of examples can be drawn from the training part."""
+  check(config, [name], f"from 1 to the {num_examples} training examples", lambda n: 1 <= n <= num_examples)

@@ -19,7 +19,7 @@ from flax import struct
 
 from nets_jax import operators, parallel
 from nets_jax.data import Dataset
-from nets_jax.errors import UsageError
+from nets_jax.errors import UsageError, check, check_fits_data
 from nets_jax.fitness import Metrics, Objective, fitness, penalised_loss, retain
 from nets_jax.tickets import Cost, SearchResult, Ticket, initialise, take
 from nets_jax.training import OPTIMIZERS, Optimizer, make_optimizer, minibatch_order, steps_per_epoch
@@ -320,30 +320,18 @@ def _history_rows(generation: int, metrics: Metrics, seconds: float) -> list[dic
 
 def validate(config: NetsConfig, num_examples: int) -> None:
   """Raises UsageError for settings that make no search, one line each."""
-  if config.population_size < 2:
-    raise UsageError(f"population_size must be at least 2, not {config.population_size}: crossover needs two")
-  if not 0 <= config.elites < config.population_size:
-    raise UsageError(
-      f"elites must be from 0 to population_size - 1 = {config.population_size - 1}, not {config.elites}"
-    )
-  for name in ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate"):
-    if not 0 <= getattr(config, name) <= 1:
-      raise UsageError(f"{name} must be in [0, 1], not {getattr(config, name)}")
-  for name in ("initial_density", "target_density"):
-    if not 0 < getattr(config, name) <= 1:
-      raise UsageError(f"{name} must be in (0, 1], not {getattr(config, name)}")
-  for name in ("init_scale", "learning_rate", "fitness_epochs"):
-    if not 0 < getattr(config, name) < math.inf:
-      raise UsageError(f"{name} must be positive, not {getattr(config, name)}")
-  for name in ("noise_scale", "penalty_weight", "generations"):
-    if not 0 <= getattr(config, name) < math.inf:
-      raise UsageError(f"{name} must not be negative, but is {getattr(config, name)}")
-  if config.patience is not None and config.patience < 0:
-    raise UsageError(f"patience must not be negative, but is {config.patience}")
-  if not 1 <= config.batch_size <= num_examples:
-    raise UsageError(
-      f"batch_size must be from 1 to the {num_examples} training examples, not {config.batch_size}"
-    )
+  most = config.population_size - 1
+  check(config, ["population_size"], "at least 2, for crossover takes two", lambda k: k >= 2)
+  check(config, ["elites"], f"from 0 to population_size - 1 = {most}", lambda e: 0 <= e <= most)
+  rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate")
+  check(config, rates, "in [0, 1]", lambda rate: 0 <= rate <= 1)
+  check(config, ("initial_density", "target_density"), "in (0, 1]", lambda d: 0 < d <= 1)
+  positive = ("init_scale", "learning_rate", "fitness_epochs")
+  check(config, positive, "positive", lambda value: 0 < value < math.inf)
+  at_least_0 = ("noise_scale", "penalty_weight", "generations", "patience")
+  check(config, at_least_0, "at least 0", lambda value: 0 <= value < math.inf)
+  check_fits_data(config, "batch_size", num_examples)
   for name, allowed in (("selection", operators.SELECTIONS), ("optimizer", tuple(OPTIMIZERS))):
-    if isinstance(getattr(config, name), str) and getattr(config, name) not in allowed:
-      raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {getattr(config, name)!r}")
+    check(
+      config, [name], f"one of {', '.join(allowed)}", lambda v, allowed=allowed: callable(v) or v in allowed
+    )

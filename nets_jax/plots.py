@@ -64,18 +64,9 @@ def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
     note: a line above the figure.
   """
   figure = Figure(figsize=(12, 3.8), layout="constrained")
-  panels = zip(figure.subplots(1, 3), PANELS.items(), strict=True)
-  for axes, (column, (label, factor)) in panels:
-    for method, colour, lines in _by_method(rows):
-      for i, line in enumerate(lines):
-        axes.plot(
-          [row["generation"] for row in line],
-          [factor * row[column] for row in line],
-          color=colour,
-          alpha=0.75,
-          linewidth=1.3,
-          label=method if i == 0 else None,
-        )
+  for axes, (column, (label, factor)) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
+    for method, colour, trials in _by_method(rows):
+      _draw_trials(axes, trials, "generation", column, factor, color=colour, label=method)
     _dress(axes, "generation", label)
     axes.xaxis.get_major_locator().set_params(integer=True)
   figure.suptitle(note)
@@ -92,22 +83,16 @@ def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
   figure = Figure(figsize=(9, 6.5), layout="constrained")
   panels = (("valid_loss", "validation loss (nats)", 1.0), ("density", "density (%)", 100.0))
   for axes, (column, label, factor) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
-    for method, colour, lines in _by_method(rows):
-      for i, line in enumerate(lines):
-        for stage, style in (("search", "-"), ("training", ":")):
-          part = [row for row in line if row["stage"] == stage]
-          axes.plot(
-            [row["seconds"] for row in part],
-            [factor * row[column] for row in part],
-            color=colour,
-            linestyle=style,
-            alpha=0.75,
-            linewidth=1.3,
-            label=f"{method}, {stage}" if i == 0 else None,
-          )
+    for method, colour, trials in _by_method(rows):
+      for stage, style in (("search", "-"), ("training", ":")):
+        parts = [[row for row in trial if row["stage"] == stage] for trial in trials]
+        style = {"color": colour, "linestyle": style, "label": f"{method}, {stage}"}
+        _draw_trials(axes, parts, "seconds", column, factor, **style)
     _dress(axes, "wall-clock time of one run (s)", label)
-  figure.axes[0].set_xlabel("")
-  figure.axes[0].set_yscale("log")
+  upper, _ = figure.axes
+  upper.set_xlabel("")
+  upper.set_yscale("log")
+  upper.get_legend().remove()
   figure.suptitle(note)
   return figure
 
@@ -145,6 +130,13 @@ def _by_method(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[l
     colour = COLOURS.get(method) or next(spare, "#888888")
     found.append((method, colour, [[row for row in own if row["trial"] == trial] for trial in trials]))
   return found
+
+
+def _draw_trials(axes, trials, x: str, y: str, factor: float, *, label: str, **style) -> None:
+  """A thin line for each trial; the first carries the label."""
+  for i, trial in enumerate(trials):
+    points = [row[x] for row in trial], [factor * row[y] for row in trial]
+    axes.plot(*points, alpha=0.75, linewidth=1.3, label=None if i else label, **style)
 
 
 def _dress(axes, xlabel: str, ylabel: str) -> None:

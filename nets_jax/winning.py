@@ -8,6 +8,16 @@ the ticket, the ticket wins iff j' <= j, a' >= a and |M|_1 << |W_0|.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.data import Dataset
+from nets_jax.parallel import train_tickets
+from nets_jax.tickets import Ticket, maskable_count, stack, unmask, unmasked_count
 
 # The paper leaves "<<" open; the ticket has to do without at least half of the weights.
 FAR_FEWER = 0.5
@@ -89,6 +99,44 @@ def judge(
     unmasked=unmasked,
     total=total,
   )
+
+
+def judge_ticket(
+  keys: jax.Array,
+  network: nn.Module,
+  ticket: Ticket,
+  data: Dataset,
+  *,
+  init_scale: float = 0.1,
+  **training: Any,
+) -> dict[str, list[Verdict]]:
+  """Trains a ticket and its dense networks identically, once for each key, and judges it.
+
+  Args:
+    keys: of the trainings [seeds].
+    network: the module.
+    ticket: the ticket.
+    data: trained on `train`; j is found on `valid`, a on `test`.
+    init_scale: standard deviation of the fresh dense network's weights.
+    **training: `epochs` or `steps`, `eval_every`, `optimizer` and the rest of `parallel.train_tickets`.
+
+  Returns:
+    The verdicts, one for each key, against `unmasked`, the ticket's own weights without its mask, and
+    against `dense`, a fresh dense network of N(0, init_scale) weights for each key.
+  """
+  seeds = len(keys)
+  fresh = [
+    random_ticket(jax.random.fold_in(k, 1), network, data.input_shape, 1.0, init_scale=init_scale)
+    for k in keys
+  ]
+  everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
+  curves = train_tickets(jnp.tile(keys, 3), network, everything, data, **training).curves
+  own = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]
+  counts = int(unmasked_count(ticket)), maskable_count(ticket)
+  return {
+    name: [judge(own[i], own[first + i], *counts) for i in range(seeds)]
+    for name, first in (("unmasked", seeds), ("dense", 2 * seeds))
+  }
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:

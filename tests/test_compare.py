@@ -79,6 +79,9 @@ def test_it_writes_the_table_the_figures_and_their_data(done):
   assert "| Mean test accuracy |" in text
   assert "nets, paper" in text
   assert "dense, paper" not in text
+  assert "- nets: " in text
+  assert "- dense: " not in text
+  assert " of 2 win: j' " in text
   assert text.count("100 %") >= 4  # the paper's IMP and NeTS columns
   assert {(r["method"], r["trial"], r["generation"]) for r in table(done / "figure1.csv")} == {
     ("nets", t, g) for t in "01" for g in "012"

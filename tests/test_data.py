@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import data as data_module
+from nets_jax import tfds
 
 
 def test_digits_are_split_and_standardised():
@@ -108,13 +108,13 @@ def test_without_tfds_the_message_says_what_to_install(monkeypatch, tmp_path):
 def test_mnist_neither_prepared_nor_given_nor_downloadable(monkeypatch, tmp_path):
   pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
   monkeypatch.delenv("NETS_JAX_MNIST_DIR", raising=False)
-  monkeypatch.setattr(data_module, "_reachable", lambda url: False)
+  monkeypatch.setattr(tfds, "_reachable", lambda url: False)
   with pytest.raises(nets_jax.UsageError, match=r"by --mnist_manual_dir \(or NETS_JAX_MNIST_DIR\)"):
     nets_jax.load_data("mnist", data_dir=str(tmp_path))
 
 
 def test_a_server_that_does_not_answer_is_unreachable():
-  assert not data_module._reachable("http://127.0.0.1:9/file", seconds=2.0)
+  assert not tfds._reachable("http://127.0.0.1:9/file", seconds=2.0)
 
 
 def test_mnist_from_the_original_files(mnist_data_dir):
@@ -128,7 +128,7 @@ def test_mnist_from_the_original_files(mnist_data_dir):
 
 def test_a_damaged_copy_of_the_arrays_is_made_again(mnist_data_dir, tmp_path, capsys):
   shutil.copytree(mnist_data_dir, tmp_path / "tfds")
-  cache = tmp_path / "tfds" / "mnist" / data_module.CACHE_NAME
+  cache = tmp_path / "tfds" / "mnist" / tfds.CACHE_NAME
   content = bytearray(cache.read_bytes())
   content[len(content) // 2] ^= 1
   cache.write_bytes(content)

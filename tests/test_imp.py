@@ -122,8 +122,8 @@ def test_rewinding_goes_back_to_iteration_k(network, data, k):
     ({"prune_fraction": 1.0}, r"prune_fraction must be in \[0, 1\), not 1.0"),
     ({"output_prune_fraction": -0.1}, "output_prune_fraction must be in"),
     ({"prune_scope": "row"}, "prune_scope must be layer or global, not 'row'"),
-    ({"rewind_steps": -1}, "rewind_steps must not be negative"),
-    ({"train_epochs": 0}, "train_epochs of IMP's cycles must be at least 1"),
+    ({"rewind_steps": -1}, "rewind_steps must be at least 0, not -1"),
+    ({"train_epochs": 0}, "train_epochs must be at least 1 in IMP's cycles, not 0"),
     ({"batch_size": 1000}, "batch_size must be from 1 to the 86 training examples"),
   ],
 )

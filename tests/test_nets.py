@@ -237,7 +237,10 @@ def test_changing_a_rate_the_seed_or_the_data_compiles_nothing(network, data, re
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"population_size": 1, "elites": 0}, "population_size must be at least 2, not 1"),
+    (
+      {"population_size": 1, "elites": 0},
+      "population_size must be at least 2, for crossover takes two, not 1",
+    ),
     ({"elites": 5}, "elites must be from 0 to population_size - 1 = 4, not 5"),
     ({"elites": -1}, "elites must be from 0"),
     ({"crossover_rate": 1.1}, r"crossover_rate must be in \[0, 1\], not 1.1"),
@@ -251,10 +254,10 @@ def test_changing_a_rate_the_seed_or_the_data_compiles_nothing(network, data, re
     ({"learning_rate": -1.0}, "learning_rate must be positive"),
     ({"learning_rate": float("inf")}, "learning_rate must be positive"),
     ({"fitness_epochs": 0.0}, "fitness_epochs must be positive"),
-    ({"noise_scale": -1.0}, "noise_scale must not be negative"),
-    ({"penalty_weight": -1.0}, "penalty_weight must not be negative"),
-    ({"generations": -1}, "generations must not be negative"),
-    ({"patience": -1}, "patience must not be negative"),
+    ({"noise_scale": -1.0}, "noise_scale must be at least 0"),
+    ({"penalty_weight": -1.0}, "penalty_weight must be at least 0"),
+    ({"generations": -1}, "generations must be at least 0"),
+    ({"patience": -1}, "patience must be at least 0"),
     ({"batch_size": 0}, "batch_size must be from 1 to the 86 training examples, not 0"),
     ({"batch_size": 87}, "batch_size must be from 1 to the 86 training examples, not 87"),
     (

@@ -159,7 +159,7 @@ def test_random_tickets_draw_their_density(network, data):
   assert all(0 < r.history[0]["density"] <= 1 for r in wild)
   for changes, message in (
     ({"target_density": 0.0}, "target_density"),
-    ({"density_deviation": -1.0}, "deviation"),
+    ({"density_deviation": -1.0}, "density_deviation must be at least 0"),
   ):
     with pytest.raises(nets_jax.UsageError, match=message):
       random_tickets.search(KEYS[0], network, data, config.replace(**changes))

@@ -209,9 +209,12 @@ BAD = [
   (["--target_density=0"], "target_density must be in (0, 1], not 0.0"),
   (["--initial_density=2"], "initial_density must be in (0, 1], not 2.0"),
   (["--elites=4"], "elites must be from 0 to population_size - 1 = 3, not 4"),
-  (["--population_size=1", "--elites=0"], "population_size must be at least 2, not 1"),
+  (
+    ["--population_size=1", "--elites=0"],
+    "population_size must be at least 2, for crossover takes two, not 1",
+  ),
   (["--batch_size=91"], "batch_size must be from 1 to the 90 training examples, not 91"),
-  (["--train_epochs=-1"], "train_epochs must not be negative, but is -1"),
+  (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
   (["--hidden_sizes=ten"], "hidden_sizes must be whole numbers with commas between, not ten"),
   (["--hidden_sizes=0"], "hidden_sizes must be positive, not 0"),
   (["--dropout_rate=1"], "dropout_rate must be in [0, 1), not 1.0"),
@@ -226,7 +229,7 @@ BAD = [
   (["--method=imp", "--prune_fraction=1"], "prune_fraction must be in [0, 1), not 1.0"),
   (["--method=imp", "--cycles=0"], "cycles must be at least 1, not 0"),
   (["--method=imp", "--prune_scope=row"], "flag --prune_scope=row: value should be one of <layer|global>"),
-  (["--method=random", "--density_deviation=-1"], "density_deviation must not be negative, but is -1.0"),
+  (["--method=random", "--density_deviation=-1"], "density_deviation must be at least 0, not -1.0"),
   (
     ["--method=snip", "--score_batch=1000"],
     "score_batch must be from 1 to the 90 training examples, not 1000",

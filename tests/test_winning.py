@@ -1,7 +1,9 @@
 import math
 
+import jax
 import pytest
 
+import nets_jax
 from nets_jax import winning
 
 
@@ -56,3 +58,18 @@ def test_several_seeds_are_summed_up():
   assert "a' 93.00% +- 12.71%" in text
   assert "20 +- 0 of 100 weights" in text
   assert "+-" not in winning.summarise([winning.judge(better, DENSE, 20, 100)])
+
+
+def test_a_ticket_is_judged_against_both_dense_networks_over_seeds(network, data, ticket):
+  settings = {"epochs": 4, "eval_every": 5, "learning_rate": 0.3, "batch_size": 8}
+  keys = jax.random.split(jax.random.key(0), 2)
+  verdicts = winning.judge_ticket(keys, network, ticket, data, init_scale=0.5, **settings)
+  assert set(verdicts) == {"unmasked", "dense"}
+  dense = nets_jax.stack([ticket.replace(masks=jax.tree.map(lambda m: m | True, ticket.masks)), ticket])
+  for i, key in enumerate(keys):
+    curves = nets_jax.train_tickets(key, network, dense, data, **settings).curves
+    rows = [[row for row in curves if row["ticket"] == t] for t in (0, 1)]
+    unmasked = int(sum(mask.sum() for mask in jax.tree.leaves(ticket.masks)))
+    assert verdicts["unmasked"][i] == winning.judge(rows[1], rows[0], unmasked, 103)
+    assert verdicts["dense"][i].iteration == verdicts["unmasked"][i].iteration
+    assert verdicts["dense"][i].dense_loss != verdicts["unmasked"][i].dense_loss

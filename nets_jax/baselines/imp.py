@@ -1,5 +1,6 @@
 """Iterative magnitude pruning (paper, 2.3; Frankle & Carbin, 2019; rewinding: Frankle et al., 2020b)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import struct
 
 from nets_jax import parallel
 from nets_jax.data import Dataset
-from nets_jax.errors import UsageError
+from nets_jax.errors import check, check_fits_data
 from nets_jax.networks import Params
 from nets_jax.tickets import Cost, SearchResult, Ticket, density, initialise, kernels, take, top_masks
 from nets_jax.training import Optimizer, steps_per_epoch
@@ -84,77 +85,71 @@ def search_all(
   """
   config = config or ImpConfig()
   validate(config, len(data.train))
-  runs, per_epoch = len(keys), steps_per_epoch(len(data.train), config.batch_size)
-  steps = config.train_epochs * per_epoch
-  layout = parallel.make_layout(runs, devices=devices, chunk=chunk)
+  per_epoch = steps_per_epoch(len(data.train), config.batch_size)
+  layout = parallel.make_layout(len(keys), devices=devices, chunk=chunk)
   data = parallel.replicate(data.replace(test=None), layout)
   weight_keys, training_keys = jax.vmap(lambda k: tuple(jax.random.split(k)))(keys)
   draw = lambda k: initialise(k, network, data.input_shape, init_scale=config.init_scale)  # noqa: E731
   tickets = jax.jit(jax.vmap(draw))(weight_keys)
-  record = _Record(runs, on_rows)
+  runs = _Runs(training_keys, network, data, config, layout, on_rows)
+  if config.rewind_steps:
+    tickets = tickets.replace(weights=runs.train(0, tickets, config.rewind_steps))
+  counts = kept_counts([leaf[0] for leaf in jax.tree.leaves(tickets.masks)], config)
+  for cycle in range(config.cycles):
+    on_cycle(cycle, tickets)
+    trained = runs.train(cycle, tickets, config.train_epochs * per_epoch)
+    tickets = tickets.replace(masks=prune(trained, tickets.masks, counts[cycle], config.prune_scope))
+  on_cycle(config.cycles, tickets)
+  tickets = jax.device_get(tickets)
+  cost = Cost(runs.steps / per_epoch, runs.seconds, runs.compile_seconds / len(keys))
+  return [SearchResult(take(tickets, i), history, cost) for i, history in enumerate(runs.histories)]
 
-  def train(cycle: int, tickets: Ticket, steps: int) -> Params:
-    record.begin(cycle, steps, float(density(take(tickets, 0))))
-    trained = parallel.train_tickets(
-      jax.vmap(lambda k: jax.random.fold_in(k, cycle))(training_keys),
-      network,
-      tickets,
-      data,
-      steps=steps,
+
+class _Runs:
+  """Trains the tickets of runs side by side, and keeps their histories on one scale of time and steps."""
+
+  def __init__(self, keys, network, data, config, layout, on_rows):
+    self.histories = [[] for _ in keys]
+    self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
+    self._keys, self._on_rows = keys, on_rows
+    self._train = functools.partial(
+      parallel.train_tickets,
+      network=network,
+      data=data,
       splits=("valid",),
       optimizer=config.optimizer,
       learning_rate=config.learning_rate,
       batch_size=config.batch_size,
       layout=layout,
-      on_rows=record.add,
     )
-    record.compile_seconds += trained.compile_seconds
-    return trained.weights
 
-  if config.rewind_steps:
-    tickets = tickets.replace(weights=train(0, tickets, config.rewind_steps))
-  counts = kept_counts([leaf[0] for leaf in jax.tree.leaves(tickets.masks)], config)
-  for cycle in range(config.cycles):
-    on_cycle(cycle, tickets)
-    trained = train(cycle, tickets, steps)
-    tickets = tickets.replace(masks=prune(trained, tickets.masks, counts[cycle], config.prune_scope))
-  on_cycle(config.cycles, tickets)
-  tickets = jax.device_get(tickets)
-  cost = Cost(record.steps / per_epoch, record.seconds, record.compile_seconds / runs)
-  return [SearchResult(take(tickets, i), record.histories[i], cost) for i in range(runs)]
+  def train(self, cycle: int, tickets: Ticket, steps: int) -> Params:
+    """The weights of every ticket after so many steps on the cycle's own shuffles."""
+    first_step, first_second = self.steps, self.seconds
+    share = float(density(take(tickets, 0)))
 
+    def record(rows):
+      self.seconds = first_second + rows[0]["seconds"] / len(rows)
+      found = [
+        {
+          "cycle": cycle,
+          "iteration": first_step + row["iteration"],
+          "valid_loss": row["valid_loss"],
+          "valid_accuracy": row["valid_accuracy"],
+          "density": share,
+          "seconds": self.seconds,
+        }
+        for row in rows
+      ]
+      for history, row in zip(self.histories, found, strict=True):
+        history.append(row)
+      self._on_rows(found)
 
-class _Record:
-  """The histories of runs side by side, and where their cycles begin on the scales of time and steps."""
-
-  def __init__(self, runs: int, on_rows: Callable[[list[dict[str, Any]]], None]):
-    self.histories = [[] for _ in range(runs)]
-    self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
-    self._on_rows = on_rows
-
-  def begin(self, cycle: int, steps: int, density: float) -> None:
-    """A training of so many steps starts."""
-    self._cycle, self._density = cycle, density
-    self._first_step, self._first_second = self.steps, self.seconds
+    keys = jax.vmap(lambda k: jax.random.fold_in(k, cycle))(self._keys)
+    trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record)
     self.steps += steps
-
-  def add(self, rows: list[dict[str, Any]]) -> None:
-    """An evaluation of every run, as `parallel.train_tickets` reports it."""
-    self.seconds = self._first_second + rows[0]["seconds"] / len(rows)
-    found = [
-      {
-        "cycle": self._cycle,
-        "iteration": self._first_step + row["iteration"],
-        "valid_loss": row["valid_loss"],
-        "valid_accuracy": row["valid_accuracy"],
-        "density": self._density,
-        "seconds": self.seconds,
-      }
-      for row in rows
-    ]
-    for history, row in zip(self.histories, found, strict=True):
-      history.append(row)
-    self._on_rows(found)
+    self.compile_seconds += trained.compile_seconds
+    return trained.weights
 
 
 def kept_counts(layers: Sequence[jax.Array], config: ImpConfig) -> list[list[int]]:
@@ -204,19 +199,10 @@ def prune(weights: Params, masks: Params, counts: Sequence[int], scope: str) -> 
 
 def validate(config: ImpConfig, num_examples: int) -> None:
   """Raises UsageError for settings that make no search."""
-  if not 1 <= config.batch_size <= num_examples:
-    raise UsageError(
-      f"batch_size must be from 1 to the {num_examples} training examples, not {config.batch_size}"
-    )
-  if config.cycles < 1:
-    raise UsageError(f"cycles must be at least 1, not {config.cycles}")
-  for name in ("prune_fraction", "output_prune_fraction"):
-    value = getattr(config, name)
-    if value is not None and not 0 <= value < 1:
-      raise UsageError(f"{name} must be in [0, 1), not {value}")
-  if config.prune_scope not in ("layer", "global"):
-    raise UsageError(f"prune_scope must be layer or global, not {config.prune_scope!r}")
-  if config.rewind_steps < 0:
-    raise UsageError(f"rewind_steps must not be negative, but is {config.rewind_steps}")
-  if config.train_epochs < 1:
-    raise UsageError(f"train_epochs of IMP's cycles must be at least 1, not {config.train_epochs}")
+  check(config, ["cycles"], "at least 1", lambda cycles: cycles >= 1)
+  check(config, ("prune_fraction", "output_prune_fraction"), "in [0, 1)", lambda p: 0 <= p < 1)
+  check(config, ["prune_scope"], "layer or global", lambda scope: scope in ("layer", "global"))
+  check(config, ["rewind_steps"], "at least 0", lambda k: k >= 0)
+  check(config, ["train_epochs"], "at least 1 in IMP's cycles", lambda epochs: epochs >= 1)
+  check(config, ("init_scale", "learning_rate"), "positive", lambda value: value > 0)
+  check_fits_data(config, "batch_size", num_examples)

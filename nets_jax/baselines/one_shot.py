@@ -13,7 +13,7 @@ from flax import struct
 from nets_jax import parallel
 from nets_jax.baselines.scores import SCORES
 from nets_jax.data import Dataset, Split
-from nets_jax.errors import UsageError
+from nets_jax.errors import check, check_fits_data
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -138,13 +138,8 @@ def prune_at_initialisation(
 
 def validate(config: OneShotConfig, num_examples: int) -> None:
   """Raises UsageError for settings that make no search."""
-  if config.score not in SCORES:
-    raise UsageError(f"score must be one of {', '.join(SCORES)}, not {config.score!r}")
-  if not 0 < config.target_density <= 1:
-    raise UsageError(f"target_density must be in (0, 1], not {config.target_density}")
-  if config.rounds is not None and config.rounds < 1:
-    raise UsageError(f"rounds must be at least 1, not {config.rounds}")
-  if not 1 <= config.score_batch <= num_examples:
-    raise UsageError(
-      f"score_batch must be from 1 to the {num_examples} training examples, not {config.score_batch}"
-    )
+  check(config, ["score"], f"one of {', '.join(SCORES)}", lambda name: name in SCORES)
+  check(config, ["target_density"], "in (0, 1]", lambda d: 0 < d <= 1)
+  check(config, ["init_scale"], "positive", lambda scale: scale > 0)
+  check(config, ["rounds"], "at least 1", lambda rounds: rounds >= 1)
+  check_fits_data(config, "score_batch", num_examples)

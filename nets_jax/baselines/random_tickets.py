@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax.data import Dataset
-from nets_jax.errors import UsageError
+from nets_jax.errors import check
 from nets_jax.networks import initial_weights
 from nets_jax.tickets import (
   Cost,
@@ -117,7 +117,6 @@ def search(key: jax.Array, network: nn.Module, data: Dataset, config: RandomConf
 
 def validate(config: RandomConfig) -> None:
   """Raises UsageError for settings that make no ticket."""
-  if not 0 < config.target_density <= 1:
-    raise UsageError(f"target_density must be in (0, 1], not {config.target_density}")
-  if config.density_deviation < 0:
-    raise UsageError(f"density_deviation must not be negative, but is {config.density_deviation}")
+  check(config, ["target_density"], "in (0, 1]", lambda d: 0 < d <= 1)
+  check(config, ["density_deviation"], "at least 0", lambda deviation: deviation >= 0)
+  check(config, ["init_scale"], "positive", lambda scale: scale > 0)
