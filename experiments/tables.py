@@ -2,7 +2,7 @@
 
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nets_jax import storage, winning
@@ -10,24 +10,19 @@ from nets_jax import storage, winning
 Stages = Sequence[tuple[str, pathlib.Path]]  # a method's label and the directory of its files
 Rows = list[dict[str, Any]]
 
-METRICS = {
-  "density": ("Mean density", "percent"),
-  "valid_loss": ("Mean validation loss", "number"),
-  "test_loss": ("Mean test loss", "number"),
-  "valid_accuracy": ("Mean validation accuracy", "percent"),
-  "test_accuracy": ("Mean test accuracy", "percent"),
-}
+METRICS = ("density", "valid_loss", "test_loss", "valid_accuracy", "test_accuracy")
+MOST_COLUMNS = 6
 # Table 1 of the paper, and the dense network that it does not report.
 PAPER = {
   "mnist": {
-    "random": ("22.8 %", "0.350", "0.329", "90.6 %", "90 %", "15-39.9 %"),
-    "imp": ("21.1 %", "0.173", "0.163", "95.1 %", "95.2 %", "="),
-    "nets": ("29.7 %", "0.302", "0.263", "91 %", "92.3 %", "22.4-41 %"),
+    "random": ("22.8 %", "15-39.9 %", "0.350", "0.329", "90.6 %", "90 %"),
+    "imp": ("21.1 %", "=", "0.173", "0.163", "95.1 %", "95.2 %"),
+    "nets": ("29.7 %", "22.4-41 %", "0.302", "0.263", "91 %", "92.3 %"),
   },
   "xor": {
-    "random": ("20 %", "0.032", "0.024", "82 %", "84 %", "="),
-    "imp": ("20 %", "0.0", "0.012", "100 %", "100 %", "="),
-    "nets": ("20 %", "0.0", "0.053", "100 %", "100 %", "="),
+    "random": ("20 %", "=", "0.032", "0.024", "82 %", "84 %"),
+    "imp": ("20 %", "=", "0.0", "0.012", "100 %", "100 %"),
+    "nets": ("20 %", "=", "0.0", "0.053", "100 %", "100 %"),
   },
 }
 
@@ -48,34 +43,23 @@ def table1_rows(stages: Stages) -> Rows:
 
 
 def table1(rows: Rows, dataset: str, note: str = "") -> str:
-  """The paper's Table 1 in markdown, our mean and standard deviation beside the paper's figure."""
+  """The paper's Table 1 in markdown: our mean and standard deviation, the paper's figure beside it.
+
+  The paper's rows, with a column for each method; turned over where there are many methods.
+  """
   labels = list(dict.fromkeys(row["method"] for row in rows))
-  paper = PAPER.get(dataset, {})
   trials = len({row["trial"] for row in rows})
-  head = [
-    "",
-    *[column for label in labels for column in (f"{label}, ours", f"{label}, paper")[: 1 + (label in paper)]],
-  ]
-  lines = [f"{dataset}, {trials} trials, mean ± standard deviation" + (f" ({note})" if note else ""), ""]
-  lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-
-  def line(title, ours, place):
-    cells = [title]
-    for label in labels:
-      cells.append(ours([row for row in rows if row["method"] == label]))
-      if label in paper:
-        cells.append(paper[label][place] if place is not None else "")
-    lines.append("| " + " | ".join(cells) + " |")
-
-  for place, (name, (title, form)) in enumerate(METRICS.items()):
-    line(title, lambda own, name=name, form=form: spread([row[name] for row in own], form), place)
-    if name == "density":
-      line("Density range", lambda own: span([row["density"] for row in own]), 5)
-  line(
-    "Search, genome-epochs", lambda own: f"{statistics.fmean(row['search_epochs'] for row in own):.0f}", None
-  )
-  line("Search, seconds", lambda own: spread([row["search_seconds"] for row in own], "seconds"), None)
-  return "\n".join(lines) + "\n"
+  columns = [["", *[title for title, _ in LINES]]]
+  for label in labels:
+    own = [row for row in rows if row["method"] == label]
+    paper = PAPER.get(dataset, {}).get(label)
+    columns.append([f"{label}, ours" if paper else label, *[cell(own) for _, cell in LINES]])
+    if paper:
+      columns.append([f"{label}, paper", *paper, "", ""])
+  lines = columns if len(labels) > MOST_COLUMNS else list(zip(*columns, strict=True))
+  title = f"{dataset}, {trials} trials, mean ± standard deviation" + (f" ({note})" if note else "")
+  table = ["| " + " | ".join(line) + " |" for line in lines]
+  return "\n".join([title, "", table[0], "|---" * len(lines[0]) + "|", *table[1:]]) + "\n"
 
 
 def verdicts(stages: Stages) -> str:
@@ -114,6 +98,23 @@ def span(densities: Sequence[float]) -> str:
   """Lowest to highest, or = where all are one."""
   low, high = 100 * min(densities), 100 * max(densities)
   return "=" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f}-{high:.1f} %"
+
+
+def _cell(name: str, form: str) -> Callable[[Rows], str]:
+  return lambda own: spread([row[name] for row in own], form)
+
+
+# The table's lines: a title, and the cell of a method's rows.
+LINES = (
+  ("Mean density", _cell("density", "percent")),
+  ("Density range", lambda own: span([row["density"] for row in own])),
+  ("Mean validation loss", _cell("valid_loss", "number")),
+  ("Mean test loss", _cell("test_loss", "number")),
+  ("Mean validation accuracy", _cell("valid_accuracy", "percent")),
+  ("Mean test accuracy", _cell("test_accuracy", "percent")),
+  ("Search, genome-epochs", lambda own: f"{statistics.fmean(row['search_epochs'] for row in own):.0f}"),
+  ("Search, seconds", _cell("search_seconds", "seconds")),
+)
 
 
 def figure1_rows(stages: Stages) -> Rows:

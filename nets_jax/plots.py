@@ -110,11 +110,14 @@ def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure
     for method, colour, lines in _by_method(rows):
       epochs = [row["epoch"] for row in lines[0]]
       values = factor * np.asarray([[row[column] for row in line] for line in lines])
-      axes.scatter(np.tile(epochs, len(lines)), values, color=colour, s=6, alpha=0.35, linewidths=0)
+      axes.scatter(
+        np.tile(epochs, len(lines)), values, color=colour, s=6, alpha=0.35, linewidths=0, rasterized=True
+      )
       axes.plot(epochs, values.mean(0), color=colour, label=method, **STYLE)
     _dress(axes, "training epoch", label)
   figure.axes[0].set_yscale("log")
-  worst = min(factor * row["test_accuracy"] for row in rows if row["epoch"] > 5) if len(rows) > 20 else 0
+  settled = max(row["epoch"] for row in rows) / 10  # the first epochs would squeeze all others
+  worst = min(100 * row["test_accuracy"] for row in rows if row["epoch"] >= settled)
   figure.axes[1].set_ylim(bottom=max(0, worst - 2))
   figure.suptitle(note)
   return figure

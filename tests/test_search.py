@@ -33,8 +33,7 @@ def job(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
 
   def run(*arguments):
-    for name in search_flags.as_dict(flags.FLAGS):
-      flags.FLAGS[name].unparse()
+    reset_flags()
     status = 0
     try:
       search.main(search_flags.parse(["search", *arguments]))
@@ -44,6 +43,12 @@ def job(tmp_path, monkeypatch, capsys):
     return status, output.out, output.err
 
   return run
+
+
+def reset_flags():
+  """Every flag of a search back to its default, as in a new process."""
+  for name in search_flags.as_dict(flags.FLAGS):
+    flags.FLAGS[name].unparse()
 
 
 def table(path):
@@ -272,10 +277,12 @@ def test_a_directory_that_cannot_be_written(job, tmp_path):
   assert error.count("\n") == 1
 
 
-def test_the_presets_parse(job):
+def test_the_presets_parse():
   for preset in sorted((ROOT / "experiments" / "presets").glob("*.flags")):
+    reset_flags()
     search_flags.parse(["search", f"--flagfile={preset}"])
     assert methods.make_config("nets", flags.FLAGS, 54_000).batch_size > 0
+  reset_flags()
   search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
   # The library's defaults are the paper's.
   assert methods.make_config("nets", flags.FLAGS, 54_000) == nets_jax.NetsConfig()
