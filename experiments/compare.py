@@ -96,13 +96,20 @@ def make_entrant(label: str, values: flags.FlagValues, stages: pathlib.Path) -> 
   return Entrant(label, method, own, values.trials, stages)
 
 
+def is_done(entrant: Entrant, what: str, file: pathlib.Path) -> bool:
+  """Whether a stage has left its last file; says so either way."""
+  if file.exists():
+    say(f"{entrant.label}: {what} is done already ({entrant.stage.name})")
+  else:
+    say(f"{entrant.label}: {what} of {entrant.trials} trials")
+  return file.exists()
+
+
 def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   """Finds a ticket in each trial: ticket_<trial>.safetensors, history.csv and, last, costs.csv."""
   done = entrant.stage / "costs.csv"
-  if done.exists():
-    say(f"{entrant.label}: search is done already ({entrant.stage.name})")
+  if is_done(entrant, "search", done):
     return
-  say(f"{entrant.label}: searching in {entrant.trials} trials")
   values = entrant.values
   network = search_flags.make_network(values, data.num_classes)
   config = methods.make_config(entrant.method, values, len(data.train))
@@ -133,10 +140,8 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
 def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   """Trains the tickets of all trials side by side: training.csv, its seconds shared out."""
   done = entrant.stage / "training.csv"
-  if done.exists():
-    say(f"{entrant.label}: training is done already ({entrant.stage.name})")
+  if is_done(entrant, "training", done):
     return
-  say(f"{entrant.label}: training {entrant.trials} tickets")
   values = entrant.values
   paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
   tickets = [nets_jax.load_ticket(path) for path in paths]
@@ -147,6 +152,7 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
       nets_jax.stack(tickets),
       data,
       epochs=values.train_epochs,
+      eval_every=values.eval_every,
       optimizer=values.optimizer,
       learning_rate=values.learning_rate,
       batch_size=values.batch_size,
