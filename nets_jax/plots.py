@@ -52,6 +52,7 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     if column == "density" and target_density is not None:
       axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
     _dress(axes, axis, label)
+    axes.legend(frameon=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
   return figure
 
@@ -69,8 +70,7 @@ def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
       _draw_trials(axes, trials, "generation", column, factor, color=colour, label=method)
     _dress(axes, "generation", label)
     axes.xaxis.get_major_locator().set_params(integer=True)
-  figure.suptitle(note)
-  return figure
+  return _finish(figure, note)
 
 
 def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
@@ -92,9 +92,7 @@ def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
   upper, _ = figure.axes
   upper.set_xlabel("")
   upper.set_yscale("log")
-  upper.get_legend().remove()
-  figure.suptitle(note)
-  return figure
+  return _finish(figure, note)
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
@@ -119,8 +117,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure
   settled = max(row["epoch"] for row in rows) / 10  # the first epochs would squeeze all others
   worst = min(100 * row["test_accuracy"] for row in rows if row["epoch"] >= settled)
   figure.axes[1].set_ylim(bottom=max(0, worst - 2))
-  figure.suptitle(note)
-  return figure
+  return _finish(figure, note)
 
 
 def _by_method(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[list[Mapping[str, Any]]]]]:
@@ -143,11 +140,18 @@ def _draw_trials(axes, trials, x: str, y: str, factor: float, *, label: str, **s
 
 
 def _dress(axes, xlabel: str, ylabel: str) -> None:
-  """Labels, legend and frame, alike in every figure."""
+  """Labels and frame, alike in every figure."""
   axes.set_xlabel(xlabel)
   axes.set_ylabel(ylabel)
   axes.spines[["top", "right"]].set_visible(False)
-  axes.legend(frameon=False)
+
+
+def _finish(figure: Figure, note: str) -> Figure:
+  """One legend for all panels, below them, and the note above."""
+  handles, labels = figure.axes[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
+  figure.suptitle(note)
+  return figure
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
