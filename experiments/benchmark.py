@@ -19,9 +19,11 @@ from absl import app, flags
 
 import nets_jax
 from experiments import flags as search_flags
+from experiments import methods
 from nets_jax import nets, parallel
 
 flags.adopt_module_key_flags(search_flags)
+flags.adopt_module_key_flags(methods)
 REPEATS = flags.DEFINE_integer("repeats", 7, "Generations timed.")
 
 SIDE = 2048
@@ -43,9 +45,9 @@ def seconds(function, *args) -> float:
 
 def measure(values: flags.FlagValues) -> None:
   """Prints a line for each repeat, and the medians."""
-  data, config = search_flags.make_data(values), search_flags.make_config(values)
+  data = search_flags.make_data(values)
+  config = methods.make_config("nets", values, len(data.train))
   network = search_flags.make_network(values, data.num_classes)
-  nets.validate(config, len(data.train))
   layout = nets_jax.make_layout(config.population_size, devices=values.devices, chunk=values.chunk)
   state = nets_jax.init(jax.random.key(values.seed), network, data.input_shape, config, layout)
   data = parallel.replicate(data.replace(test=None), layout)
