@@ -4,7 +4,7 @@ r"""The paper's comparison: Table 1 and Figures 1 to 3, with our figures beside 
   python -m experiments.compare --dataset=xor --trials=5
 
 Runs each method in independent trials, trains every ticket 50 epochs, and writes table1.md, table1.csv,
-figure1, figure2 and figure3 (PNG and SVG) and the CSV that each figure is drawn from. About an hour for
+figure1, figure2 and figure3 (PNG and SVG) and the CSV that each figure is drawn from. About 40 minutes for
 MNIST on two cores; --trials=2 --quick is a version of one minute for trying out.
 
 --methods picks. A method may have flags of its own, as in imp:rewind_epochs=1 or nets:elites=0; `dense` is
