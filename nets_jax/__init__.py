@@ -23,7 +23,7 @@ from nets_jax.errors import UsageError
 from nets_jax.fitness import Metrics, density_penalty
 from nets_jax.nets import NetsConfig, State, init, search, step
 from nets_jax.networks import MLP, lenet_300_100, make_network
-from nets_jax.parallel import Layout, make_layout, train_tickets, use_cpu_cores
+from nets_jax.parallel import Layout, make_layout, use_cpu_cores
 from nets_jax.storage import load_network, load_ticket, save_ticket
 from nets_jax.tickets import (
   Cost,
@@ -35,6 +35,7 @@ from nets_jax.tickets import (
   stack,
   take,
 )
+from nets_jax.trainer import train_tickets
 from nets_jax.training import evaluate
 from nets_jax.winning import judge_ticket
 

@@ -21,7 +21,7 @@ from nets_jax import operators, parallel
 from nets_jax.data import Dataset
 from nets_jax.errors import UsageError, check, check_fits_data
 from nets_jax.fitness import Metrics, Objective, fitness, penalised_loss, retain
-from nets_jax.tickets import Cost, SearchResult, Ticket, initialise, take
+from nets_jax.tickets import Cost, SearchResult, Ticket, initialise
 from nets_jax.training import OPTIMIZERS, Optimizer, make_optimizer, minibatch_order, steps_per_epoch
 
 
@@ -126,7 +126,7 @@ def init(
     generation=jnp.int32(0),
     population=population,
     fitness=jnp.full(config.population_size, jnp.inf),
-    best=take(population, 0),
+    best=parallel.fetch_row(population, 0, layout),
     best_fitness=jnp.float32(jnp.inf),
   )
   return _held(state, layout)
@@ -154,12 +154,13 @@ def step(
   population, metrics = _evaluate(shuffle_key, training_key, state.population, network, data, config, layout)
   index = jnp.argmin(metrics.fitness)
   better = metrics.fitness[index] < state.best_fitness
+  leader = parallel.fetch_row(state.population, index, layout)
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
     population=_breed(breeding_key, population, metrics.fitness, config, layout),
     fitness=metrics.fitness,
-    best=jax.tree.map(functools.partial(jnp.where, better), take(state.population, index), state.best),
+    best=jax.tree.map(functools.partial(jnp.where, better), leader, state.best),
     best_fitness=jnp.minimum(metrics.fitness[index], state.best_fitness),
   )
   return _held(next_state, layout), parallel.share(metrics, layout)
@@ -196,7 +197,7 @@ def search(
   validate(config, len(data.train))
   layout = layout or parallel.make_layout(config.population_size)
   traced = config.replace(patience=None)  # a number in place of None would be another program
-  state = init(key, network, data.input_shape, traced, layout)
+  state = init(parallel.replicate(key, layout), network, data.input_shape, traced, layout)
   data = parallel.replicate(data.replace(test=None), layout)
   run, compile_seconds = parallel.compile_program(step, state, network, data, traced, layout)
   history, seconds, improved, lowest = [], 0.0, 0, math.inf
@@ -285,8 +286,8 @@ def _breed(key, population, fitness, config, layout) -> Ticket:
   ranked = jnp.argsort(fitness, stable=True)
   ranked = ranked[jnp.minimum(index, config.population_size - 1)]
   is_elite = (index < config.elites) & jnp.isfinite(fitness[ranked])
-  parent_1 = take(population, jnp.where(is_elite, ranked, draw(keys[:, 0])))
-  parent_2 = take(population, draw(keys[:, 1]))
+  chosen = jnp.where(is_elite, ranked, draw(keys[:, 0])), draw(keys[:, 1])
+  parent_1, parent_2 = parallel.take_rows(population, parallel.share(chosen, layout), layout)
 
   def one(row, config):
     key, is_elite, parent_1, parent_2 = row

@@ -7,7 +7,8 @@ those of each parent by the same rule, mutations leave them alone. Every rate ma
 import jax
 import jax.numpy as jnp
 
-from nets_jax.tickets import Ticket, map_kernels, split_like
+from nets_jax.networks import Params, draw_like
+from nets_jax.tickets import Ticket, map_kernels
 
 SELECTIONS = ("tournament", "rank", "truncation", "roulette")
 TOURNAMENT_SIZE = 2
@@ -56,11 +57,7 @@ def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
 
 def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Array) -> Ticket:
   """Uniform crossover: each gene, weight and mask together, is parent 1's with probability `rate`."""
-  from_1 = jax.tree.map(
-    lambda k, weight: jax.random.bernoulli(k, rate, weight.shape),
-    split_like(key, parent_1.weights),
-    parent_1.weights,
-  )
+  from_1 = _choose(key, rate, parent_1.weights)
   weights = jax.tree.map(jnp.where, from_1, parent_1.weights, parent_2.weights)
   masks = map_kernels(
     lambda mask_1, _, choice, mask_2: jnp.where(choice, mask_1, mask_2),
@@ -73,36 +70,42 @@ def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Arra
 
 
 def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
-  """Random noise mutation: w + N(0, scale) with probability `rate`, per gene."""
-
-  def mutate_leaf(k, weight):
-    chosen_key, noise_key = jax.random.split(k)
-    chosen = jax.random.bernoulli(chosen_key, rate, weight.shape)
-    return weight + jnp.where(chosen, scale * jax.random.normal(noise_key, weight.shape, weight.dtype), 0)
-
-  return _mutate_weights(key, ticket, mutate_leaf)
+  """Random noise mutation: w + N(0, scale) with probability `rate`, per gene, dormant ones too."""
+  chosen_key, noise_key = jax.random.split(key)
+  weights = map_kernels(
+    lambda _, weight, chosen, noise: weight + jnp.where(chosen, noise, 0).astype(weight.dtype),
+    ticket.masks,
+    ticket.weights,
+    _choose(chosen_key, rate, ticket.masks),
+    _normal(noise_key, scale, ticket.masks),
+  )
+  return ticket.replace(weights=weights)
 
 
 def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: jax.Array) -> Ticket:
-  """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene."""
-
-  def mutate_leaf(k, weight):
-    chosen_key, weight_key = jax.random.split(k)
-    chosen = jax.random.bernoulli(chosen_key, rate, weight.shape)
-    return jnp.where(chosen, init_scale * jax.random.normal(weight_key, weight.shape, weight.dtype), weight)
-
-  return _mutate_weights(key, ticket, mutate_leaf)
+  """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene, dormant too."""
+  chosen_key, weight_key = jax.random.split(key)
+  weights = map_kernels(
+    lambda _, weight, chosen, new: jnp.where(chosen, new.astype(weight.dtype), weight),
+    ticket.masks,
+    ticket.weights,
+    _choose(chosen_key, rate, ticket.masks),
+    _normal(weight_key, init_scale, ticket.masks),
+  )
+  return ticket.replace(weights=weights)
 
 
 def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
   """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
-  keys = split_like(key, ticket.masks)
-  masks = jax.tree.map(lambda k, mask: mask & ~jax.random.bernoulli(k, rate, mask.shape), keys, ticket.masks)
-  return ticket.replace(masks=masks)
+  chosen = _choose(key, rate, ticket.masks)
+  return ticket.replace(masks=jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen))
 
 
-def _mutate_weights(key: jax.Array, ticket: Ticket, mutate_leaf) -> Ticket:
-  """Applies `mutate_leaf(key, weight)` to the weights that are genes, dormant ones too."""
-  keys = split_like(key, ticket.weights)
-  weights = map_kernels(lambda _, weight, k: mutate_leaf(k, weight), ticket.masks, ticket.weights, keys)
-  return ticket.replace(weights=weights)
+def _choose(key: jax.Array, rate: jax.Array, tree: Params) -> Params:
+  """True with probability `rate`, for each entry of a tree."""
+  return draw_like(lambda shape: jax.random.bernoulli(key, rate, shape), tree)
+
+
+def _normal(key: jax.Array, scale: jax.Array, tree: Params) -> Params:
+  """N(0, scale) for each entry of a tree."""
+  return draw_like(lambda shape: scale * jax.random.normal(key, shape), tree)

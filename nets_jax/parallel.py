@@ -1,40 +1,28 @@
-"""From one ticket to a population: the only file that knows of batches, devices and meshes.
+"""From one ticket to a population: the only file that knows of batches, devices, meshes and hosts.
 
 A population is stored with its leading axis sharded over a mesh axis, `population`. Each device runs
 its own tickets: on a CPU core one after the other, so that the weights in training stay in the cache;
-on an accelerator `chunk` at once, by default all. The same program serves every number of devices.
+on an accelerator `chunk` at once, by default all. The same program serves every number of devices, and
+of processes, each of which runs the same Python code on the devices of its own host.
 """
 
 import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nets_jax.data import Dataset
 from nets_jax.errors import UsageError
-from nets_jax.networks import Params
-from nets_jax.tickets import Ticket
-from nets_jax.training import (
-  Evaluation,
-  Optimizer,
-  TrainingState,
-  advance,
-  evaluate,
-  make_optimizer,
-  minibatch_order,
-  start,
-  steps_per_epoch,
-)
 
 AXIS = "population"
+SHARDED, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +72,8 @@ def make_layout(size: int, *, devices: int | None = None, chunk: int | None = No
 
   Args:
     size: tickets in the population.
-    devices: how many of JAX's devices to use; None is all, but no more than tickets.
+    devices: how many devices of each process to use; None is all, but, in a single process, no more than
+      tickets. (Of several processes each takes part, with padding if need be.)
     chunk: tickets that an accelerator runs at once; None is its whole share. A CPU device takes one
       at a time whatever the chunk: XLA's batched CPU kernels are slower, and their last bits depend
       on the size of the batch.
@@ -92,12 +81,15 @@ def make_layout(size: int, *, devices: int | None = None, chunk: int | None = No
   Raises:
     UsageError: more devices than there are, or a chunk below 1.
   """
-  available = jax.devices()
-  if devices is not None and not 1 <= devices <= len(available):
-    raise UsageError(f"devices must be from 1 to {len(available)} on this machine, not {devices}")
+  available = len(jax.local_devices())
+  if devices is not None and not 1 <= devices <= available:
+    raise UsageError(f"devices must be from 1 to {available} on this machine, not {devices}")
   if chunk is not None and chunk < 1:
     raise UsageError(f"chunk must be at least 1, not {chunk}")
-  used = available[: min(devices or len(available), size)]
+  count = devices or available
+  if jax.process_count() == 1:
+    count = min(count, size)
+  used = [d for p in range(jax.process_count()) for d in jax.local_devices(process_index=p)[:count]]
   return Layout(size, Mesh(np.array(used), (AXIS,)), 1 if used[0].platform == "cpu" else chunk)
 
 
@@ -122,35 +114,123 @@ def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> A
       return jax.vmap(run)(rows)
     return jax.lax.map(run, rows, batch_size=None if chunk == 1 else chunk)
 
-  return jax.shard_map(
-    run_shard,
-    mesh=layout.mesh,
-    in_specs=(PartitionSpec(AXIS), PartitionSpec()),
-    out_specs=PartitionSpec(AXIS),
-    check_vma=False,
-  )(rows, shared)
+  return _map_shards(run_shard, layout, (rows, shared), (SHARDED, WHOLE), SHARDED)
+
+
+def _map_shards(
+  function: Callable, layout: Layout, arguments: tuple, specs: tuple, result: PartitionSpec
+) -> Any:
+  """`function` on every device, on its part of each argument."""
+  return jax.shard_map(function, mesh=layout.mesh, in_specs=specs, out_specs=result, check_vma=False)(
+    *arguments
+  )
+
+
+def take_rows(population: Any, indices: tuple[jax.Array, ...], layout: Layout) -> tuple[Any, ...]:
+  """Inside a compiled program: rows of a population by index, once for each array of `indices`.
+
+  The shards travel round the ring of devices, and each device keeps the rows it wants as they pass. So it
+  never holds more of the population than its own shard and the one that passes, besides the results,
+  where an indexed read of a sharded axis would gather the whole population on every device.
+
+  Args:
+    population: a pytree whose leaves have `layout.rows` rows.
+    indices: int arrays [layout.rows], the same on every device.
+    layout: of the population.
+
+  Returns:
+    For each array the rows it names, sharded as the population is.
+  """
+  size = layout.mesh.size
+  ring = [(i, (i + 1) % size) for i in range(size)]
+
+  def run_shard(population, indices):
+    share = layout.rows // size
+    own = jax.lax.axis_index(AXIS)
+
+    def keep(kept, shard, turn):
+      """The rows kept so far, with those that the shard of `turn` devices back has."""
+      first = (own - turn) % size * share
+      return tuple(
+        jax.tree.map(functools.partial(choose, index - first), shard, old)
+        for index, old in zip(indices, kept, strict=True)
+      )
+
+    def choose(index, leaf, old):
+      here = (index >= 0) & (index < share)
+      here = here.reshape(here.shape + (1,) * (leaf.ndim - 1))
+      return jnp.where(here, leaf[jnp.clip(index, 0, share - 1)], old)
+
+    def pass_on(carry, turn):
+      shard, kept = carry
+      shard = jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, AXIS, ring), shard)
+      return (shard, keep(kept, shard, turn)), None
+
+    kept = keep(tuple(population for _ in indices), population, 0)
+    return jax.lax.scan(pass_on, (population, kept), jnp.arange(1, size))[0][1]
+
+  return _map_shards(run_shard, layout, (population, indices), (SHARDED, SHARDED), SHARDED)
+
+
+def fetch_row(population: Any, index: jax.Array, layout: Layout) -> Any:
+  """Inside a compiled program: one row of a population, a copy on every device; moves that row alone."""
+
+  def run_shard(population, index):
+    share = layout.rows // layout.mesh.size
+    local = index - jax.lax.axis_index(AXIS) * share
+
+    def fetch(leaf):
+      row = leaf[jnp.clip(local, 0, share - 1)]
+      bits = row.view(f"uint{8 * row.dtype.itemsize}")  # a sum of floats would turn -0.0 into 0.0
+      found = jax.lax.psum(jnp.where((local >= 0) & (local < share), bits, 0), AXIS)
+      return found.astype(bool) if row.dtype == bool else found.view(row.dtype)
+
+    return jax.tree.map(fetch, population)
+
+  return _map_shards(run_shard, layout, (population, index), (SHARDED, WHOLE), WHOLE)
 
 
 def hold(population: Any, layout: Layout) -> Any:
   """Inside a compiled program: keeps the rows of a population on their devices."""
-  return jax.lax.with_sharding_constraint(population, NamedSharding(layout.mesh, PartitionSpec(AXIS)))
+  return jax.lax.with_sharding_constraint(population, NamedSharding(layout.mesh, SHARDED))
 
 
 def share(tree: Any, layout: Layout) -> Any:
   """Inside a compiled program: keeps a copy on every device."""
-  return jax.lax.with_sharding_constraint(tree, NamedSharding(layout.mesh, PartitionSpec()))
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(layout.mesh, WHOLE))
 
 
 def replicate(tree: Any, layout: Layout) -> Any:
   """Copies arrays to every device, once, so that programs need not send them again."""
-  return jax.device_put(tree, NamedSharding(layout.mesh, PartitionSpec()))
+  return _place(tree, NamedSharding(layout.mesh, WHOLE))
 
 
 def pad(population: Any, layout: Layout) -> Any:
   """Puts `layout.size` rows on their devices, with copies of the first as padding."""
   extra = layout.rows - layout.size
   padded = jax.tree.map(lambda x: jnp.concatenate([x] + [x[:1]] * extra), population)
-  return jax.device_put(padded, NamedSharding(layout.mesh, PartitionSpec(AXIS)))
+  return _place(padded, NamedSharding(layout.mesh, SHARDED))
+
+
+def fetch(tree: Any) -> Any:
+  """Arrays of a compiled program, wherever their parts lie, as NumPy arrays in every process."""
+  return (
+    multihost_utils.process_allgather(tree, tiled=True) if jax.process_count() > 1 else jax.device_get(tree)
+  )
+
+
+def _place(tree: Any, sharding: NamedSharding) -> Any:
+  """Arrays that every process has alike, each process's part of them put on its own devices."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+
+  def place(leaf):
+    if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    local = np.asarray(leaf)
+    return jax.make_array_from_callback(local.shape, sharding, lambda part: local[part])
+
+  return jax.tree.map(place, tree)
 
 
 def compile_program(program: Callable, *args, **kwargs) -> tuple[Callable, float]:
@@ -167,119 +247,3 @@ def compile_program(program: Callable, *args, **kwargs) -> tuple[Callable, float
   begin = time.perf_counter()
   compiled = program.lower(*args, **kwargs).compile()
   return compiled, time.perf_counter() - begin
-
-
-@functools.partial(jax.jit, static_argnames=("layout", "optimizer"))
-def _start_tickets(tickets: Ticket, learning_rate, *, layout, optimizer) -> TrainingState:
-  begin = lambda ticket, rate: start(ticket, make_optimizer(optimizer, rate))  # noqa: E731
-  return map_tickets(begin, layout, tickets, learning_rate)
-
-
-@functools.partial(
-  jax.jit, static_argnames=("network", "layout", "optimizer", "batch_size", "steps", "whole_epochs")
-)
-def _train_some_steps(
-  rows, shared, *, network, layout, optimizer, batch_size, steps, whole_epochs
-) -> tuple[TrainingState, dict[str, Evaluation]]:
-  """Some steps of every ticket, each on the minibatches of its own key, then its score on each split."""
-
-  def one(row, shared):
-    key, state, masks = row
-    first, train_split, scored, learning_rate = shared
-    order_key, dropout_key = jax.random.split(key)
-    order = minibatch_order(
-      order_key, len(train_split), batch_size, steps, first=first, whole_epochs=whole_epochs
-    )
-    transformation = make_optimizer(optimizer, learning_rate)
-    state = advance(dropout_key, network, state, masks, train_split, order, transformation, first)
-    return state, {name: evaluate(network, state.weights, split) for name, split in scored.items()}
-
-  return map_tickets(one, layout, rows, shared)
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-  """What came of training tickets side by side.
-
-  Attributes:
-    weights: theta_T of each, stacked.
-    curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
-      split its `<split>_loss` and `<split>_accuracy`, and `seconds`, the wall-clock time since the start
-      without compilation.
-    compile_seconds: wall-clock time of tracing and compiling.
-  """
-
-  weights: Params
-  curves: list[dict[str, Any]]
-  compile_seconds: float
-
-
-def train_tickets(
-  keys: jax.Array,
-  network: nn.Module,
-  tickets: Ticket,
-  data: Dataset,
-  *,
-  epochs: int | None = None,
-  steps: int | None = None,
-  eval_every: int | None = None,
-  splits: Sequence[str] = ("valid", "test"),
-  optimizer: Optimizer = "sgd",
-  learning_rate: float = 1e-3,
-  batch_size: int = 72,
-  layout: Layout | None = None,
-  on_rows: Callable[[list[dict]], None] = lambda rows: None,
-) -> Trained:
-  """Trains tickets side by side, each as it would be alone, and scores them as they go.
-
-  Args:
-    keys: of the shuffles and dropout: one for each ticket, or a single one, by which all are trained on
-      the same minibatches.
-    network: the module.
-    tickets: a population of them.
-    data: trained on `train`.
-    epochs: how long, or
-    steps: how long, in iterations.
-    eval_every: iterations between evaluations; None is an epoch. The last iteration is always scored.
-    splits: what to score on.
-    optimizer, learning_rate, batch_size: see `training`.
-    layout: of the tickets; None is `make_layout(number of tickets)`.
-    on_rows: called with the rows of each evaluation as it is made.
-  """
-  count = jax.tree.leaves(tickets)[0].shape[0]
-  layout = layout or make_layout(count)
-  per_epoch = steps_per_epoch(len(data.train), batch_size)
-  steps = epochs * per_epoch if steps is None else steps
-  eval_every = min(eval_every or per_epoch, steps)
-  keys = jnp.broadcast_to(keys, (count,))
-  keys, tickets = pad((keys, tickets), layout)
-  train_split, scored = replicate((data.train, {name: getattr(data, name) for name in splits}), layout)
-  state = _start_tickets(tickets, learning_rate, layout=layout, optimizer=optimizer)
-  static = {"network": network, "layout": layout, "optimizer": optimizer, "batch_size": batch_size}
-  curves, seconds, compile_seconds, programs = [], 0.0, 0.0, {}
-  for first in range(0, steps, eval_every):
-    some = min(eval_every, steps - first)
-    rows, shared = (keys, state, tickets.masks), (first, train_split, scored, learning_rate)
-    if some not in programs:
-      whole = eval_every % per_epoch == 0
-      programs[some], taken = compile_program(
-        _train_some_steps, rows, shared, **static, steps=some, whole_epochs=whole
-      )
-      compile_seconds += taken
-    begin = time.perf_counter()
-    state, evaluations = jax.block_until_ready(programs[some](rows, shared))
-    seconds += time.perf_counter() - begin
-    found = _curve_rows(first + some, (first + some) / per_epoch, count, jax.device_get(evaluations), seconds)
-    curves += found
-    on_rows(found)
-  return Trained(jax.tree.map(lambda x: x[:count], state.weights), curves, compile_seconds)
-
-
-def _curve_rows(iteration, epoch, count, evaluations, seconds) -> list[dict[str, Any]]:
-  return [
-    {"iteration": iteration, "epoch": epoch, "ticket": i}
-    | {f"{name}_loss": float(found.loss[i]) for name, found in evaluations.items()}
-    | {f"{name}_accuracy": float(found.accuracy[i]) for name, found in evaluations.items()}
-    | {"seconds": seconds}
-    for i in range(count)
-  ]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax.errors import UsageError
-from nets_jax.networks import Params, initial_weights, is_maskable
+from nets_jax.networks import Params, draw_like, initial_weights, is_maskable
 
 
 @struct.dataclass
@@ -107,8 +107,7 @@ def initialise(
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = full_masks(weights)
-  keys = split_like(masks_key, full)
-  masks = jax.tree.map(lambda k, m: jax.random.bernoulli(k, initial_density, m.shape), keys, full)
+  masks = draw_like(lambda shape: jax.random.bernoulli(masks_key, initial_density, shape), full)
   return Ticket(weights, masks)
 
 

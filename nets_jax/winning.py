@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.data import Dataset
-from nets_jax.parallel import train_tickets
 from nets_jax.tickets import Ticket, maskable_count, stack, unmask, unmasked_count
+from nets_jax.trainer import train_tickets
 
 # The paper leaves "<<" open; the ticket has to do without at least half of the weights.
 FAR_FEWER = 0.5
@@ -118,7 +118,7 @@ def judge_ticket(
     ticket: the ticket.
     data: trained on `train`; j is found on `valid`, a on `test`.
     init_scale: standard deviation of the fresh dense network's weights.
-    **training: `epochs` or `steps`, `eval_every`, `optimizer` and the rest of `parallel.train_tickets`.
+    **training: `epochs` or `steps`, `eval_every`, `optimizer` and the rest of `trainer.train_tickets`.
 
   Returns:
     The verdicts, one for each key, against `unmasked`, the ticket's own weights without its mask, and

@@ -5,7 +5,7 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import parallel, tickets
+from nets_jax import tickets, trainer
 from nets_jax.baselines import imp
 from nets_jax.baselines.imp import ImpConfig
 
@@ -104,7 +104,7 @@ def test_rewinding_goes_back_to_iteration_k(network, data, k):
   for i in range(3):
     training_key = jax.random.split(KEYS[i])[1]
     start = nets_jax.take(plain[0], jnp.array([i]))
-    trained = parallel.train_tickets(
+    trained = trainer.train_tickets(
       jax.random.fold_in(training_key, 0), network, start, data, steps=k, learning_rate=0.2, batch_size=12
     )
     for found in seen:

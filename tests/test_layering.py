@@ -21,6 +21,7 @@ ORDER = (
   "fitness",
   "operators",
   "parallel",
+  "trainer",
   "nets",
   "baselines",
   "winning",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax import parallel
+from nets_jax import parallel, trainer
 from nets_jax.data import Dataset
 from nets_jax.errors import check, check_fits_data
 from nets_jax.networks import Params
@@ -113,7 +113,7 @@ class _Runs:
     self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
     self._keys, self._on_rows = keys, on_rows
     self._train = functools.partial(
-      parallel.train_tickets,
+      trainer.train_tickets,
       network=network,
       data=data,
       splits=("valid",),

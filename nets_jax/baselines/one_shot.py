@@ -86,7 +86,7 @@ def search_all(
   arguments = {"network": network, "layout": layout, "rounds": rounds}
   run, compile_seconds = parallel.compile_program(_prune_all, rows, shared, **arguments)
   begin = time.perf_counter()
-  tickets, counts = jax.device_get(run(rows, shared))
+  tickets, counts = parallel.fetch(run(rows, shared))
   seconds = (time.perf_counter() - begin) / len(keys)
   looks = config.score in ("snip", "grasp")
   cost = Cost(

@@ -1,5 +1,6 @@
 """Random tickets: random weights under a random mask (paper, Table 1)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import struct
 
 from nets_jax.data import Dataset
 from nets_jax.errors import check
-from nets_jax.networks import initial_weights
+from nets_jax.networks import draw_like, initial_weights
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -18,7 +19,6 @@ from nets_jax.tickets import (
   density,
   full_masks,
   maskable_count,
-  split_like,
   top_masks,
 )
 
@@ -61,9 +61,7 @@ def random_ticket(
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = Ticket(weights, full_masks(weights))
-  scores = jax.tree.map(
-    lambda k, mask: jax.random.uniform(k, mask.shape), split_like(masks_key, full.masks), full.masks
-  )
+  scores = draw_like(functools.partial(jax.random.uniform, masks_key), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
   return full.replace(masks=top_masks(scores, count))
 

@@ -1,0 +1,145 @@
+"""Trains tickets side by side, each as it would be alone, with their curves."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nets_jax.data import Dataset
+from nets_jax.networks import Params
+from nets_jax.parallel import Layout, compile_program, fetch, make_layout, map_tickets, pad, replicate, share
+from nets_jax.tickets import Ticket
+from nets_jax.training import (
+  Evaluation,
+  Optimizer,
+  TrainingState,
+  advance,
+  evaluate,
+  make_optimizer,
+  minibatch_order,
+  start,
+  steps_per_epoch,
+)
+
+
+@functools.partial(jax.jit, static_argnames=("layout", "optimizer"))
+def _start_tickets(tickets: Ticket, learning_rate, *, layout, optimizer) -> TrainingState:
+  begin = lambda ticket, rate: start(ticket, make_optimizer(optimizer, rate))  # noqa: E731
+  return map_tickets(begin, layout, tickets, learning_rate)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("network", "layout", "optimizer", "batch_size", "steps", "whole_epochs")
+)
+def _train_some_steps(
+  rows, shared, *, network, layout, optimizer, batch_size, steps, whole_epochs
+) -> tuple[TrainingState, dict[str, Evaluation]]:
+  """Some steps of every ticket, each on the minibatches of its own key, then its score on each split."""
+
+  def one(row, shared):
+    key, state, masks = row
+    first, train_split, scored, learning_rate = shared
+    order_key, dropout_key = jax.random.split(key)
+    order = minibatch_order(
+      order_key, len(train_split), batch_size, steps, first=first, whole_epochs=whole_epochs
+    )
+    transformation = make_optimizer(optimizer, learning_rate)
+    state = advance(dropout_key, network, state, masks, train_split, order, transformation, first)
+    return state, {name: evaluate(network, state.weights, split) for name, split in scored.items()}
+
+  state, evaluations = map_tickets(one, layout, rows, shared)
+  return state, share(evaluations, layout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What came of training tickets side by side.
+
+  Attributes:
+    weights: theta_T of each, stacked, as NumPy arrays.
+    curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
+      split its `<split>_loss` and `<split>_accuracy`, and `seconds`, the wall-clock time since the start
+      without compilation.
+    compile_seconds: wall-clock time of tracing and compiling.
+  """
+
+  weights: Params
+  curves: list[dict[str, Any]]
+  compile_seconds: float
+
+
+def train_tickets(
+  keys: jax.Array,
+  network: nn.Module,
+  tickets: Ticket,
+  data: Dataset,
+  *,
+  epochs: int | None = None,
+  steps: int | None = None,
+  eval_every: int | None = None,
+  splits: Sequence[str] = ("valid", "test"),
+  optimizer: Optimizer = "sgd",
+  learning_rate: float = 1e-3,
+  batch_size: int = 72,
+  layout: Layout | None = None,
+  on_rows: Callable[[list[dict]], None] = lambda rows: None,
+) -> Trained:
+  """Trains tickets side by side, each as it would be alone, and scores them as they go.
+
+  Args:
+    keys: of the shuffles and dropout: one for each ticket, or a single one, by which all are trained on
+      the same minibatches.
+    network: the module.
+    tickets: a population of them.
+    data: trained on `train`.
+    epochs: how long, or
+    steps: how long, in iterations.
+    eval_every: iterations between evaluations; None is an epoch. The last iteration is always scored.
+    splits: what to score on.
+    optimizer, learning_rate, batch_size: see `training`.
+    layout: of the tickets; None is `make_layout(number of tickets)`.
+    on_rows: called with the rows of each evaluation as it is made.
+  """
+  count = jax.tree.leaves(tickets)[0].shape[0]
+  layout = layout or make_layout(count)
+  per_epoch = steps_per_epoch(len(data.train), batch_size)
+  steps = epochs * per_epoch if steps is None else steps
+  eval_every = min(eval_every or per_epoch, steps)
+  keys = jnp.broadcast_to(keys, (count,))
+  keys, tickets = pad((keys, tickets), layout)
+  train_split, scored = replicate((data.train, {name: getattr(data, name) for name in splits}), layout)
+  state = _start_tickets(tickets, learning_rate, layout=layout, optimizer=optimizer)
+  static = {"network": network, "layout": layout, "optimizer": optimizer, "batch_size": batch_size}
+  curves, seconds, compile_seconds, programs = [], 0.0, 0.0, {}
+  for first in range(0, steps, eval_every):
+    some = min(eval_every, steps - first)
+    rows, shared = (keys, state, tickets.masks), (first, train_split, scored, learning_rate)
+    if some not in programs:
+      whole = eval_every % per_epoch == 0
+      programs[some], taken = compile_program(
+        _train_some_steps, rows, shared, **static, steps=some, whole_epochs=whole
+      )
+      compile_seconds += taken
+    begin = time.perf_counter()
+    state, evaluations = jax.block_until_ready(programs[some](rows, shared))
+    seconds += time.perf_counter() - begin
+    found = _curve_rows(first + some, (first + some) / per_epoch, count, jax.device_get(evaluations), seconds)
+    curves += found
+    on_rows(found)
+  weights = jax.tree.map(lambda x: x[:count], fetch(state.weights))
+  return Trained(weights, curves, compile_seconds)
+
+
+def _curve_rows(iteration, epoch, count, evaluations, seconds) -> list[dict[str, Any]]:
+  return [
+    {"iteration": iteration, "epoch": epoch, "ticket": i}
+    | {f"{name}_loss": float(found.loss[i]) for name, found in evaluations.items()}
+    | {f"{name}_accuracy": float(found.accuracy[i]) for name, found in evaluations.items()}
+    | {"seconds": seconds}
+    for i in range(count)
+  ]
