@@ -118,7 +118,7 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
     results = methods.search_all(
       entrant.method,
       trial_keys(values, 0),
-      network,
+      network.clone(precision=values.precision),
       data,
       config,
       devices=values.devices,

@@ -3,15 +3,18 @@
 The defaults suit the digits data; `presets/` has the paper's setting.
 """
 
+import hashlib
 import os
+import platform
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import flags, logging
 
 import nets_jax
 from experiments import methods
-from nets_jax import operators, training
+from nets_jax import networks, operators, training
 
 flags.DEFINE_enum("method", "nets", methods.METHODS, "The ticket search.")
 flags.DEFINE_string(
@@ -48,6 +51,9 @@ flags.DEFINE_float("fitness_epochs", 2.0, "Epochs of training in a fitness evalu
 flags.DEFINE_bool("retain_weights", False, "Put trained weights back into the genome (Lamarckian).")
 
 flags.DEFINE_enum("optimizer", "sgd", tuple(training.OPTIMIZERS), "Optimiser of every training.")
+flags.DEFINE_enum(
+  "precision", "float32", tuple(networks.PRECISIONS), "Of the matrix products in a search's training."
+)
 flags.DEFINE_float("learning_rate", 0.1, "Learning rate of every training.")
 flags.DEFINE_integer("batch_size", 16, "Examples in a minibatch.")
 flags.DEFINE_integer("train_epochs", 50, "Epochs of the final training; 0 searches only.")
@@ -56,6 +62,11 @@ flags.DEFINE_integer("eval_every", None, "Iterations between its evaluations; de
 flags.DEFINE_integer("devices", None, "Devices to use; default all: one per core on a CPU.")
 flags.DEFINE_integer(
   "chunk", None, "Genomes an accelerator trains at once; default all. A CPU core takes one."
+)
+flags.DEFINE_string(
+  "compilation_cache_dir",
+  None,
+  "Where compiled programs are kept for the next run; default the user's cache directory, '' nowhere.",
 )
 flags.DEFINE_string("data_dir", None, "Where TFDS keeps its sets; default ~/tensorflow_datasets.")
 flags.DEFINE_string(
@@ -85,18 +96,52 @@ def fail(message: str) -> None:
   sys.exit(2)
 
 
-def run_main(run: Callable[[flags.FlagValues], None]) -> None:
-  """Runs a binary's work with the parsed flags; what cannot be met ends it with one line and status 2."""
+def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] = lambda: None) -> None:
+  """Runs a binary's work with the parsed flags; what cannot be met ends it with one line and status 2.
+
+  Args:
+    run: the work.
+    join: makes this one of several processes, before JAX is used.
+  """
   values = flags.FLAGS
   if not values["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # else JAX tells of every accelerator it does not find
+  keep_compiled_programs(values.compilation_cache_dir)
   try:
     nets_jax.use_cpu_cores(values.devices)
+    join()
     run(values)
   except nets_jax.UsageError as error:
     fail(str(error))
   except OSError as error:
     fail(f"cannot use {error.filename or workdir(values)}: {error.strerror or error}")
+
+
+def keep_compiled_programs(directory: str | None) -> None:
+  """Has JAX keep compiled programs: there, or where its environment says, or in the user's cache."""
+  if directory is None:
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    ours = os.path.join(caches, "nets_jax", f"programs-{instruction_set()}")
+    directory = jax.config.jax_compilation_cache_dir or ours
+  if directory:
+    try:
+      os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+      print(f"programs are not kept for the next run: {directory}: {error.strerror}", file=sys.stderr)
+      directory = None
+  jax.config.update("jax_compilation_cache_dir", directory or None)
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def instruction_set() -> str:
+  """What this machine's programs may run on: hosts that share a home directory must not share them all."""
+  try:
+    with open("/proc/cpuinfo") as file:
+      words = next((line for line in file if line.startswith(("flags", "Features"))), "")
+  except OSError:
+    words = platform.processor()
+  return f"{platform.machine()}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def as_dict(values: flags.FlagValues) -> dict:

@@ -24,13 +24,14 @@ from tqdm import tqdm
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import methods
+from experiments import hosts, methods
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory
-from nets_jax import plots, storage, tickets, winning
+from nets_jax import parallel, plots, storage, tickets, winning
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
 flags.adopt_module_key_flags(methods)
+flags.adopt_module_key_flags(hosts)
 
 RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 
@@ -51,7 +52,7 @@ def make_job(values: flags.FlagValues) -> Job:
   """Reads the flags, loads the data and the ticket, and checks that they go together."""
   directory = RunDirectory(search_flags.workdir(values), values.overwrite)
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
-  data = search_flags.make_data(values)
+  data = parallel.primary_first(lambda: search_flags.make_data(values))
   network = search_flags.make_network(values, data.num_classes)
   methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
   config = methods.make_config(values.method, values, len(data.train))
@@ -71,7 +72,8 @@ def find(key: jax.Array, job: Job) -> nets_jax.SearchResult:
   total = methods.reports(values.method, job.config, len(job.data.train))
   with Progress(values.method, total) as progress:
     where = {"devices": values.devices, "chunk": values.chunk, "on_rows": progress}
-    (result,) = methods.search_all(values.method, key[None], job.network, job.data, job.config, **where)
+    network = job.network.clone(precision=values.precision)
+    (result,) = methods.search_all(values.method, key[None], network, job.data, job.config, **where)
   storage.write_csv(job.directory / "history.csv", result.history)
   figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), values.target_density)
   plots.save_figure(figure, job.directory / "figure_evolution.png")
@@ -184,7 +186,7 @@ def table(results: dict[str, dict[str, float]], summary: dict) -> str:
 def main(argv: list[str]) -> None:
   """Runs the job."""
   del argv
-  search_flags.run_main(run)
+  hosts.run_main(run)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ are trained but never masked or evolved. A module that behaves differently in tr
 takes a keyword argument `train`.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,19 @@ from nets_jax.errors import UsageError
 
 Params = Any  # nested dict of arrays, as `flax` lays out a module's parameters
 
+
+class Precision(NamedTuple):
+  """How to multiply: what to ask an accelerator for, and the mantissa bits that operands have."""
+
+  accelerator: jax.lax.Precision | jax.lax.DotAlgorithmPreset
+  mantissa_bits: int
+
+
+PRECISIONS = {
+  "float32": Precision(jax.lax.Precision.HIGHEST, 23),
+  "tensorfloat32": Precision(jax.lax.DotAlgorithmPreset.TF32_TF32_F32, 10),
+  "bfloat16": Precision(jax.lax.DotAlgorithmPreset.BF16_BF16_F32, 7),
+}
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
 
 
@@ -30,6 +44,7 @@ class MLP(nn.Module):
     use_bias: whether layers have bias vectors.
     activation: a name in `ACTIVATIONS`.
     dropout_rate: probability with which a hidden unit is silenced in training.
+    precision: of the matrix products in training, a name in `PRECISIONS`; evaluation is always float32.
   """
 
   hidden_sizes: Sequence[int]
@@ -37,16 +52,57 @@ class MLP(nn.Module):
   use_bias: bool = True
   activation: str = "relu"
   dropout_rate: float = 0.0
+  precision: str = "float32"
 
   @nn.compact
   def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps inputs [batch, ...] to logits [batch, num_classes]."""
+    dense = functools.partial(
+      nn.Dense, use_bias=self.use_bias, dot_general=matrix_product(self.precision if train else "float32")
+    )
     x = inputs.reshape((inputs.shape[0], -1))
     for i, size in enumerate(self.hidden_sizes):
-      x = nn.Dense(size, use_bias=self.use_bias, name=f"hidden_{i}")(x)
+      x = dense(size, name=f"hidden_{i}")(x)
       x = ACTIVATIONS[self.activation](x)
       x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-    return nn.Dense(self.num_classes, use_bias=self.use_bias, name="output")(x)
+    return dense(self.num_classes, name="output")(x)
+
+
+def matrix_product(precision: str) -> Callable[..., jax.Array]:
+  """A `jax.lax.dot_general` for `flax.linen.Dense` whose operands have a precision, gradients included.
+
+  Weights, results and sums are float32 in all of them. An accelerator multiplies in the format itself; a
+  CPU, which knows float32 alone, rounds the operands to it first: the same numbers up to the order of
+  sums, and no faster.
+
+  Args:
+    precision: a name in `PRECISIONS`.
+  """
+  if precision == "float32" or jax.default_backend() != "cpu":
+    return functools.partial(_product, PRECISIONS[precision].accelerator)
+  return functools.partial(_rounded_product, PRECISIONS[precision].mantissa_bits)
+
+
+def _product(setting, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
+  del precision
+  return jax.lax.dot_general(
+    lhs, rhs, dimension_numbers, precision=setting, preferred_element_type=preferred_element_type
+  )
+
+
+def _rounded_product(mantissa_bits, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
+  """A float32 product of rounded operands, whose gradients are such products too."""
+  del precision, preferred_element_type
+  rounded = lambda x: jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=mantissa_bits)  # noqa: E731
+  product = lambda a, b: jax.lax.dot_general(a, b, dimension_numbers)  # noqa: E731
+
+  def forwards(a, b):
+    a, b = rounded(a), rounded(b)
+    return product(a, b), (a, b)
+
+  differentiable = jax.custom_vjp(lambda a, b: forwards(a, b)[0])
+  differentiable.defvjp(forwards, lambda operands, g: jax.vjp(product, *operands)[1](rounded(g)))
+  return differentiable(lhs, rhs)
 
 
 def lenet_300_100(num_classes: int = 10, **kwargs) -> MLP:
@@ -61,13 +117,14 @@ def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), 
     name: `mlp`, with `hidden_sizes`, or `lenet_300_100`, whose hidden sizes are its own.
     num_classes: number of classes.
     hidden_sizes: units of each hidden layer of an `mlp`.
-    **kwargs: `use_bias`, `activation`, `dropout_rate` of `MLP`.
+    **kwargs: `use_bias`, `activation`, `dropout_rate`, `precision` of `MLP`.
 
   Raises:
-    UsageError: an unknown name or activation, or an impossible size or rate.
+    UsageError: an unknown name, activation or precision, or an impossible size or rate.
   """
-  if kwargs.get("activation", "relu") not in ACTIVATIONS:
-    raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {kwargs['activation']!r}")
+  for field, allowed in (("activation", ACTIVATIONS), ("precision", PRECISIONS)):
+    if field in kwargs and kwargs[field] not in allowed:
+      raise UsageError(f"{field} must be one of {', '.join(allowed)}, not {kwargs[field]!r}")
   dropout_rate = kwargs.get("dropout_rate", 0.0)
   if not 0 <= dropout_rate < 1:
     raise UsageError(f"dropout_rate must be in [0, 1), not {dropout_rate}")

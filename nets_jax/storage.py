@@ -118,7 +118,8 @@ def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
 def _network_metadata(network: nn.Module) -> dict[str, Any]:
   if not isinstance(network, MLP):
     return {"network": type(network).__name__}
-  names = [name for name in MLP.__dataclass_fields__ if name not in ("parent", "name")]
+  apart = ("parent", "name", "precision")  # precision is how a search trains, not what the ticket is for
+  names = [name for name in MLP.__dataclass_fields__ if name not in apart]
   return {"network": "mlp", "network_arguments": {name: getattr(network, name) for name in names}}
 
 
