@@ -1,33 +1,78 @@
-r"""Times one generation of NeTS against the machine's own matrix product, in one run.
+r"""Speed, memory and scaling beside the machine's own matrix product and what a user would run instead.
 
-  python -m experiments.benchmark --flagfile=experiments/presets/paper_mnist.flags --population_size=6
+  pip install -e '.[bench]'
+  python -m experiments.benchmark --flagfile=experiments/presets/paper_mnist.flags
 
-The limit is the rate of a float32 2048 x 2048 x 2048 product on all cores, measured before and after
-each generation; the share is the generation's rate over the mean of the two. Medians over --repeats.
+Parts (--parts): `limit`, the rate of a float32 2048 x 2048 x 2048 product on all cores, at the start and at
+the end; `population`, one generation of NeTS at several population sizes; `imp`, a cycle of five runs side by
+side; `peers`, the same training in PyTorch and plain JAX; `scaling`, a generation against devices, network
+width and size of the data set. Medians over --repeats; compilation and a first run stand apart.
 
-A generation's work is counted as that of its training alone: 6 flops for each maskable weight and
-sample (forward, input gradient, weight gradient, 2 each), less the first layer's input gradient.
-Shuffles, evaluation and the genetic operators take time here and count as no work.
+Every repeat is timed between two measurements of the limit, and its share is its rate over their mean,
+for machines drift. Peers take turns within a repeat; their ratios are medians of ratios within repeats.
+
+A generation's work is counted as that of its training alone: 6 flops for each maskable weight and sample
+(forward, input gradient, weight gradient, 2 each), less the first layer's input gradient. Shuffles,
+evaluation and the genetic operators take time here and count as no work.
+
+Files: benchmark.csv, benchmark.md and figure_benchmark.png in --workdir, written anew after each line.
 """
 
+import dataclasses
+import functools
+import pathlib
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import methods
-from nets_jax import nets, parallel
+from experiments import memory, methods, peers
+from experiments.progress import say
+from experiments.run_directory import environment
+from nets_jax import nets, parallel, plots, storage, training
+from nets_jax.baselines import imp
+from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
-REPEATS = flags.DEFINE_integer("repeats", 7, "Generations timed.")
+PARTS = ("limit", "population", "imp", "peers", "scaling")
+REPEATS = flags.DEFINE_integer("repeats", 5, "Times that each line is timed.")
+flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
+flags.DEFINE_list("populations", None, "Population sizes; default 2 to 256, on accelerators 4096.")
+flags.DEFINE_integer("peer_population", 6, "Genomes of the peers, and of the scaling.")
+flags.DEFINE_integer("imp_epochs", 2, "Epochs of the IMP cycle.")
 
-SIDE = 2048
-PRODUCTS = 10
+SIDE, PRODUCTS = 2048, 4
+WIDTHS = (0.5, 1, 2, 4)
+SHARES = (0.25, 0.5, 1.0)
+IMP_RUNS = 5
+MOST_APART = 0.01  # nats between our validation losses and a peer's, from rounding alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Something to time.
+
+  Attributes:
+    part, name: where it belongs, and what it is.
+    run: does it once, results computed.
+    flops, genome_epochs: the work in it.
+    about: further columns of its row.
+  """
+
+  part: str
+  name: str
+  run: Callable[[], Any]
+  flops: float = 0.0
+  genome_epochs: float = 0.0
+  about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def training_flops(ticket: nets_jax.Ticket, samples: int) -> int:
@@ -36,45 +81,282 @@ def training_flops(ticket: nets_jax.Ticket, samples: int) -> int:
   return samples * (6 * sum(sizes) - 2 * sizes[0])
 
 
-def seconds(function, *args) -> float:
-  """Wall-clock time of one call, its results computed."""
+def seconds(run: Callable[[], Any]) -> float:
+  """Wall-clock time of one call."""
   begin = time.perf_counter()
-  jax.block_until_ready(function(*args))
+  run()
   return time.perf_counter() - begin
 
 
-def measure(values: flags.FlagValues) -> None:
-  """Prints a line for each repeat, and the medians."""
-  data = search_flags.make_data(values)
-  config = methods.make_config("nets", values, len(data.train))
-  network = search_flags.make_network(values, data.num_classes)
-  layout = nets_jax.make_layout(config.population_size, devices=values.devices, chunk=values.chunk)
-  state = nets_jax.init(jax.random.key(values.seed), network, data.input_shape, config, layout)
-  data = parallel.replicate(data.replace(test=None), layout)
-  step, compile_seconds = parallel.compile_program(nets_jax.step, state, network, data, config, layout)
-  samples = config.population_size * nets.fitness_steps(config, len(data.train)) * config.batch_size
-  flops = training_flops(nets_jax.take(state.population, 0), samples)
+@functools.cache
+def limit() -> Callable[[], float]:
+  """A function that measures the machine's rate at the large product, in flop/s."""
   product = jax.jit(lambda a: [a @ (a + i) for i in range(PRODUCTS)])
   square = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.float32)
-  limit = lambda: PRODUCTS * 2 * SIDE**3 / seconds(product, square)  # noqa: E731
-  limit()
-  jax.block_until_ready(step(state, data, config))
-  print(f"{layout.mesh.size} {jax.devices()[0].device_kind} device(s); compile {compile_seconds:.1f} s")
+  with jax.default_matmul_precision("float32"):
+    run = product.lower(square).compile()
+  once = lambda: PRODUCTS * 2 * SIDE**3 / seconds(lambda: jax.block_until_ready(run(square)))  # noqa: E731
+  once()
+  return once
+
+
+def copy_rate() -> float:
+  """Bytes per second that a copy of 1 GiB reads and writes on one device."""
+  x = jnp.zeros(2**28, jnp.float32)
+  copy = jax.jit(lambda x: x + 1)
+  jax.block_until_ready(copy(x))
+  return 2 * x.nbytes / statistics.median(seconds(lambda: jax.block_until_ready(copy(x))) for _ in range(5))
+
+
+def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
+  """A row for each case, which take turns; the first case is what the others' ratios are to."""
+  times, shares, peaks = ({case.name: [] for case in cases} for _ in range(3))
+  for case in cases:
+    case.run()  # compiles what is not compiled, and warms caches
+  for repeat in range(repeats):
+    before = limit()()
+    for case in cases:
+      memory.reset_peak()
+      times[case.name].append(seconds(case.run))
+      peaks[case.name].append(memory.peak())
+      after = limit()()
+      shares[case.name].append(case.flops / times[case.name][-1] / ((before + after) / 2))
+      before = after
+      say(f"{case.part}: {case.name}, repeat {repeat + 1}/{repeats}: {times[case.name][-1]:.3f} s")
   rows = []
-  for repeat in range(values.repeats):
-    before = limit()
-    taken = seconds(step, state, data, config)
-    bound = (before + limit()) / 2
-    rows.append((taken, flops / taken / 1e9, bound / 1e9, flops / taken / bound))
-    print("repeat {}: {:.3f} s, {:.1f} GFLOP/s, limit {:.1f} GFLOP/s, share {:.3f}".format(repeat, *rows[-1]))
-  medians = [statistics.median(column) for column in zip(*rows, strict=True)]
-  print("median: {:.3f} s, {:.1f} GFLOP/s, limit {:.1f} GFLOP/s, share {:.3f}".format(*medians))
+  for case in cases:
+    own, first = times[case.name], times[cases[0].name]
+    taken = statistics.median(own)
+    rows.append(
+      {"part": case.part, "name": case.name, **case.about}
+      | {"seconds": taken, "seconds_low": min(own), "seconds_high": max(own)}
+      | {"genome_epochs_per_second": case.genome_epochs / taken, "gflops": case.flops / taken / 1e9}
+      | {"share_of_limit": statistics.median(shares[case.name])}
+      | {"share_low": min(shares[case.name]), "share_high": max(shares[case.name])}
+      | {"times_the_first": statistics.median(a / b for a, b in zip(own, first, strict=True))}
+      | {"peak_bytes": max(peaks[case.name])}
+    )
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A search about to begin, its step compiled."""
+
+  config: nets_jax.NetsConfig
+  network: nets_jax.MLP
+  layout: nets_jax.Layout
+  state: nets_jax.State
+  data: nets_jax.Dataset
+  step: Callable
+  compile_seconds: float
+
+
+def prepare(
+  values: flags.FlagValues,
+  data: nets_jax.Dataset,
+  population: int,
+  *,
+  devices: int | None = None,
+  width: float = 1.0,
+  share: float = 1.0,
+) -> Prepared:
+  """A search whose hidden layers are `width` times as wide as the flags say, on part of the data."""
+  kept = int(share * len(data.train))
+  data = data.replace(train=jax.tree.map(lambda x: x[:kept], data.train), test=None)
+  config = methods.make_config("nets", values, kept)
+  config = config.replace(population_size=population, elites=min(config.elites, population - 1))
+  nets.validate(config, kept)
+  network = search_flags.make_network(values, data.num_classes)
+  sizes = tuple(max(1, round(width * size)) for size in network.hidden_sizes)
+  network = network.clone(hidden_sizes=sizes, precision=values.precision)
+  layout = nets_jax.make_layout(population, devices=devices or values.devices, chunk=values.chunk)
+  state = nets_jax.init(jax.random.key(values.seed), network, data.input_shape, config, layout)
+  data = parallel.replicate(data, layout)
+  compiled = parallel.compile_program(nets_jax.step, state, network, data, config, layout)
+  return Prepared(config, network, layout, state, data, *compiled)
+
+
+def generation(part: str, p: Prepared, width: float = 1.0) -> Case:
+  """One generation of NeTS."""
+  population, examples = p.config.population_size, len(p.data.train)
+  steps = nets.fitness_steps(p.config, examples)
+  used = p.step.memory_analysis()
+  devices = p.layout.mesh.size
+  return Case(
+    part,
+    f"NeTS, population {population}, {devices} device(s), width {width:g}, {examples} examples",
+    lambda: jax.block_until_ready(p.step(p.state, p.data, p.config)),
+    training_flops(nets_jax.take(p.state.population, 0), population * steps * p.config.batch_size),
+    population * steps / training.steps_per_epoch(examples, p.config.batch_size),
+    {"population": population, "devices": devices, "width": width, "examples": examples}
+    | {"compile_seconds": p.compile_seconds}
+    | {"program_bytes": used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes},
+  )
+
+
+def imp_cycle(values: flags.FlagValues, data: nets_jax.Dataset) -> Case:
+  """One cycle of IMP, five runs side by side."""
+  config = methods.make_config("imp", values, len(data.train)).replace(
+    cycles=1, train_epochs=values.imp_epochs, rewind_steps=0
+  )
+  network = search_flags.make_network(values, data.num_classes).clone(precision=values.precision)
+  keys = jax.random.split(jax.random.key(values.seed), IMP_RUNS)
+  run = lambda: imp.search_all(keys, network, data, config, devices=values.devices, chunk=values.chunk)  # noqa: E731
+  ticket = nets_jax.random_ticket(keys[0], network, data.input_shape, 1.0)
+  steps = config.train_epochs * training.steps_per_epoch(len(data.train), config.batch_size)
+  return Case(
+    "imp",
+    f"IMP, a cycle of {config.train_epochs} epochs, {IMP_RUNS} runs",
+    run,
+    training_flops(ticket, IMP_RUNS * steps * config.batch_size),
+    IMP_RUNS * config.train_epochs,
+    {"population": IMP_RUNS, "devices": nets_jax.make_layout(IMP_RUNS, devices=values.devices).mesh.size},
+  )
+
+
+def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
+  """Ours, then what a user would run instead; each peer's losses are held against ours."""
+  p = prepare(values, data, values.peer_population)
+  network = p.network
+  if (
+    values.optimizer != "sgd" or network.activation != "relu" or not network.use_bias or network.dropout_rate
+  ):
+    raise nets_jax.UsageError("the peers know sgd, relu, biases and no dropout; name the other --parts")
+  shuffle_key = jax.random.split(jax.random.fold_in(p.state.key, p.state.generation), 3)[0]
+  steps = nets.fitness_steps(p.config, len(data.train))
+  order = np.asarray(training.minibatch_order(shuffle_key, len(data.train), p.config.batch_size, steps))
+  population = jax.tree.map(lambda leaf: leaf[: p.layout.size], parallel.fetch(p.state.population))
+  work = peers.Work(network, population, data, order, p.config.learning_rate)
+  ours = dataclasses.replace(generation("peers", p), name="nets_jax, a whole generation")
+  expected = np.asarray(ours.run()[1].valid_loss)
+  cases = [ours]
+  for name, peer in peers.PEERS.items():
+    try:
+      run = peer(work)
+      found = run()
+    except ImportError as error:
+      say(f"peers: {name} skipped: {error.name} is not installed; pip install -e '.[bench]'")
+      continue
+    except RuntimeError as error:
+      say(f"peers: {name} skipped, for it failed: {str(error).splitlines()[0]}")
+      continue
+    apart = float(np.max(np.abs(found - expected)))
+    say(f"peers: {name}: validation losses differ from ours by at most {apart:.1e}")
+    if not apart < MOST_APART:
+      raise RuntimeError(f"{name} does other work than ours: its losses are {found}, ours {expected}")
+    about = {"population": p.layout.size, "loss_difference": apart}
+    cases.append(Case("peers", name, run, ours.flops, ours.genome_epochs, about))
+  return cases
+
+
+def limit_row(name: str, repeats: int) -> dict[str, Any]:
+  """The machine's own product."""
+  rates = [limit()() for _ in range(repeats)]
+  times = [PRODUCTS * 2 * SIDE**3 / rate for rate in rates]
+  row = {"part": "limit", "name": name, "gflops": statistics.median(rates) / 1e9, "share_of_limit": 1.0}
+  row |= {"seconds": statistics.median(times), "seconds_low": min(times), "seconds_high": max(times)}
+  if jax.devices()[0].platform != "cpu":
+    row["copy_bytes_per_second"] = copy_rate()
+  return row
+
+
+def run(values: flags.FlagValues) -> None:
+  """Measures the parts, writing the files after each line."""
+  for name in values.parts:
+    if name not in PARTS:
+      raise nets_jax.UsageError(f"parts may be {', '.join(PARTS)}, not {name!r}")
+  try:
+    on_cpu = jax.devices()[0].platform == "cpu"
+    populations = [int(p) for p in values.populations or ([2, 6, 16, 64, 256] + [1024, 4096] * (not on_cpu))]
+  except ValueError as error:
+    raise nets_jax.UsageError(f"populations must be whole numbers: {error}") from error
+  data = search_flags.make_data(values)
+  methods.make_config("nets", values, len(data.train))
+  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / "benchmark")
+  storage.write_json(directory / "config.json", {"flags": search_flags.as_dict(values), **environment()})
+
+  def one(part, population, width=1.0, **kwargs):
+    return [generation(part, prepare(values, data, population, width=width, **kwargs), width)]
+
+  six = values.peer_population
+  devices = len(jax.local_devices())
+  lines: list[tuple[str, Callable[[], list[Case]]]] = [
+    *(("population", lambda p=p: one("population", p)) for p in populations),
+    ("imp", lambda: [imp_cycle(values, data)]),
+    ("peers", lambda: peer_cases(values, data)),
+    *(("scaling", lambda d=d: one("devices", six, devices=d)) for d in _doubling(devices)),
+    *(("scaling", lambda w=w: one("width", six, width=w)) for w in WIDTHS),
+    *(("scaling", lambda s=s: one("examples", six, share=s)) for s in SHARES),
+  ]
+  rows = []
+  if "limit" in values.parts:
+    rows.append(limit_row("limit, at the start", values.repeats))
+  for part, cases in lines:
+    if part in values.parts:
+      rows += measure(cases(), values.repeats)
+      write(directory, rows)
+  if "limit" in values.parts:
+    rows.append(limit_row("limit, at the end", values.repeats))
+  write(directory, rows)
+  print((directory / "benchmark.md").read_text())
+  print(f"files in {directory}")
+
+
+def _doubling(most: int) -> list[int]:
+  """1, 2, 4, ... and the most."""
+  return sorted({2**i for i in range(most.bit_length())} | {most})
+
+
+def write(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+  """The table as CSV and markdown, and the figure drawn from the CSV."""
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  filled = [{name: row.get(name, float("nan")) for name in columns} for row in rows]
+  storage.write_csv(directory / "benchmark.csv", filled)
+  with replace_file(directory / "benchmark.md") as temporary:
+    temporary.write_text(markdown(rows))
+  plots.save_figure(
+    plots.benchmark_figure(storage.read_csv(directory / "benchmark.csv")), directory / "figure_benchmark.png"
+  )
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+  """The table for a reader."""
+  head = (
+    "",
+    "seconds (range)",
+    "genome-epochs/s",
+    "GFLOP/s",
+    "share of limit (range)",
+    "x ours",
+    "MB",
+    "compile s",
+  )
+  lines = [head, ["---"] * len(head)]
+  for row in rows:
+    known = lambda name, form, row=row: format(row[name], form) if name in row else ""  # noqa: E731
+    share = known("share_of_limit", ".2f")
+    if "share_low" in row:
+      share += f" ({row['share_low']:.2f}-{row['share_high']:.2f})"
+    lines.append(
+      [
+        row["name"],
+        f"{row['seconds']:.3f} ({row['seconds_low']:.3f}-{row['seconds_high']:.3f})",
+        known("genome_epochs_per_second", ".2f"),
+        known("gflops", ".1f"),
+        share,
+        known("times_the_first", ".2f") if row["part"] == "peers" else "",
+        f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
+        known("compile_seconds", ".1f"),
+      ]
+    )
+  return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main(argv: list[str]) -> None:
   """Runs the benchmark."""
   del argv
-  search_flags.run_main(measure)
+  search_flags.run_main(run)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ PLACES = (
   "ticket",
   "devices",
   "chunk",
+  "compilation_cache_dir",
   "data_dir",
   "mnist_manual_dir",
 )

@@ -163,7 +163,7 @@ def step(
     best=jax.tree.map(functools.partial(jnp.where, better), leader, state.best),
     best_fitness=jnp.minimum(metrics.fitness[index], state.best_fitness),
   )
-  return _held(next_state, layout), parallel.share(metrics, layout)
+  return _held(next_state, layout), metrics
 
 
 def search(
@@ -266,6 +266,7 @@ def _evaluate(shuffle_key, training_key, population, network, data, config, layo
   rows = (jnp.arange(layout.rows), population)
   result = parallel.map_tickets(one, layout, rows, (training_key, data, order, config))
   metrics, population = result if config.retain_weights else (result, population)
+  metrics = parallel.share(metrics, layout)
   return population, jax.tree.map(lambda x: x[: config.population_size], metrics)
 
 

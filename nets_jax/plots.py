@@ -120,6 +120,54 @@ def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure
   return _finish(figure, note)
 
 
+def benchmark_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+  """Speed beside the machine's limit: population sizes, peers, devices, network width, size of the data set.
+
+  Args:
+    rows: of `benchmark.csv`; parts that are not there leave their panel out.
+  """
+  scaling = {
+    "population": ("population", "population size"),
+    "devices": ("devices", "devices"),
+    "width": ("width", "width of the hidden layers (LeNet = 1)"),
+    "examples": ("examples", "training examples"),
+  }
+  found = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
+  panels = [part for part, own in found.items() if own] or ["population"]
+  figure = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
+  grid = figure.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat
+  for axes in grid:
+    axes.set_visible(False)
+  for axes, part in zip(grid, panels, strict=False):
+    axes.set_visible(True)
+    own = found[part]
+    if part == "peers":
+      colours = [COLOURS["nets"], *["#9aa5b1"] * (len(own) - 1)]
+      axes.barh([row["name"] for row in own], [row["genome_epochs_per_second"] for row in own], color=colours)
+      axes.invert_yaxis()
+      _dress(axes, "genome-epochs per second", "")
+      continue
+    column, label = scaling[part]
+    x = [row[column] for row in own]
+    y = [row["seconds"] for row in own]
+    spread = [
+      [row["seconds"] - row["seconds_low"] for row in own],
+      [row["seconds_high"] - row["seconds"] for row in own],
+    ]
+    axes.errorbar(x, y, spread, color=COLOURS["nets"], marker="o", capsize=3, label="seconds", **STYLE)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _dress(axes, label, "seconds a generation")
+    other = axes.twinx()
+    other.plot(x, [row["share_of_limit"] for row in own], color="#c0392b", marker="s", linestyle="--")
+    other.set_ylim(0, 1.05)
+    other.set_ylabel("share of the limit (dashed)", color="#c0392b")
+    other.spines[["top"]].set_visible(False)
+  return figure
+
+
 def _by_method(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[list[Mapping[str, Any]]]]]:
   """For each method its name, its colour, and its rows by trial."""
   spare = iter(SPARE_COLOURS)

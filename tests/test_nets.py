@@ -1,5 +1,7 @@
 import contextlib
 import itertools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -271,3 +273,38 @@ def test_impossible_settings(network, data, changes, message):
   assert len(data.train) == 86
   with pytest.raises(nets_jax.UsageError, match=message):
     nets_jax.search(KEY, network, data, CONFIG.replace(**changes))
+
+
+def compiled_step(network, data, population_size, devices):
+  config = CONFIG.replace(population_size=population_size)
+  layout = nets_jax.make_layout(population_size, devices=devices)
+  state = nets_jax.init(jax.random.key(0), network, data.input_shape, config, layout)
+  return nets_jax.step.lower(state, network, data.replace(test=None), config, layout).compile(), state
+
+
+def test_no_device_ever_gathers_the_population(network, data):
+  step, state = compiled_step(network, data, 64, devices=4)
+  moved = re.findall(r"= \(?(\w+)\[([\d,]*)\][^=]* (all-gather|all-reduce|collective-permute)\(", step.as_text())
+  assert {name for _, _, name in moved} >= {"collective-permute", "all-reduce"}
+  sizes = {name: 0 for _, _, name in moved}
+  for _, shape, name in moved:
+    sizes[name] = max(sizes[name], math.prod(int(n) for n in shape.split(",") if n))
+  largest = max(leaf[0].size for leaf in jax.tree.leaves(state.population))
+  assert sizes.get("all-gather", 0) <= 64  # a number for each genome
+  assert sizes["all-reduce"] <= largest  # one genome's layer
+  assert sizes["collective-permute"] <= 16 * largest  # one shard's layer
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_memory_grows_by_a_few_copies_of_a_shard(data, devices):
+  network = nets_jax.MLP((200, 50), 3)  # large enough that genomes are what counts
+  few, many = 8, 72
+  used = []
+  for size in (few, many):
+    step, state = compiled_step(network, data, size, devices)
+    used.append(step.memory_analysis())
+    genome = sum(leaf.nbytes for leaf in jax.tree.leaves(state.population)) / size
+  added = (many - few) / devices * genome  # bytes on each device
+  assert used[1].argument_size_in_bytes - used[0].argument_size_in_bytes < 1.1 * added
+  assert used[1].output_size_in_bytes - used[0].output_size_in_bytes < 1.1 * added
+  assert used[1].temp_size_in_bytes - used[0].temp_size_in_bytes < MOST_COPIES * added
