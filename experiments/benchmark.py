@@ -4,9 +4,10 @@ r"""Speed, memory and scaling beside the machine's own matrix product and what a
   python -m experiments.benchmark --flagfile=experiments/presets/paper_mnist.flags
 
 Parts (--parts): `limit`, the rate of a float32 2048 x 2048 x 2048 product on all cores, at the start and at
-the end; `population`, one generation of NeTS at several population sizes; `imp`, a cycle of five runs side by
-side; `peers`, the same training in PyTorch and plain JAX; `scaling`, a generation against devices, network
-width and size of the data set. Medians over --repeats; compilation and a first run stand apart.
+the end; `population`, one generation of NeTS at several population sizes; `breeding`, selection and the
+genetic operators alone; `imp`, a cycle of five runs side by side; `peers`, the same training in PyTorch and
+plain JAX; `scaling`, a generation against devices, network width and size of the data set. Medians over
+--repeats; compilation and a first run stand apart.
 
 Every repeat is timed between two measurements of the limit, and its share is its rate over their mean,
 for machines drift. Peers take turns within a repeat; their ratios are medians of ratios within repeats.
@@ -42,14 +43,15 @@ from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
-PARTS = ("limit", "population", "imp", "peers", "scaling")
+PARTS = ("limit", "population", "breeding", "imp", "peers", "scaling")
 REPEATS = flags.DEFINE_integer("repeats", 5, "Times that each line is timed.")
 flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 flags.DEFINE_list("populations", None, "Population sizes; default 2 to 256, on accelerators 4096.")
 flags.DEFINE_integer("peer_population", 6, "Genomes of the peers, and of the scaling.")
+flags.DEFINE_integer("limit_side", 2048, "Rows and columns of the limit's matrices.")
 flags.DEFINE_integer("imp_epochs", 2, "Epochs of the IMP cycle.")
 
-SIDE, PRODUCTS = 2048, 4
+PRODUCTS = 4
 WIDTHS = (0.5, 1, 2, 4)
 SHARES = (0.25, 0.5, 1.0)
 IMP_RUNS = 5
@@ -62,14 +64,14 @@ class Case:
 
   Attributes:
     part, name: where it belongs, and what it is.
-    run: does it once, results computed.
+    run: does it once, results computed, and says how many seconds that took.
     flops, genome_epochs: the work in it.
     about: further columns of its row.
   """
 
   part: str
   name: str
-  run: Callable[[], Any]
+  run: Callable[[], float]
   flops: float = 0.0
   genome_epochs: float = 0.0
   about: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -90,12 +92,13 @@ def seconds(run: Callable[[], Any]) -> float:
 
 @functools.cache
 def limit() -> Callable[[], float]:
-  """A function that measures the machine's rate at the large product, in flop/s."""
+  """A function that measures the machine's rate at a large product, in flop/s."""
+  side = flags.FLAGS.limit_side
   product = jax.jit(lambda a: [a @ (a + i) for i in range(PRODUCTS)])
-  square = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.float32)
+  square = jax.random.normal(jax.random.key(0), (side, side), jnp.float32)
   with jax.default_matmul_precision("float32"):
     run = product.lower(square).compile()
-  once = lambda: PRODUCTS * 2 * SIDE**3 / seconds(lambda: jax.block_until_ready(run(square)))  # noqa: E731
+  once = lambda: PRODUCTS * 2 * side**3 / seconds(lambda: jax.block_until_ready(run(square)))  # noqa: E731
   once()
   return once
 
@@ -117,7 +120,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
     before = limit()()
     for case in cases:
       memory.reset_peak()
-      times[case.name].append(seconds(case.run))
+      times[case.name].append(case.run())
       peaks[case.name].append(memory.peak())
       after = limit()()
       shares[case.name].append(case.flops / times[case.name][-1] / ((before + after) / 2))
@@ -186,13 +189,29 @@ def generation(part: str, p: Prepared, width: float = 1.0) -> Case:
   return Case(
     part,
     f"NeTS, population {population}, {devices} device(s), width {width:g}, {examples} examples",
-    lambda: jax.block_until_ready(p.step(p.state, p.data, p.config)),
+    lambda: seconds(lambda: jax.block_until_ready(p.step(p.state, p.data, p.config))),
     training_flops(nets_jax.take(p.state.population, 0), population * steps * p.config.batch_size),
     population * steps / training.steps_per_epoch(examples, p.config.batch_size),
     {"population": population, "devices": devices, "width": width, "examples": examples}
     | {"compile_seconds": p.compile_seconds}
     | {"program_bytes": used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes},
   )
+
+
+def breeding_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
+  """A generation, and of it what is no training: choosing parents, the operators, fetching the metrics."""
+  p = prepare(values, data, values.peer_population)
+  whole = generation("breeding", p)
+  _, metrics = p.step(p.state, p.data, p.config)
+  breed = jax.jit(nets.breed, static_argnames="layout")
+  arguments = p.state.key, p.state.population, metrics.fitness, p.config
+  program, _ = parallel.compile_program(breed, *arguments, p.layout)
+
+  def alone():
+    jax.block_until_ready(program(*arguments))
+    jax.device_get(metrics)
+
+  return [whole, Case("breeding", "of it selection, operators and host transfers", lambda: seconds(alone))]
 
 
 def imp_cycle(values: flags.FlagValues, data: nets_jax.Dataset) -> Case:
@@ -202,7 +221,11 @@ def imp_cycle(values: flags.FlagValues, data: nets_jax.Dataset) -> Case:
   )
   network = search_flags.make_network(values, data.num_classes).clone(precision=values.precision)
   keys = jax.random.split(jax.random.key(values.seed), IMP_RUNS)
-  run = lambda: imp.search_all(keys, network, data, config, devices=values.devices, chunk=values.chunk)  # noqa: E731
+
+  def run():
+    found = imp.search_all(keys, network, data, config, devices=values.devices, chunk=values.chunk)
+    return IMP_RUNS * found[0].cost.seconds
+
   ticket = nets_jax.random_ticket(keys[0], network, data.input_shape, 1.0)
   steps = config.train_epochs * training.steps_per_epoch(len(data.train), config.batch_size)
   return Case(
@@ -229,7 +252,7 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
   population = jax.tree.map(lambda leaf: leaf[: p.layout.size], parallel.fetch(p.state.population))
   work = peers.Work(network, population, data, order, p.config.learning_rate)
   ours = dataclasses.replace(generation("peers", p), name="nets_jax, a whole generation")
-  expected = np.asarray(ours.run()[1].valid_loss)
+  expected = np.asarray(p.step(p.state, p.data, p.config)[1].valid_loss)
   cases = [ours]
   for name, peer in peers.PEERS.items():
     try:
@@ -246,14 +269,14 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
     if not apart < MOST_APART:
       raise RuntimeError(f"{name} does other work than ours: its losses are {found}, ours {expected}")
     about = {"population": p.layout.size, "loss_difference": apart}
-    cases.append(Case("peers", name, run, ours.flops, ours.genome_epochs, about))
+    cases.append(Case("peers", name, functools.partial(seconds, run), ours.flops, ours.genome_epochs, about))
   return cases
 
 
 def limit_row(name: str, repeats: int) -> dict[str, Any]:
   """The machine's own product."""
   rates = [limit()() for _ in range(repeats)]
-  times = [PRODUCTS * 2 * SIDE**3 / rate for rate in rates]
+  times = [PRODUCTS * 2 * flags.FLAGS.limit_side**3 / rate for rate in rates]
   row = {"part": "limit", "name": name, "gflops": statistics.median(rates) / 1e9, "share_of_limit": 1.0}
   row |= {"seconds": statistics.median(times), "seconds_low": min(times), "seconds_high": max(times)}
   if jax.devices()[0].platform != "cpu":
@@ -283,9 +306,10 @@ def run(values: flags.FlagValues) -> None:
   devices = len(jax.local_devices())
   lines: list[tuple[str, Callable[[], list[Case]]]] = [
     *(("population", lambda p=p: one("population", p)) for p in populations),
+    ("breeding", lambda: breeding_cases(values, data)),
     ("imp", lambda: [imp_cycle(values, data)]),
     ("peers", lambda: peer_cases(values, data)),
-    *(("scaling", lambda d=d: one("devices", six, devices=d)) for d in _doubling(devices)),
+    *(("scaling", lambda d=d: one("devices", six, devices=d)) for d in doubling(devices)),
     *(("scaling", lambda w=w: one("width", six, width=w)) for w in WIDTHS),
     *(("scaling", lambda s=s: one("examples", six, share=s)) for s in SHARES),
   ]
@@ -303,7 +327,7 @@ def run(values: flags.FlagValues) -> None:
   print(f"files in {directory}")
 
 
-def _doubling(most: int) -> list[int]:
+def doubling(most: int) -> list[int]:
   """1, 2, 4, ... and the most."""
   return sorted({2**i for i in range(most.bit_length())} | {most})
 
@@ -345,7 +369,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         known("genome_epochs_per_second", ".2f"),
         known("gflops", ".1f"),
         share,
-        known("times_the_first", ".2f") if row["part"] == "peers" else "",
+        known("times_the_first", ".3g") if row["part"] in ("peers", "breeding") else "",
         f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
         known("compile_seconds", ".1f"),
       ]

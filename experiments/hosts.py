@@ -13,7 +13,7 @@ import jax
 from absl import flags
 
 from experiments import flags as search_flags
-from nets_jax import parallel
+from nets_jax import processes
 
 flags.DEFINE_string("coordinator_address", None, "host:port of process 0, of a run over several processes.")
 flags.DEFINE_integer("num_processes", None, "Processes of the run, each started with the same flags.")
@@ -36,7 +36,7 @@ def run_main(run: Callable[[flags.FlagValues], None]) -> None:
     search_flags.run_main(run)
     return
   with watched():
-    search_flags.run_main(lambda values: run_quietly(run, values), lambda: parallel.join_processes(**three))
+    search_flags.run_main(lambda values: run_quietly(run, values), lambda: processes.join(**three))
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def watched() -> Iterator[None]:
 
 def run_quietly(run: Callable[[flags.FlagValues], None], values: flags.FlagValues) -> None:
   """Runs the job; of all processes but the first, what is written and printed is thrown away."""
-  if parallel.is_primary():
+  if processes.is_primary():
     run(values)
     return
   with (

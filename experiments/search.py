@@ -27,7 +27,7 @@ from experiments import flags as search_flags
 from experiments import hosts, methods
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory
-from nets_jax import parallel, plots, storage, tickets, winning
+from nets_jax import plots, processes, storage, tickets, winning
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
 flags.adopt_module_key_flags(methods)
@@ -52,7 +52,7 @@ def make_job(values: flags.FlagValues) -> Job:
   """Reads the flags, loads the data and the ticket, and checks that they go together."""
   directory = RunDirectory(search_flags.workdir(values), values.overwrite)
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
-  data = parallel.primary_first(lambda: search_flags.make_data(values))
+  data = processes.primary_first(lambda: search_flags.make_data(values))
   network = search_flags.make_network(values, data.num_classes)
   methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
   config = methods.make_config(values.method, values, len(data.train))

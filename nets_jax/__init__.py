@@ -24,6 +24,7 @@ from nets_jax.fitness import Metrics, density_penalty
 from nets_jax.nets import NetsConfig, State, init, search, step
 from nets_jax.networks import MLP, lenet_300_100, make_network
 from nets_jax.parallel import Layout, make_layout, use_cpu_cores
+from nets_jax.processes import join as join_processes
 from nets_jax.storage import load_network, load_ticket, save_ticket
 from nets_jax.tickets import (
   Cost,
@@ -58,6 +59,7 @@ __all__ = [
   "evaluate",
   "from_arrays",
   "init",
+  "join_processes",
   "judge_ticket",
   "layer_densities",
   "lenet_300_100",

@@ -158,7 +158,7 @@ def step(
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
-    population=_breed(breeding_key, population, metrics.fitness, config, layout),
+    population=breed(breeding_key, population, metrics.fitness, config, layout),
     fitness=metrics.fitness,
     best=jax.tree.map(functools.partial(jnp.where, better), leader, state.best),
     best_fitness=jnp.minimum(metrics.fitness[index], state.best_fitness),
@@ -279,8 +279,18 @@ def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsCo
   return operators.dormancy(dormancy_key, child, config.dormancy_rate)
 
 
-def _breed(key, population, fitness, config, layout) -> Ticket:
-  """The next generation: the elites in its first rows, offspring in all others."""
+def breed(
+  key: jax.Array, population: Ticket, fitness: jax.Array, config: NetsConfig, layout: parallel.Layout
+) -> Ticket:
+  """The next generation: the elites in its first rows, offspring in all others (Algorithm 1).
+
+  Args:
+    key: of the generation's breeding; child i uses `fold_in` of its index.
+    population: the genomes [layout.rows].
+    fitness: of each, minimised [population_size].
+    config: the settings.
+    layout: of the population.
+  """
   index = jnp.arange(layout.rows)
   keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(index)
   draw = jax.vmap(lambda k: operators.select(k, fitness, config.selection))

@@ -1,37 +1,131 @@
 """The benchmark runs and counts its work; how fast it goes is not asserted."""
 
+import math
 import pathlib
 import subprocess
 import sys
 
 import jax
+import numpy as np
+import pytest
 
 import nets_jax
+from experiments import benchmark, memory
+from nets_jax import plots, storage
 from nets_jax.baselines.random_tickets import random_ticket
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 COMMAND = (
   sys.executable, "-m", "experiments.benchmark", "--dataset=xor", "--xor_train_size=100", "--hidden_sizes=6",
-  "--population_size=2", "--batch_size=10", "--repeats=2",
+  "--populations=2", "--peer_population=3", "--imp_epochs=1", "--fitness_epochs=1", "--batch_size=10",
+  "--repeats=2", "--limit_side=64", "--devices=2",
 )  # fmt: skip
 
 
-def test_it_prints_each_repeat_and_the_medians():
-  done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """One run of everything but the scaling: its directory, what it printed, what it said."""
+  directory = tmp_path_factory.mktemp("benchmark")
+  parts = "--parts=limit,population,breeding,imp,peers"
+  done = subprocess.run([*COMMAND, parts, f"--workdir={directory}"], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  lines = done.stdout.splitlines()
-  assert [line.split(":")[0] for line in lines[1:]] == ["repeat 0", "repeat 1", "median"]
-  assert "compile" in lines[0]
+  return directory, done.stdout, done.stderr
 
 
-def test_a_wrong_request_is_one_line():
-  done = subprocess.run([*COMMAND, "--elites=9"], cwd=ROOT, capture_output=True, text=True)
+def test_it_leaves_a_table_and_a_figure(done):
+  directory, printed, _ = done
+  rows = storage.read_csv(directory / "benchmark.csv")
+  assert [row["part"] for row in rows][:4] == ["limit", "population", "breeding", "breeding"]
+  assert rows[-1]["name"] == "limit, at the end"
+  population, _, breeding, imp = rows[1:5]
+  assert (population["population"], population["devices"], population["examples"]) == (2, 2, 90)
+  assert population["seconds_low"] <= population["seconds"] <= population["seconds_high"]
+  assert population["share_of_limit"] > 0
+  assert population["genome_epochs_per_second"] == pytest.approx(2 / population["seconds"])
+  assert breeding["times_the_first"] > 0
+  assert imp["genome_epochs_per_second"] == pytest.approx(5 / imp["seconds"])
+  assert (directory / "benchmark.md").read_text() in printed
+  assert (directory / "benchmark.md").read_text().count("\n") == len(rows) + 2
+  assert (directory / "figure_benchmark.png").stat().st_size > 10_000
+
+
+def test_peers_do_the_same_work_or_say_why_not(done):
+  directory, _, said = done
+  found = {
+    row["name"]: row for row in storage.read_csv(directory / "benchmark.csv") if row["part"] == "peers"
+  }
+  names = list(found)
+  assert names[:3] == [
+    "nets_jax, a whole generation",
+    "JAX, Python loop of jitted epochs",
+    "JAX, vmap on one device",
+  ]
+  assert found[names[0]]["times_the_first"] == 1
+  assert all(found[name]["loss_difference"] < 1e-5 for name in names[1:])
+  for name in ("PyTorch, eager loop", "PyTorch, torch.compile", "PyTorch, torch.func.vmap"):
+    assert name in found or f"peers: {name} skipped" in said
+
+
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("--elites=99", "elites must be from 0"),
+    ("--parts=speed", "parts may be limit, population, breeding, imp, peers, scaling, not 'speed'"),
+    ("--populations=two", "populations must be whole numbers"),
+    ("--activation=tanh", "the peers know sgd, relu, biases and no dropout"),
+  ],
+)
+def test_a_wrong_request_is_one_line(argument, message, tmp_path):
+  run = [*COMMAND, "--parts=peers", argument, f"--workdir={tmp_path}/run"]
+  done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 2
-  assert done.stderr.startswith("error: elites must be from 0")
+  assert done.stderr.startswith(f"error: {message}")
 
 
 def test_the_work_of_lenet_is_counted_as_the_notes_say():
-  from experiments.benchmark import training_flops
-
   ticket = random_ticket(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), 1.0)
-  assert training_flops(ticket, 54_000) == 54_000 * (6 * 266_200 - 2 * 235_200)
+  assert benchmark.training_flops(ticket, 54_000) == 54_000 * (6 * 266_200 - 2 * 235_200)
+
+
+def test_cases_take_turns_and_ratios_are_within_a_repeat(monkeypatch):
+  turns = []
+  took = {"a": iter([9.0, 1.0, 2.0]), "b": iter([9.0, 3.0, 10.0])}  # a first run each, then two repeats
+  monkeypatch.setattr(benchmark, "limit", lambda: lambda: 2.0)
+
+  def case(name):
+    return benchmark.Case("peers", name, lambda: turns.append(name) or next(took[name]), 8.0, 4.0)
+
+  first, second = benchmark.measure([case("a"), case("b")], repeats=2)
+  assert turns == ["a", "b"] * 3
+  assert (first["seconds"], first["seconds_low"], first["seconds_high"]) == (1.5, 1, 2)
+  assert (second["seconds"], second["times_the_first"]) == (6.5, (3 / 1 + 10 / 2) / 2)
+  assert first["share_of_limit"] == (8 / 1 / 2 + 8 / 2 / 2) / 2
+  assert second["genome_epochs_per_second"] == 4 / 6.5
+
+
+def test_devices_are_doubled_up_to_all():
+  assert [benchmark.doubling(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
+
+
+def test_peak_memory_is_that_of_the_stretch():
+  memory.reset_peak()
+  before = memory.peak()
+  block = np.ones(40_000_000, np.float64)
+  assert memory.peak() - before > 0.9 * block.nbytes
+  del block
+  memory.reset_peak()
+  if sys.platform == "linux":
+    assert memory.peak() - before < 160_000_000
+
+
+def test_a_figure_of_one_part_alone():
+  row = {
+    "part": "devices",
+    "name": "x",
+    "devices": 2,
+    "seconds": 1.0,
+    "seconds_low": 0.9,
+    "seconds_high": 1.1,
+  }
+  figure = plots.benchmark_figure([{**row, "share_of_limit": 0.5, "width": math.nan}])
+  assert next(axes.get_xlabel() for axes in figure.axes if axes.get_visible()) == "devices"

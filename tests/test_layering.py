@@ -20,6 +20,7 @@ ORDER = (
   "training",
   "fitness",
   "operators",
+  "processes",
   "parallel",
   "trainer",
   "nets",

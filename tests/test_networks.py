@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import assert_same_bits
 
 import nets_jax
 from nets_jax import networks, tickets
+from nets_jax.networks import forward, matrix_product
 
 
 def test_forward_is_the_numpy_reference(network, data, ticket):
@@ -114,3 +116,38 @@ def test_impossible_networks(kwargs, message):
 def test_activations():
   x = jnp.linspace(-2, 2, 5)
   np.testing.assert_allclose(networks.ACTIVATIONS["sigmoid"](x), 1 / (1 + np.exp(-x)), rtol=1e-5)
+
+
+def rounded(x, mantissa_bits):
+  """To so many bits of mantissa, halves to even: NumPy's float32 arithmetic on the bit patterns."""
+  bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
+  unit = np.uint64(1 << (23 - mantissa_bits))
+  odd = (bits // unit) & np.uint64(1)
+  return (
+    ((bits + unit // np.uint64(2) - np.uint64(1) + odd) // unit * unit).astype(np.uint32).view(np.float32)
+  )
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("bfloat16", 7), ("tensorfloat32", 10), ("float32", 23)])
+def test_products_have_operands_of_the_precision_in_both_directions(precision, bits):
+  rng = np.random.default_rng(0)
+  x, w, g = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 40), (40, 3), (5, 3)))
+  product = lambda x, w: matrix_product(precision)(x, w, (((1,), (0,)), ((), ())))  # noqa: E731
+  found, pull = jax.vjp(product, x, w)
+  exact = [a.astype(np.float64) for a in (rounded(x, bits), rounded(w, bits), rounded(g, bits))]
+  expected = (exact[0] @ exact[1], exact[2] @ exact[1].T, exact[0].T @ exact[2])
+  for got, want in zip((found, *pull(g)), expected, strict=True):
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+  assert precision == "float32" or np.abs(found - x @ w).max() > 1e-4  # it is felt
+
+
+def test_precision_is_for_training_alone(network, data, ticket):
+  coarse = network.clone(precision="bfloat16")
+  inputs, key = data.valid.inputs, jax.random.key(0)
+  evaluated, trained = (
+    [forward(n, ticket.weights, inputs, k) for n in (network, coarse)] for k in (None, key)
+  )
+  assert_same_bits(*evaluated)
+  assert (np.asarray(trained[0]) != np.asarray(trained[1])).any()
+  np.testing.assert_allclose(*trained, atol=0.2)

@@ -140,7 +140,11 @@ def awkward_population(layout):
   """Values that a sum or a comparison would change: signed zeros, NaN, infinities; bools; a rank of one."""
   rng = np.random.default_rng(0)
   values = rng.choice(np.array([0.0, -0.0, np.nan, np.inf, -1.5, 1e-40], np.float32), (layout.rows, 3, 2))
-  return {"weights": values, "masks": rng.random((layout.rows, 3)) < 0.5, "bias": np.float32(rng.random(layout.rows))}
+  return {
+    "weights": values,
+    "masks": rng.random((layout.rows, 3)) < 0.5,
+    "bias": np.float32(rng.random(layout.rows)),
+  }
 
 
 @pytest.mark.parametrize(("size", "devices"), [(1, 1), (6, 1), (6, 2), (5, 4), (8, 4)])
@@ -166,26 +170,3 @@ def test_one_row_goes_to_every_device(size, devices):
     got = fetch(placed, index)
     assert got["weights"].sharding.is_fully_replicated
     assert_same_bits(got, jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), population))
-
-
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    (("localhost:1234", 2, None), "go together; give all three"),
-    ((None, None, 0), "go together; give all three"),
-    (("localhost:1234", 2, 2), "process_id must be from 0 to 1, not 2"),
-    (("localhost", 2, 0), "coordinator_address must be host:port, not 'localhost'"),
-    (("localhost:99999", 2, 1), "no answer from process 0 at localhost:99999"),
-    ((), "cannot join the processes of a run: coordinator_address should be defined"),
-  ],
-)
-def test_processes_that_cannot_be_joined(monkeypatch, arguments, message):
-  monkeypatch.setattr(parallel, "JOIN_SECONDS", 0)
-  monkeypatch.setattr(jax.config, "update", lambda name, value: None)
-  with pytest.raises(nets_jax.UsageError, match=message):
-    parallel.join_processes(*arguments)
-
-
-def test_alone_everything_is_the_first_process():
-  assert parallel.is_primary()
-  assert parallel.primary_first(lambda: 7) == 7

@@ -313,3 +313,33 @@ def test_mnist_through_the_main_job(job, tmp_path, mnist_data_dir):
   assert ticket.masks["hidden_0"]["kernel"].shape == (784, 300)
   summary = json.loads((tmp_path / "run" / "summary.json").read_text())
   assert summary["results"]["dense"]["test_accuracy"] > 0.7
+
+
+def test_precision_is_of_the_search_and_not_of_the_final_training(job, tmp_path):
+  for name, arguments in (("plain", ()), ("coarse", ("--precision=bfloat16",))):
+    assert job(*SMALL, f"--workdir={name}", *arguments)[0] == 0
+  losses = [
+    [row["valid_loss"] for row in table(tmp_path / name / "history.csv")] for name in ("plain", "coarse")
+  ]
+  assert losses[0] != losses[1]
+  np.testing.assert_allclose(np.float32(losses[0][:4]), np.float32(losses[1][:4]), atol=0.05)
+  trained = [table(tmp_path / name / "training.csv") for name in ("plain", "coarse")]
+  dense = [[row["test_loss"] for row in rows if row["ticket"] == "dense"] for rows in trained]
+  assert dense[0] == dense[1]
+
+
+def test_compiled_programs_are_kept_where_asked(monkeypatch, tmp_path, capsys):
+  kept = {}
+  monkeypatch.setattr(jax.config, "update", kept.__setitem__)
+  monkeypatch.setattr(search_flags, "instruction_set", lambda: "chip")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  search_flags.keep_compiled_programs(str(tmp_path / "there"))
+  assert kept["jax_compilation_cache_dir"] == str(tmp_path / "there")
+  search_flags.keep_compiled_programs(None)
+  assert kept["jax_compilation_cache_dir"] == jax.config.jax_compilation_cache_dir  # the environment's
+  search_flags.keep_compiled_programs("")
+  assert kept["jax_compilation_cache_dir"] is None
+  (tmp_path / "file").touch()
+  search_flags.keep_compiled_programs(str(tmp_path / "file" / "programs"))
+  assert kept["jax_compilation_cache_dir"] is None
+  assert capsys.readouterr().err.startswith("programs are not kept for the next run: ")

@@ -145,3 +145,8 @@ def test_a_loaded_ticket_trains_like_the_one_saved(path, ticket, network, data):
     for t in (ticket, nets_jax.load_ticket(path))
   )
   assert_same_bits(jax.device_get(one), jax.device_get(other))
+
+
+def test_how_a_search_multiplied_is_not_part_of_its_ticket(tmp_path, ticket, network):
+  nets_jax.save_ticket(tmp_path / "ticket.safetensors", ticket, network.clone(precision="bfloat16"))
+  assert nets_jax.load_network(tmp_path / "ticket.safetensors") == network

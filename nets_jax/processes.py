@@ -1,0 +1,78 @@
+"""One run over several processes, on one host or many: how they meet, and which of them writes files."""
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from nets_jax.errors import UsageError
+
+JOIN_SECONDS = 60  # for all processes to come together
+SILENCE_SECONDS = 30  # after which a process counts as lost
+
+
+def join(
+  coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+  """Makes this one of the processes of a run, each of which calls the same functions with the same arguments.
+
+  To be called before anything else uses JAX. From then on a layout spans the devices of all processes,
+  and every process ends with the same results. A process that stops or falls silent ends the others.
+
+  Args:
+    coordinator_address: `host:port` of process 0, which listens there.
+    num_processes: how many.
+    process_id: which of them this is, from 0. None of the three: what JAX detects of its cluster.
+
+  Raises:
+    UsageError: an impossible argument, no cluster to detect, or no answer from process 0.
+  """
+  given = [coordinator_address, num_processes, process_id]
+  if any(value is not None for value in given):
+    if None in given:
+      raise UsageError("coordinator_address, num_processes and process_id go together; give all three")
+    if not 0 <= process_id < num_processes:
+      raise UsageError(f"process_id must be from 0 to {num_processes - 1}, not {process_id}")
+    if not re.fullmatch(r".+:\d+", coordinator_address):
+      raise UsageError(f"coordinator_address must be host:port, not {coordinator_address!r}")
+    if process_id > 0:
+      _await_coordinator(coordinator_address)
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from ending the process
+  try:
+    jax.distributed.initialize(
+      *given, initialization_timeout=JOIN_SECONDS, heartbeat_timeout_seconds=SILENCE_SECONDS
+    )
+  except (ValueError, RuntimeError) as error:
+    raise UsageError(f"cannot join the processes of a run: {error}") from error
+
+
+def _await_coordinator(address: str) -> None:
+  """Waits for process 0, whose absence would have JAX abort the program."""
+  host, _, port = address.rpartition(":")
+  give_up = time.monotonic() + JOIN_SECONDS
+  while True:
+    try:
+      socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
+      return
+    except (OSError, OverflowError) as error:
+      if time.monotonic() > give_up or isinstance(error, OverflowError):
+        raise UsageError(f"no answer from process 0 at {address} ({error}); is it running there?") from error
+    time.sleep(0.5)
+
+
+def is_primary() -> bool:
+  """Whether this is the process that writes files: the only one, or process 0."""
+  return jax.process_index() == 0
+
+
+def primary_first(load: Callable[[], Any]) -> Any:
+  """`load()` in process 0, which may prepare files, and only then in the others, which find them."""
+  if is_primary():
+    loaded = load()
+  multihost_utils.sync_global_devices("loaded")
+  return loaded if is_primary() else load()
