@@ -204,7 +204,7 @@ def breeding_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Cas
   whole = generation("breeding", p)
   _, metrics = p.step(p.state, p.data, p.config)
   breed = jax.jit(nets.breed, static_argnames="layout")
-  arguments = p.state.key, p.state.population, metrics.fitness, p.config
+  arguments = p.state.key[None], p.state.population, metrics.fitness[None], nets.stack_configs([p.config])
   program, _ = parallel.compile_program(breed, *arguments, p.layout)
 
   def alone():

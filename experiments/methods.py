@@ -7,7 +7,7 @@ import jax
 from absl import flags
 
 import nets_jax
-from nets_jax import nets
+from nets_jax import evolution, nets
 from nets_jax.baselines import imp, one_shot, random_tickets
 from nets_jax.training import steps_per_epoch
 
@@ -65,20 +65,16 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[nets_jax.SearchResult]:
-  """One ticket for each key. NeTS runs follow one another; the others run side by side."""
-  where = {"devices": devices, "chunk": chunk}
-  if method == "nets":
-    layout = nets_jax.make_layout(config.population_size, **where)
-    return [nets.search(key, network, data, config, layout=layout, on_rows=on_rows) for key in keys]
-  searches = {"random": random_tickets.search_all, "imp": imp.search_all}
+  """One ticket for each key, the runs side by side."""
+  searches = {"nets": evolution.search_all, "random": random_tickets.search_all, "imp": imp.search_all}
   run = searches.get(method, one_shot.search_all)
-  return run(keys, network, data, config, on_rows=on_rows, **where)
+  return run(keys, network, data, config, devices=devices, chunk=chunk, on_rows=on_rows)
 
 
 def reports(method: str, config: Any, num_examples: int, runs: int = 1) -> int:
   """How many times `on_rows` is called, for a progress bar."""
   if method == "nets":
-    return runs * (config.generations + 1)
+    return config.generations + 1
   if method == "imp":
     per_epoch = steps_per_epoch(num_examples, config.batch_size)
     return config.cycles * config.train_epochs + -(-config.rewind_steps // per_epoch)

@@ -20,8 +20,9 @@ from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
 from nets_jax.errors import UsageError
+from nets_jax.evolution import search
 from nets_jax.fitness import Metrics, density_penalty
-from nets_jax.nets import NetsConfig, State, init, search, step
+from nets_jax.nets import NetsConfig, State, init, step
 from nets_jax.networks import MLP, lenet_300_100, make_network
 from nets_jax.parallel import Layout, make_layout, use_cpu_cores
 from nets_jax.processes import join as join_processes

@@ -1,15 +1,15 @@
-"""Neuroevolution Ticket Search (paper, Algorithm 1): configuration, state, `init`, `step`, `search`.
+"""Neuroevolution Ticket Search (paper, Algorithm 1): configuration, state, `init` and `step`.
 
 One call of `step` is one turn of the algorithm's loop and one XLA program: the fitness of every
 genome, the best ticket so far, then elitism, selection, crossover and mutation for the next
-generation. The paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and
+generation. `step_all` is the same for several runs side by side, whose genomes are one population.
+ The paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and
 `mutate(G)` for `mutate(G')`; here it is minimised, and the offspring are mutated.
 """
 
 import functools
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ from nets_jax import operators, parallel
 from nets_jax.data import Dataset
 from nets_jax.errors import UsageError, check, check_fits_data
 from nets_jax.fitness import Metrics, Objective, fitness, penalised_loss, retain
-from nets_jax.tickets import Cost, SearchResult, Ticket, initialise
+from nets_jax.tickets import Ticket, initialise
 from nets_jax.training import OPTIMIZERS, Optimizer, make_optimizer, minibatch_order, steps_per_epoch
 
 
@@ -93,6 +93,9 @@ class State:
     population: its genomes, `Layout.rows` of them; rows from `population_size` on are padding.
     fitness: of the last generation evaluated [population_size]; +inf before the first.
     best, best_fitness: the best ticket of all generations so far, and its fitness.
+
+  The state of R runs side by side has a leading axis [R] on `key`, `fitness`, `best` and `best_fitness`; its
+  population holds the genomes of run 0, then those of run 1, and so on, with the padding at the end.
   """
 
   key: jax.Array
@@ -104,6 +107,84 @@ class State:
 
 
 @functools.partial(jax.jit, static_argnames=("network", "input_shape", "layout"))
+def init_all(
+  keys: jax.Array,
+  network: nn.Module,
+  input_shape: tuple[int, ...],
+  configs: NetsConfig,
+  layout: parallel.Layout,
+) -> State:
+  """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
+
+  Args:
+    keys: of the runs [R].
+    network: the module.
+    input_shape: shape of one input, without the batch axis.
+    configs: settings whose traced fields have a leading axis [R].
+    layout: of the R x population_size genomes.
+  """
+  population_keys, run_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
+
+  def one(place, shared):
+    run, genome = place
+    key, init_scale, initial_density = jax.tree.map(lambda leaf: leaf[run], shared)
+    key = jax.random.fold_in(key, genome)
+    return initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
+
+  shared = (population_keys, configs.init_scale, configs.initial_density)
+  runs, k = keys.shape[0], configs.population_size
+  population = parallel.map_tickets(one, layout, _places(runs, configs, layout), shared)
+  state = State(
+    key=run_keys,
+    generation=jnp.int32(0),
+    population=population,
+    fitness=jnp.full((runs, k), jnp.inf),
+    best=parallel.fetch_rows(population, k * jnp.arange(runs), layout),
+    best_fitness=jnp.full(runs, jnp.inf),
+  )
+  return _held(state, layout)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layout"))
+def step_all(
+  state: State, network: nn.Module, data: Dataset, configs: NetsConfig, layout: parallel.Layout
+) -> tuple[State, Metrics]:
+  """Evaluates a generation of each run and breeds the next: the body of Algorithm 1's loop.
+
+  Each run is as it would be alone, to the bit.
+
+  Args:
+    state: of R runs, from `init_all` or an earlier `step_all`.
+    network: the module.
+    data: its `train` and `valid` parts are used; the test part never is.
+    configs: settings whose traced fields have a leading axis [R].
+    layout: of the R x population_size genomes.
+
+  Returns:
+    The next state, and the metrics of the generation evaluated [R, population_size].
+  """
+  split = lambda key: tuple(jax.random.split(jax.random.fold_in(key, state.generation), 3))  # noqa: E731
+  shuffle_keys, training_keys, breeding_keys = jax.vmap(split)(state.key)
+  population, metrics = _evaluate(
+    shuffle_keys, training_keys, state.population, network, data, configs, layout
+  )
+  index = jnp.argmin(metrics.fitness, axis=1)
+  lowest = jnp.min(metrics.fitness, axis=1)
+  first_rows = configs.population_size * jnp.arange(index.size)
+  leaders = parallel.fetch_rows(state.population, first_rows + index, layout)
+  better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
+  next_state = State(
+    key=state.key,
+    generation=state.generation + 1,
+    population=breed(breeding_keys, population, metrics.fitness, configs, layout),
+    fitness=metrics.fitness,
+    best=better(lowest < state.best_fitness, leaders, state.best),
+    best_fitness=jnp.minimum(lowest, state.best_fitness),
+  )
+  return _held(next_state, layout), metrics
+
+
+@functools.partial(jax.jit, static_argnames=("network", "input_shape", "layout"))
 def init(
   key: jax.Array,
   network: nn.Module,
@@ -111,118 +192,54 @@ def init(
   config: NetsConfig,
   layout: parallel.Layout,
 ) -> State:
-  """Generation 0: `initialise` for each genome, genome i from `fold_in` of its index."""
-  population_key, run_key = jax.random.split(key)
-
-  def one(index, shared):
-    key, init_scale, initial_density = shared
-    key = jax.random.fold_in(key, index)
-    return initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
-
-  shared = (population_key, config.init_scale, config.initial_density)
-  population = parallel.map_tickets(one, layout, jnp.arange(layout.rows), shared)
-  state = State(
-    key=run_key,
-    generation=jnp.int32(0),
-    population=population,
-    fitness=jnp.full(config.population_size, jnp.inf),
-    best=parallel.fetch_row(population, 0, layout),
-    best_fitness=jnp.float32(jnp.inf),
-  )
-  return _held(state, layout)
+  """Generation 0 of one run; see `init_all`."""
+  return _alone(init_all(key[None], network, input_shape, stack_configs([config]), layout))
 
 
 @functools.partial(jax.jit, static_argnames=("network", "layout"))
 def step(
   state: State, network: nn.Module, data: Dataset, config: NetsConfig, layout: parallel.Layout
 ) -> tuple[State, Metrics]:
-  """Evaluates a generation and breeds the next: the body of Algorithm 1's loop.
-
-  Args:
-    state: from `init` or an earlier `step`.
-    network: the module.
-    data: its `train` and `valid` parts are used; the test part never is.
-    config: the settings.
-    layout: of the population.
+  """Evaluates a generation of one run and breeds the next; see `step_all`.
 
   Returns:
     The next state, and the metrics of the generation evaluated [population_size].
   """
-  shuffle_key, training_key, breeding_key = jax.random.split(
-    jax.random.fold_in(state.key, state.generation), 3
-  )
-  population, metrics = _evaluate(shuffle_key, training_key, state.population, network, data, config, layout)
-  index = jnp.argmin(metrics.fitness)
-  better = metrics.fitness[index] < state.best_fitness
-  leader = parallel.fetch_row(state.population, index, layout)
-  next_state = State(
-    key=state.key,
-    generation=state.generation + 1,
-    population=breed(breeding_key, population, metrics.fitness, config, layout),
-    fitness=metrics.fitness,
-    best=jax.tree.map(functools.partial(jnp.where, better), leader, state.best),
-    best_fitness=jnp.minimum(metrics.fitness[index], state.best_fitness),
-  )
-  return _held(next_state, layout), metrics
+  runs, metrics = step_all(_as_runs(state), network, data, stack_configs([config]), layout)
+  return _alone(runs), jax.tree.map(lambda leaf: leaf[0], metrics)
 
 
-def search(
-  key: jax.Array,
-  network: nn.Module,
-  data: Dataset,
-  config: NetsConfig | None = None,
-  *,
-  layout: parallel.Layout | None = None,
-  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-) -> SearchResult:
-  """Runs NeTS and returns the best ticket of all generations.
-
-  Args:
-    key: of the whole run; the same key gives the same ticket on any number of devices of a kind.
-    network: any `flax.linen` module; see `networks`.
-    data: the problem; its test part is not looked at.
-    config: the settings; None is the paper's.
-    layout: of the population; None is `parallel.make_layout(population_size)`.
-    on_rows: called with the history rows of each generation as it ends.
-
-  Returns:
-    The ticket, its history (a dict for each generation and genome with keys `generation`, `genome`,
-    `fitness`, `valid_loss`, `valid_accuracy`, `density` and `seconds`, the wall-clock time since the
-    start without compilation) and the cost.
+def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
+  """The settings of several runs as one, each traced field with a leading axis [R]; `patience` is left out.
 
   Raises:
-    UsageError: an impossible setting, or a first generation in which every genome diverges.
+    UsageError: a static field, which shapes the program, differs.
   """
-  config = config or NetsConfig()
-  validate(config, len(data.train))
-  layout = layout or parallel.make_layout(config.population_size)
-  traced = config.replace(patience=None)  # a number in place of None would be another program
-  state = init(parallel.replicate(key, layout), network, data.input_shape, traced, layout)
-  data = parallel.replicate(data.replace(test=None), layout)
-  run, compile_seconds = parallel.compile_program(step, state, network, data, traced, layout)
-  history, seconds, improved, lowest = [], 0.0, 0, math.inf
-  for generation in range(config.generations + 1):
-    begin = time.perf_counter()
-    state, metrics = run(state, data, traced)
-    metrics, best_fitness = jax.device_get((metrics, state.best_fitness))
-    seconds += time.perf_counter() - begin
-    if not math.isfinite(best_fitness):
-      raise UsageError(
-        f"every genome of generation {generation} diverged in training; lower learning_rate "
-        f"({config.learning_rate}) or init_scale ({config.init_scale})"
-      )
-    rows = _history_rows(generation, metrics, seconds)
-    history += rows
-    on_rows(rows)
-    if best_fitness < lowest:
-      improved, lowest = generation, best_fitness
-    if config.patience is not None and generation - improved > config.patience:
-      break
-  evaluations = (generation + 1) * config.population_size
-  epochs = (
-    evaluations * fitness_steps(config, len(data.train)) / steps_per_epoch(len(data.train), config.batch_size)
-  )
-  return SearchResult(jax.device_get(state.best), history, Cost(epochs, seconds, compile_seconds))
+  configs = [config.replace(patience=None) for config in configs]  # only the host looks at it
+  for name, field in NetsConfig.__dataclass_fields__.items():
+    values = [getattr(config, name) for config in configs]
+    if not field.metadata.get("pytree_node", True) and any(value != values[0] for value in values):
+      raise UsageError(f"runs side by side must agree in {name}, but it is {values[0]} and others")
+  return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
+
+
+def _as_runs(state: State) -> State:
+  """One run's state as that of runs side by side."""
+  lifted = jax.tree.map(lambda leaf: leaf[None], state.replace(population=None, generation=None))
+  return lifted.replace(population=state.population, generation=state.generation)
+
+
+def _alone(state: State) -> State:
+  """The state of the only run."""
+  lowered = jax.tree.map(lambda leaf: leaf[0], state.replace(population=None, generation=None))
+  return lowered.replace(population=state.population, generation=state.generation)
+
+
+def _places(runs: int, config: NetsConfig, layout: parallel.Layout) -> tuple[jax.Array, jax.Array]:
+  """The run of each row, and its index among the run's genomes; padding counts on in the last run."""
+  index = jnp.arange(layout.rows)
+  run = jnp.minimum(index // config.population_size, runs - 1)
+  return run, index - run * config.population_size
 
 
 def fitness_steps(config: NetsConfig, num_examples: int) -> int:
@@ -253,21 +270,28 @@ def genome_fitness(
   return metrics, retain(genome, trained) if config.retain_weights else genome
 
 
-def _evaluate(shuffle_key, training_key, population, network, data, config, layout) -> tuple[Ticket, Metrics]:
-  """Every genome's fitness, all on the same minibatches."""
-  steps = fitness_steps(config, len(data.train))
-  order = minibatch_order(shuffle_key, len(data.train), config.batch_size, steps)
+def _evaluate(
+  shuffle_keys, training_keys, population, network, data, configs, layout
+) -> tuple[Ticket, Metrics]:
+  """Every genome's fitness, all of a run on the same minibatches."""
+  steps = fitness_steps(configs, len(data.train))
+  shuffle = lambda key: minibatch_order(key, len(data.train), configs.batch_size, steps)  # noqa: E731
+  orders = jax.vmap(shuffle)(shuffle_keys)
+  runs, k = len(orders), configs.population_size
 
   def one(row, shared):
-    training_key, data, order, config = shared
-    metrics, genome = genome_fitness(training_key, *row, network, data, order, config)
-    return (metrics, genome) if config.retain_weights else metrics
+    run, index, genome = row
+    data, of_runs = shared
+    # Of one run the minibatches are everyone's, and an accelerator gathers them once for all genomes.
+    training_key, order, config = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
+    metrics, genome = genome_fitness(training_key, index, genome, network, data, order, config)
+    return (metrics, genome) if configs.retain_weights else metrics
 
-  rows = (jnp.arange(layout.rows), population)
-  result = parallel.map_tickets(one, layout, rows, (training_key, data, order, config))
-  metrics, population = result if config.retain_weights else (result, population)
+  rows = (*_places(runs, configs, layout), population)
+  result = parallel.map_tickets(one, layout, rows, (data, (training_keys, orders, configs)))
+  metrics, population = result if configs.retain_weights else (result, population)
   metrics = parallel.share(metrics, layout)
-  return population, jax.tree.map(lambda x: x[: config.population_size], metrics)
+  return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
 
 
 def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsConfig) -> Ticket:
@@ -280,54 +304,40 @@ def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsCo
 
 
 def breed(
-  key: jax.Array, population: Ticket, fitness: jax.Array, config: NetsConfig, layout: parallel.Layout
+  keys: jax.Array, population: Ticket, fitness: jax.Array, configs: NetsConfig, layout: parallel.Layout
 ) -> Ticket:
-  """The next generation: the elites in its first rows, offspring in all others (Algorithm 1).
+  """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
 
   Args:
-    key: of the generation's breeding; child i uses `fold_in` of its index.
+    keys: of each run's breeding [R]; child i uses `fold_in` of its index.
     population: the genomes [layout.rows].
-    fitness: of each, minimised [population_size].
-    config: the settings.
+    fitness: of each, minimised [R, population_size].
+    configs: settings whose traced fields have a leading axis [R].
     layout: of the population.
   """
-  index = jnp.arange(layout.rows)
-  keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 3))(index)
-  draw = jax.vmap(lambda k: operators.select(k, fitness, config.selection))
-  ranked = jnp.argsort(fitness, stable=True)
-  ranked = ranked[jnp.minimum(index, config.population_size - 1)]
-  is_elite = (index < config.elites) & jnp.isfinite(fitness[ranked])
-  chosen = jnp.where(is_elite, ranked, draw(keys[:, 0])), draw(keys[:, 1])
+  k = configs.population_size
+  run, index = _places(len(keys), configs, layout)
+  child_keys = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 3))(run, index)
+  draw = jax.vmap(lambda key, r: operators.select(key, fitness[r], configs.selection))
+  ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
+  is_elite = (index < configs.elites[run]) & jnp.isfinite(fitness[run, ranked])
+  chosen = jnp.where(is_elite, ranked, draw(child_keys[:, 0], run)), draw(child_keys[:, 1], run)
+  chosen = jax.tree.map(lambda parent: run * k + parent, chosen)
   parent_1, parent_2 = parallel.take_rows(population, parallel.share(chosen, layout), layout)
 
-  def one(row, config):
-    key, is_elite, parent_1, parent_2 = row
-    child = offspring(key, parent_1, parent_2, config)
+  def one(row, configs):
+    key, run, is_elite, parent_1, parent_2 = row
+    child = offspring(key, parent_1, parent_2, jax.tree.map(lambda leaf: leaf[run], configs))
     return jax.tree.map(functools.partial(jnp.where, is_elite), parent_1, child)
 
-  rows = parallel.hold((keys[:, 2], is_elite, parent_1, parent_2), layout)
-  return parallel.map_tickets(one, layout, rows, config)
+  rows = parallel.hold((child_keys[:, 2], run, is_elite, parent_1, parent_2), layout)
+  return parallel.map_tickets(one, layout, rows, configs)
 
 
 def _held(state: State, layout: parallel.Layout) -> State:
   """The state with the population sharded and all else on every device, at every step alike."""
   population = parallel.hold(state.population, layout)
   return parallel.share(state.replace(population=None), layout).replace(population=population)
-
-
-def _history_rows(generation: int, metrics: Metrics, seconds: float) -> list[dict[str, Any]]:
-  return [
-    {
-      "generation": generation,
-      "genome": i,
-      "fitness": float(metrics.fitness[i]),
-      "valid_loss": float(metrics.valid_loss[i]),
-      "valid_accuracy": float(metrics.valid_accuracy[i]),
-      "density": float(metrics.density[i]),
-      "seconds": seconds,
-    }
-    for i in range(len(metrics.fitness))
-  ]
 
 
 def validate(config: NetsConfig, num_examples: int) -> None:

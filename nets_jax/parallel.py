@@ -172,22 +172,23 @@ def take_rows(population: Any, indices: tuple[jax.Array, ...], layout: Layout) -
   return _map_shards(run_shard, layout, (population, indices), (SHARDED, SHARDED), SHARDED)
 
 
-def fetch_row(population: Any, index: jax.Array, layout: Layout) -> Any:
-  """Inside a compiled program: one row of a population, a copy on every device; moves that row alone."""
+def fetch_rows(population: Any, indices: jax.Array, layout: Layout) -> Any:
+  """Inside a compiled program: some rows of a population, a copy on every device; moves those rows alone."""
 
-  def run_shard(population, index):
+  def run_shard(population, indices):
     share = layout.rows // layout.mesh.size
-    local = index - jax.lax.axis_index(AXIS) * share
+    local = indices - jax.lax.axis_index(AXIS) * share
 
     def fetch(leaf):
-      row = leaf[jnp.clip(local, 0, share - 1)]
-      bits = row.view(f"uint{8 * row.dtype.itemsize}")  # a sum of floats would turn -0.0 into 0.0
-      found = jax.lax.psum(jnp.where((local >= 0) & (local < share), bits, 0), AXIS)
-      return found.astype(bool) if row.dtype == bool else found.view(row.dtype)
+      rows = leaf[jnp.clip(local, 0, share - 1)]
+      here = ((local >= 0) & (local < share)).reshape(local.shape + (1,) * (leaf.ndim - 1))
+      bits = rows.view(f"uint{8 * rows.dtype.itemsize}")  # a sum of floats would turn -0.0 into 0.0
+      found = jax.lax.psum(jnp.where(here, bits, 0), AXIS)
+      return found.astype(bool) if rows.dtype == bool else found.view(rows.dtype)
 
     return jax.tree.map(fetch, population)
 
-  return _map_shards(run_shard, layout, (population, index), (SHARDED, WHOLE), WHOLE)
+  return _map_shards(run_shard, layout, (population, indices), (SHARDED, WHOLE), WHOLE)
 
 
 def hold(population: Any, layout: Layout) -> Any:

@@ -1,5 +1,6 @@
 """One run over several processes, on one host or many: how they meet, and which of them writes files."""
 
+import itertools
 import re
 import socket
 import time
@@ -7,12 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
+from jax._src import distributed  # its client's barrier has no public name
 
 from nets_jax.errors import UsageError
 
 JOIN_SECONDS = 60  # for all processes to come together
 SILENCE_SECONDS = 30  # after which a process counts as lost
+LOAD_SECONDS = 3600  # for process 0 to prepare a data set
+
+_BARRIERS = itertools.count()
 
 
 def join(
@@ -74,5 +78,7 @@ def primary_first(load: Callable[[], Any]) -> Any:
   """`load()` in process 0, which may prepare files, and only then in the others, which find them."""
   if is_primary():
     loaded = load()
-  multihost_utils.sync_global_devices("loaded")
+  client = distributed.global_state.client
+  if client is not None:  # a collective would give up after 30 s, and preparing data may take minutes
+    client.wait_at_barrier(f"primary_first_{next(_BARRIERS)}", timeout_in_ms=1000 * LOAD_SECONDS)
   return loaded if is_primary() else load()

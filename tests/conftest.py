@@ -1,5 +1,6 @@
 """A hostile harness: several fake CPU devices, rank promotion raises, our own warnings are errors."""
 
+import contextlib
 import os
 import tempfile
 
@@ -68,3 +69,15 @@ def assert_same_bits(a, b):
     x, y = np.asarray(x), np.asarray(y)
     assert x.dtype == y.dtype
     np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)
+
+
+@contextlib.contextmanager
+def counted_compilations():
+  """Counts what XLA is asked to compile."""
+  count = []
+  listener = lambda event, *_, **__: count.append(event) if "backend_compile" in event else None  # noqa: E731
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    yield count
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)

@@ -24,6 +24,7 @@ ORDER = (
   "parallel",
   "trainer",
   "nets",
+  "evolution",
   "baselines",
   "winning",
   "storage",

@@ -1,4 +1,3 @@
-import contextlib
 import itertools
 import math
 import re
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_same_bits
+from conftest import assert_same_bits, counted_compilations
 
 import nets_jax
 from nets_jax import nets, training
@@ -17,18 +16,6 @@ from nets_jax.nets import NetsConfig
 MOST_COPIES = 4  # of a shard: what a generation holds besides its population and the next one
 CONFIG = NetsConfig(population_size=5, generations=4, learning_rate=0.2, batch_size=12)
 KEY = jax.random.key(0)
-
-
-@contextlib.contextmanager
-def counted_compilations():
-  """Counts what XLA is asked to compile."""
-  count = []
-  listener = lambda event, *_, **__: count.append(event) if "backend_compile" in event else None  # noqa: E731
-  jax.monitoring.register_event_duration_secs_listener(listener)
-  try:
-    yield count
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listener)
 
 
 def without_seconds(history):

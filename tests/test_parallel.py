@@ -161,12 +161,12 @@ def test_rows_travel_as_an_index_says(size, devices):
 
 
 @pytest.mark.parametrize(("size", "devices"), [(1, 1), (6, 1), (5, 4), (8, 2)])
-def test_one_row_goes_to_every_device(size, devices):
+def test_some_rows_go_to_every_device(size, devices):
   layout = nets_jax.make_layout(size, devices=devices)
   population = awkward_population(layout)
   placed = jax.device_put(population, jax.NamedSharding(layout.mesh, parallel.SHARDED))
-  fetch = jax.jit(lambda p, i: parallel.fetch_row(p, i, layout))
-  for index in range(layout.rows):
-    got = fetch(placed, index)
+  fetch = jax.jit(lambda p, i: parallel.fetch_rows(p, i, layout))
+  for indices in (np.arange(layout.rows), np.array([size - 1]), np.array([0, size - 1, 0])):
+    got = fetch(placed, indices)
     assert got["weights"].sharding.is_fully_replicated
-    assert_same_bits(got, jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), population))
+    assert_same_bits(got, jax.tree.map(lambda leaf, indices=indices: leaf[indices], population))
