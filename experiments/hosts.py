@@ -78,8 +78,8 @@ def run_quietly(run: Callable[[flags.FlagValues], None], values: flags.FlagValue
   with (
     tempfile.TemporaryDirectory(prefix="nets_jax") as directory,
     open(os.devnull, "w") as nowhere,
-    contextlib.redirect_stdout(nowhere),
     contextlib.redirect_stderr(nowhere),
   ):
+    os.dup2(nowhere.fileno(), sys.stdout.fileno())  # gloo's own lines too; the process ends after this
     values.workdir = directory
     run(values)

@@ -20,7 +20,7 @@ from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
 from nets_jax.errors import UsageError
-from nets_jax.evolution import search
+from nets_jax.evolution import search, search_all
 from nets_jax.fitness import Metrics, density_penalty
 from nets_jax.nets import NetsConfig, State, init, step
 from nets_jax.networks import MLP, lenet_300_100, make_network
@@ -73,6 +73,7 @@ __all__ = [
   "random_ticket",
   "save_ticket",
   "search",
+  "search_all",
   "stack",
   "step",
   "take",

@@ -61,9 +61,8 @@ def search_all(
       of the first generation diverges.
   """
   runs = len(keys)
-  configs = (
-    [config or NetsConfig()] * runs if config is None or isinstance(config, NetsConfig) else list(config)
-  )
+  config = NetsConfig() if config is None else config
+  configs = [config] * runs if isinstance(config, NetsConfig) else list(config)
   if len(configs) != runs:
     raise UsageError(f"{runs} keys ask for as many configurations, not {len(configs)}")
   for own in configs:

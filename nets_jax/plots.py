@@ -135,7 +135,7 @@ def benchmark_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   found = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
   panels = [part for part, own in found.items() if own] or ["population"]
   figure = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
-  grid = figure.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat
+  grid = list(figure.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat)
   for axes in grid:
     axes.set_visible(False)
   for axes, part in zip(grid, panels, strict=False):

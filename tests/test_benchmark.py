@@ -17,7 +17,7 @@ from nets_jax.baselines.random_tickets import random_ticket
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 COMMAND = (
   sys.executable, "-m", "experiments.benchmark", "--dataset=xor", "--xor_train_size=100", "--hidden_sizes=6",
-  "--populations=2", "--peer_population=3", "--imp_epochs=1", "--fitness_epochs=1", "--batch_size=10",
+  "--populations=2", "--peer_population=2", "--imp_epochs=1", "--fitness_epochs=1", "--batch_size=10",
   "--repeats=2", "--limit_side=64", "--devices=2",
 )  # fmt: skip
 

@@ -14,8 +14,7 @@ from nets_jax import storage
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=10",
-  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2", "--cycles=2",
-  "--cycle_epochs=1",
+  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2",
 )  # fmt: skip
 
 
@@ -36,10 +35,9 @@ def without_seconds(path):
   return [{k: v for k, v in row.items() if k != "seconds"} for row in storage.read_csv(path)]
 
 
-@pytest.mark.parametrize("method", ["nets", "imp"])
-def test_two_processes_end_as_one_with_as_many_devices(method, tmp_path):
-  alone = start(f"--method={method}", f"--workdir={tmp_path}/one", "--devices=4")
-  two = start_two(f"--method={method}", f"--workdir={tmp_path}/two")
+def test_two_processes_end_as_one_with_as_many_devices(tmp_path):
+  alone = start(f"--workdir={tmp_path}/one", "--devices=4")
+  two = start_two(f"--workdir={tmp_path}/two")
   outputs = [process.communicate(timeout=200) for process in (alone, *two)]
   assert [process.returncode for process in (alone, *two)] == [0, 0, 0], outputs
   for name in ("history.csv", "training.csv"):

@@ -285,8 +285,8 @@ def test_no_device_ever_gathers_the_population(network, data):
   assert largest["collective-permute"] == 64 / 4 * leaf  # of the shard that passes
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_memory_grows_by_a_few_copies_of_a_shard(data, devices):
+def test_memory_grows_by_a_few_copies_of_a_shard(data):
+  devices = 4
   network = nets_jax.MLP((200, 50), 3)  # large enough that genomes are what counts
   few, many = 8, 72
   used = []

@@ -13,7 +13,7 @@ from nets_jax import processes
     (("localhost:1234", 2, 2), "process_id must be from 0 to 1, not 2"),
     (("localhost", 2, 0), "coordinator_address must be host:port, not 'localhost'"),
     (("localhost:99999", 2, 1), "no answer from process 0 at localhost:99999"),
-    ((), "cannot join the processes of a run: coordinator_address should be defined"),
+    ((), "cannot join the processes of a run: jax.distributed.initialize"),
   ],
 )
 def test_processes_that_cannot_be_joined(monkeypatch, arguments, message):
