@@ -16,11 +16,13 @@ A generation's work is counted as that of its training alone: 6 flops for each m
 (forward, input gradient, weight gradient, 2 each), less the first layer's input gradient. Shuffles,
 evaluation and the genetic operators take time here and count as no work.
 
-Files: benchmark.csv, benchmark.md and figure_benchmark.png in --workdir, written anew after each line.
+Files: benchmark.csv, benchmark.md and figure_benchmark.png in --workdir, written anew after each line. Lines
+that an earlier run left there are kept, unless they are measured again.
 """
 
 import dataclasses
 import functools
+import math
 import pathlib
 import statistics
 import time
@@ -55,6 +57,7 @@ PRODUCTS = 4
 WIDTHS = (0.5, 1, 2, 4)
 SHARES = (0.25, 0.5, 1.0)
 IMP_RUNS = 5
+LIMIT_AT_END = "limit, at the end"
 MOST_APART = 0.01  # nats between our validation losses and a peer's, from rounding alone
 
 
@@ -132,7 +135,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
     taken = statistics.median(own)
     rows.append(
       {"part": case.part, "name": case.name, **case.about}
-      | {"seconds": taken, "seconds_low": min(own), "seconds_high": max(own)}
+      | {"repeats": repeats, "seconds": taken, "seconds_low": min(own), "seconds_high": max(own)}
       | {"genome_epochs_per_second": case.genome_epochs / taken, "gflops": case.flops / taken / 1e9}
       | {"share_of_limit": statistics.median(shares[case.name])}
       | {"share_low": min(shares[case.name]), "share_high": max(shares[case.name])}
@@ -277,7 +280,13 @@ def limit_row(name: str, repeats: int) -> dict[str, Any]:
   """The machine's own product."""
   rates = [limit()() for _ in range(repeats)]
   times = [PRODUCTS * 2 * flags.FLAGS.limit_side**3 / rate for rate in rates]
-  row = {"part": "limit", "name": name, "gflops": statistics.median(rates) / 1e9, "share_of_limit": 1.0}
+  row = {
+    "part": "limit",
+    "name": name,
+    "repeats": repeats,
+    "gflops": statistics.median(rates) / 1e9,
+    "share_of_limit": 1.0,
+  }
   row |= {"seconds": statistics.median(times), "seconds_low": min(times), "seconds_high": max(times)}
   if jax.devices()[0].platform != "cpu":
     row["copy_bytes_per_second"] = copy_rate()
@@ -313,7 +322,7 @@ def run(values: flags.FlagValues) -> None:
     *(("scaling", lambda w=w: one("width", six, width=w)) for w in WIDTHS),
     *(("scaling", lambda s=s: one("examples", six, share=s)) for s in SHARES),
   ]
-  rows = []
+  rows = earlier_rows(directory)
   if "limit" in values.parts:
     rows.append(limit_row("limit, at the start", values.repeats))
   for part, cases in lines:
@@ -321,7 +330,7 @@ def run(values: flags.FlagValues) -> None:
       rows += measure(cases(), values.repeats)
       write(directory, rows)
   if "limit" in values.parts:
-    rows.append(limit_row("limit, at the end", values.repeats))
+    rows.append(limit_row(LIMIT_AT_END, values.repeats))
   write(directory, rows)
   print((directory / "benchmark.md").read_text())
   print(f"files in {directory}")
@@ -332,8 +341,25 @@ def doubling(most: int) -> list[int]:
   return sorted({2**i for i in range(most.bit_length())} | {most})
 
 
+def earlier_rows(directory: pathlib.Path) -> list[dict[str, Any]]:
+  """What an earlier run left in the directory."""
+  if not (directory / "benchmark.csv").exists():
+    return []
+  table = storage.read_csv(directory / "benchmark.csv")
+  return [{name: v for name, v in row.items() if isinstance(v, str) or not math.isnan(v)} for row in table]
+
+
+def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The last of each line's rows, in the order of the parts; the limit first and last."""
+  parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples")
+  last = {(row["part"], row["name"]): row for row in rows}.values()
+  place = lambda row: (row["name"] == LIMIT_AT_END, parts.index(row["part"]), row.get("population", 0))  # noqa: E731
+  return sorted(last, key=place)
+
+
 def write(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
   """The table as CSV and markdown, and the figure drawn from the CSV."""
+  rows = in_order(rows)
   columns = list(dict.fromkeys(name for row in rows for name in row))
   filled = [{name: row.get(name, float("nan")) for name in columns} for row in rows]
   storage.write_csv(directory / "benchmark.csv", filled)

@@ -103,6 +103,30 @@ def test_cases_take_turns_and_ratios_are_within_a_repeat(monkeypatch):
   assert second["genome_epochs_per_second"] == 4 / 6.5
 
 
+def test_lines_of_an_earlier_run_are_kept_unless_measured_again(tmp_path):
+  def row(part, name, seconds, **about):
+    times = {"seconds": seconds, "seconds_low": seconds, "seconds_high": seconds, "share_of_limit": 0.5}
+    return {"part": part, "name": name, **times, **about}
+
+  def names():
+    return [(line["name"], line["seconds"]) for line in benchmark.earlier_rows(tmp_path)]
+
+  assert benchmark.earlier_rows(tmp_path) == []
+  start, end = row("limit", "limit, at the start", 1.0), row("limit", benchmark.LIMIT_AT_END, 1.0)
+  first = [
+    start,
+    row("population", "k = 16", 2.0, population=16),
+    row("population", "k = 2", 3.0, population=2),
+    end,
+  ]
+  benchmark.write(tmp_path, first)
+  assert benchmark.earlier_rows(tmp_path)[0] == first[0]  # without the columns of other lines
+  assert [name for name, _ in names()] == ["limit, at the start", "k = 2", "k = 16", benchmark.LIMIT_AT_END]
+  again = row("population", "k = 2", 9.0, population=2)
+  benchmark.write(tmp_path, [*benchmark.earlier_rows(tmp_path), again, row("imp", "IMP", 4.0)])
+  assert names()[1:4] == [("k = 2", 9.0), ("k = 16", 2.0), ("IMP", 4.0)]
+
+
 def test_devices_are_doubled_up_to_all():
   assert [benchmark.doubling(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
 
