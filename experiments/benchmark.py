@@ -378,8 +378,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     "genome-epochs/s",
     "GFLOP/s",
     "share of limit (range)",
-    "x ours",
-    "MB",
+    "x a generation",
+    "peak MB",
     "compile s",
   )
   lines = [head, ["---"] * len(head)]
