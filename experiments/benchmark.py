@@ -249,7 +249,7 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
     values.optimizer != "sgd" or network.activation != "relu" or not network.use_bias or network.dropout_rate
   ):
     raise nets_jax.UsageError("the peers know sgd, relu, biases and no dropout; name the other --parts")
-  shuffle_key = jax.random.split(jax.random.fold_in(p.state.key, p.state.generation), 3)[0]
+  shuffle_key, _, _ = nets.generation_keys(p.state.key, p.state.generation)
   steps = nets.fitness_steps(p.config, len(data.train))
   order = np.asarray(training.minibatch_order(shuffle_key, len(data.train), p.config.batch_size, steps))
   population = jax.tree.map(lambda leaf: leaf[: p.layout.size], parallel.fetch(p.state.population))

@@ -2,9 +2,9 @@
 
 One call of `step` is one turn of the algorithm's loop and one XLA program: the fitness of every
 genome, the best ticket so far, then elitism, selection, crossover and mutation for the next
-generation. `step_all` is the same for several runs side by side, whose genomes are one population.
- The paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and
-`mutate(G)` for `mutate(G')`; here it is minimised, and the offspring are mutated.
+generation. `step_all` is the same for several runs side by side, whose genomes are one population. The
+paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and `mutate(G)` for
+`mutate(G')`; here it is minimised, and the offspring are mutated.
 """
 
 import functools
@@ -163,8 +163,8 @@ def step_all(
   Returns:
     The next state, and the metrics of the generation evaluated [R, population_size].
   """
-  split = lambda key: tuple(jax.random.split(jax.random.fold_in(key, state.generation), 3))  # noqa: E731
-  shuffle_keys, training_keys, breeding_keys = jax.vmap(split)(state.key)
+  keys = jax.vmap(lambda key: generation_keys(key, state.generation))(state.key)
+  shuffle_keys, training_keys, breeding_keys = keys
   population, metrics = _evaluate(
     shuffle_keys, training_keys, state.population, network, data, configs, layout
   )
@@ -219,8 +219,14 @@ def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
   for name, field in NetsConfig.__dataclass_fields__.items():
     values = [getattr(config, name) for config in configs]
     if not field.metadata.get("pytree_node", True) and any(value != values[0] for value in values):
-      raise UsageError(f"runs side by side must agree in {name}, but it is {values[0]} and others")
+      other = next(value for value in values if value != values[0])
+      raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {other}")
   return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
+
+
+def generation_keys(key: jax.Array, generation: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The keys of a run's generation: of its shuffles, of dropout in its trainings, of its breeding."""
+  return tuple(jax.random.split(jax.random.fold_in(key, generation), 3))
 
 
 def _as_runs(state: State) -> State:

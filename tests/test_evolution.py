@@ -80,7 +80,7 @@ def test_seconds_are_those_of_all_runs_over_their_number(network, data):
   ("configs", "message"),
   [
     ([CONFIG] * 2, "3 keys ask for as many configurations, not 2"),
-    ([CONFIG, CONFIG, CONFIG.replace(batch_size=6)], "must agree in batch_size, but it is 12 and others"),
+    ([CONFIG, CONFIG, CONFIG.replace(batch_size=6)], "must agree in batch_size, not have 12 and 6"),
     ([CONFIG, CONFIG, CONFIG.replace(noise_rate=2.0)], "noise_rate must be in"),
   ],
 )
