@@ -324,10 +324,11 @@ def breed(
   k = configs.population_size
   run, index = _places(len(keys), configs, layout)
   child_keys = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 3))(run, index)
-  draw = jax.vmap(lambda key, r: operators.select(key, fitness[r], configs.selection))
+  draw = lambda key, r: operators.select(key, fitness[r], configs.selection)  # noqa: E731
+  drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
   ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
   is_elite = (index < configs.elites[run]) & jnp.isfinite(fitness[run, ranked])
-  chosen = jnp.where(is_elite, ranked, draw(child_keys[:, 0], run)), draw(child_keys[:, 1], run)
+  chosen = jnp.where(is_elite, ranked, drawn[:, 0]), drawn[:, 1]
   chosen = jax.tree.map(lambda parent: run * k + parent, chosen)
   parent_1, parent_2 = parallel.take_rows(population, parallel.share(chosen, layout), layout)
 

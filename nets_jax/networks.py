@@ -179,23 +179,26 @@ def initial_weights(
   if not any(is_maskable(path) for path, _ in leaves):
     raise UsageError(f"{type(network).__name__} has no parameter named 'kernel', so nothing can be masked")
   kernels = {i: leaf for i, (path, leaf) in enumerate(leaves) if is_maskable(path)}
-  drawn = draw_like(lambda shape: init_scale * jax.random.normal(kernels_key, shape), kernels)
+  drawn = draw_like(lambda size: init_scale * jax.random.normal(kernels_key, (size,)), kernels)
   initial = [drawn[i].astype(leaf.dtype) if i in drawn else leaf for i, (_, leaf) in enumerate(leaves)]
   return jax.tree_util.tree_unflatten(treedef, initial)
 
 
-def draw_like(draw: Callable[[tuple[int]], jax.Array], tree: Params) -> Params:
+def draw_like(draw: Callable[[int], jax.Array], tree: Params) -> Params:
   """Random numbers for every leaf of a tree, cut from one draw, which compiles far faster than one each.
 
   Args:
-    draw: gives that many numbers of a shape, independent of each other.
+    draw: gives an array whose last axis has that size, its entries independent of each other.
     tree: the shapes.
+
+  Returns:
+    A tree of arrays: each leaf's shape, behind the draw's axes before the last.
   """
   leaves, treedef = jax.tree.flatten(tree)
   ends = np.cumsum([leaf.size for leaf in leaves])
-  parts = jnp.split(draw((int(ends[-1]),)), ends[:-1])
+  parts = jnp.split(draw(int(ends[-1])), ends[:-1], axis=-1)
   return jax.tree.unflatten(
-    treedef, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    treedef, [part.reshape(part.shape[:-1] + leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
   )
 
 

@@ -4,8 +4,11 @@ A gene is a weight and its mask bit. Leaves without a mask (biases) are not gene
 those of each parent by the same rule, mutations leave them alone. Every rate may be traced.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nets_jax.networks import Params, draw_like
 from nets_jax.tickets import Ticket, map_kernels
@@ -71,28 +74,31 @@ def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Arra
 
 def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
   """Random noise mutation: w + N(0, scale) with probability `rate`, per gene, dormant ones too."""
-  chosen_key, noise_key = jax.random.split(key)
-  weights = map_kernels(
-    lambda _, weight, chosen, noise: weight + jnp.where(chosen, noise, 0).astype(weight.dtype),
-    ticket.masks,
-    ticket.weights,
-    _choose(chosen_key, rate, ticket.masks),
-    _normal(noise_key, scale, ticket.masks),
-  )
-  return ticket.replace(weights=weights)
+  add = lambda chosen, weight, noise: weight + jnp.where(chosen, noise, 0).astype(weight.dtype)  # noqa: E731
+  return _mutate_weights(key, ticket, rate, scale, add)
 
 
 def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: jax.Array) -> Ticket:
   """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene, dormant too."""
-  chosen_key, weight_key = jax.random.split(key)
-  weights = map_kernels(
-    lambda _, weight, chosen, new: jnp.where(chosen, new.astype(weight.dtype), weight),
-    ticket.masks,
-    ticket.weights,
-    _choose(chosen_key, rate, ticket.masks),
-    _normal(weight_key, init_scale, ticket.masks),
+  replace = lambda chosen, weight, new: jnp.where(chosen, new.astype(weight.dtype), weight)  # noqa: E731
+  return _mutate_weights(key, ticket, rate, init_scale, replace)
+
+
+def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticket:
+  """`mutate(chosen, weight, normal)` for each kernel: chosen with probability `rate`, normal ~ N(0, scale).
+
+  Both come of one draw of uniform numbers in (-1, 1), because each place that draws takes long to compile.
+  """
+  above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
+  uniform = draw_like(
+    lambda size: jax.random.uniform(key, (2, size), minval=above_minus_one, maxval=1.0), ticket.masks
   )
-  return ticket.replace(weights=weights)
+
+  def apply(_, weight, uniform):
+    normal = scale * np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform[1])
+    return mutate(uniform[0] < 2 * rate - 1, weight, normal)
+
+  return ticket.replace(weights=map_kernels(apply, ticket.masks, ticket.weights, uniform))
 
 
 def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
@@ -103,9 +109,4 @@ def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
 
 def _choose(key: jax.Array, rate: jax.Array, tree: Params) -> Params:
   """True with probability `rate`, for each entry of a tree."""
-  return draw_like(lambda shape: jax.random.bernoulli(key, rate, shape), tree)
-
-
-def _normal(key: jax.Array, scale: jax.Array, tree: Params) -> Params:
-  """N(0, scale) for each entry of a tree."""
-  return draw_like(lambda shape: scale * jax.random.normal(key, shape), tree)
+  return draw_like(lambda size: jax.random.bernoulli(key, rate, (size,)), tree)

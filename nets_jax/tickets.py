@@ -107,7 +107,7 @@ def initialise(
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = full_masks(weights)
-  masks = draw_like(lambda shape: jax.random.bernoulli(masks_key, initial_density, shape), full)
+  masks = draw_like(lambda size: jax.random.bernoulli(masks_key, initial_density, (size,)), full)
   return Ticket(weights, masks)
 
 

@@ -28,9 +28,9 @@ from nets_jax.training import (
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "optimizer"))
-def _start_tickets(tickets: Ticket, learning_rate, *, layout, optimizer) -> TrainingState:
-  begin = lambda ticket, rate: start(ticket, make_optimizer(optimizer, rate))  # noqa: E731
-  return map_tickets(begin, layout, tickets, learning_rate)
+def _start_tickets(rows: tuple[Ticket, jax.Array], *, layout, optimizer) -> TrainingState:
+  begin = lambda row, _: start(row[0], make_optimizer(optimizer, row[1]))  # noqa: E731
+  return map_tickets(begin, layout, rows, None)
 
 
 @functools.partial(
@@ -42,8 +42,8 @@ def _train_some_steps(
   """Some steps of every ticket, each on the minibatches of its own key, then its score on each split."""
 
   def one(row, shared):
-    key, state, masks = row
-    first, train_split, scored, learning_rate = shared
+    key, state, masks, learning_rate = row
+    first, train_split, scored = shared
     order_key, dropout_key = jax.random.split(key)
     order = minibatch_order(
       order_key, len(train_split), batch_size, steps, first=first, whole_epochs=whole_epochs
@@ -84,7 +84,7 @@ def train_tickets(
   eval_every: int | None = None,
   splits: Sequence[str] = ("valid", "test"),
   optimizer: Optimizer = "sgd",
-  learning_rate: float = 1e-3,
+  learning_rate: float | Sequence[float] = 1e-3,
   batch_size: int = 72,
   layout: Layout | None = None,
   on_rows: Callable[[list[dict]], None] = lambda rows: None,
@@ -101,7 +101,8 @@ def train_tickets(
     steps: how long, in iterations.
     eval_every: iterations between evaluations; None is an epoch. The last iteration is always scored.
     splits: what to score on.
-    optimizer, learning_rate, batch_size: see `training`.
+    optimizer, batch_size: see `training`.
+    learning_rate: of all, or of each.
     layout: of the tickets; None is `make_layout(number of tickets)`.
     on_rows: called with the rows of each evaluation as it is made.
   """
@@ -110,15 +111,15 @@ def train_tickets(
   per_epoch = steps_per_epoch(len(data.train), batch_size)
   steps = epochs * per_epoch if steps is None else steps
   eval_every = min(eval_every or per_epoch, steps)
-  keys = jnp.broadcast_to(keys, (count,))
-  keys, tickets = pad((keys, tickets), layout)
+  keys, rates = jnp.broadcast_to(keys, (count,)), jnp.broadcast_to(jnp.float32(learning_rate), (count,))
+  keys, tickets, rates = pad((keys, tickets, rates), layout)
   train_split, scored = replicate((data.train, {name: getattr(data, name) for name in splits}), layout)
-  state = _start_tickets(tickets, learning_rate, layout=layout, optimizer=optimizer)
+  state = _start_tickets((tickets, rates), layout=layout, optimizer=optimizer)
   static = {"network": network, "layout": layout, "optimizer": optimizer, "batch_size": batch_size}
   curves, seconds, compile_seconds, programs = [], 0.0, 0.0, {}
   for first in range(0, steps, eval_every):
     some = min(eval_every, steps - first)
-    rows, shared = (keys, state, tickets.masks), (first, train_split, scored, learning_rate)
+    rows, shared = (keys, state, tickets.masks, rates), (first, train_split, scored)
     if some not in programs:
       whole = eval_every % per_epoch == 0
       programs[some], taken = compile_program(

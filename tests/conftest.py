@@ -5,9 +5,10 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Programs that several tests and sub-processes share are compiled once per session.
-_CACHE = tempfile.TemporaryDirectory(prefix="nets_jax_test_cache")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# Programs that several tests, workers and sub-processes share are compiled once per session.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix="nets_jax_test_cache")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
@@ -18,6 +19,13 @@ import nets_jax
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+  """Tests of a file share programs, and those of MNIST its preparation, so they go to one worker."""
+  for item in items:
+    mnist = "mnist_data_dir" in item.fixturenames
+    item.add_marker(pytest.mark.xdist_group("mnist" if mnist else item.path.stem))
 
 
 @pytest.fixture(scope="session")

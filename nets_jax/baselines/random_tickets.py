@@ -1,6 +1,5 @@
 """Random tickets: random weights under a random mask (paper, Table 1)."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,7 +60,7 @@ def random_ticket(
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = Ticket(weights, full_masks(weights))
-  scores = draw_like(functools.partial(jax.random.uniform, masks_key), full.masks)
+  scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
   return full.replace(masks=top_masks(scores, count))
 
