@@ -121,7 +121,7 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
       trial_keys(values, 0),
       network.clone(precision=values.precision),
       data,
-      config,
+      [config] * entrant.trials,
       devices=values.devices,
       chunk=values.chunk,
       on_rows=progress,

@@ -3,17 +3,20 @@
 The defaults suit the digits data; `presets/` has the paper's setting.
 """
 
+import copy
+import difflib
 import hashlib
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 from absl import flags, logging
 
 import nets_jax
-from experiments import methods
+from experiments import help, methods
 from nets_jax import networks, operators, training
 
 flags.DEFINE_enum("method", "nets", methods.METHODS, "The ticket search.")
@@ -78,16 +81,41 @@ flags.DEFINE_integer("xor_test_size", 1000, "Points of xor to test on.")
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Parses the command line; a wrong flag ends the program with one line and status 2."""
+  """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help."""
+  if help.asked_for(argv[1:]):
+    flags.FLAGS(argv[:1])
+    try:
+      print(help.text(flags.FLAGS), flush=True)
+    except BrokenPipeError:  # a pager that was left early
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    fail(" ".join(str(error).split()) + " (--help lists the flags)")
+    fail(f"{explain(error)} (--help lists the flags)")
   except OSError as error:  # an unreadable --flagfile
     fail(f"{error.filename}: {error.strerror}")
   if len(rest) > 1:
     fail(f"unexpected argument {rest[1]!r}; every setting is a --flag=value")
   return rest
+
+
+def explain(error: flags.Error) -> str:
+  """What is wrong with a flag on one line, with the nearest value it could have."""
+  text = " ".join(str(error).split())
+  wrong = re.match(r"flag --(\w+)=(.*?): ", text)
+  if not wrong or wrong[1] not in flags.FLAGS:
+    return text
+  parser = flags.FLAGS[wrong[1]].parser
+  if isinstance(parser, flags.EnumParser):
+    near = difflib.get_close_matches(wrong[2], parser.enum_values, 1, 0.5)
+    return text + (f"; did you mean {near[0]}?" if near else "")
+  kinds = {
+    flags.IntegerParser: "a whole number",
+    flags.FloatParser: "a number",
+    flags.BooleanParser: "true or false",
+  }
+  return f"{wrong[0]}it must be {kinds[type(parser)]}" if type(parser) in kinds else text
 
 
 def fail(message: str) -> None:
@@ -148,6 +176,52 @@ def as_dict(values: flags.FlagValues) -> dict:
   """Every flag of a search with its value."""
   modules = values.flags_by_module_dict()
   return {flag.name: flag.value for name in (__name__, methods.__name__) for flag in modules[name]}
+
+
+# What says where and how to run, but not what.
+PLACES = (
+  "method",
+  "seed",
+  "workdir",
+  "overwrite",
+  "ticket",
+  "devices",
+  "chunk",
+  "compilation_cache_dir",
+  "data_dir",
+  "mnist_manual_dir",
+)
+
+
+def settings(values: flags.FlagValues) -> dict:
+  """The flags that, with the method and the seed, decide a run's results."""
+  return {name: value for name, value in as_dict(values).items() if name not in PLACES}
+
+
+def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagValues:
+  """A copy of the flags with other values for some, as they would be written on the command line.
+
+  Raises:
+    UsageError: no such setting, or a value it cannot have.
+  """
+  copied = copy.deepcopy(values)
+  for name, value in changes.items():
+    if name not in settings(values):
+      near = difflib.get_close_matches(name, settings(values), 1)
+      raise nets_jax.UsageError(
+        f"there is no setting {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+      )
+    try:
+      copied[name].parse(value)
+    except flags.Error as error:
+      raise nets_jax.UsageError(explain(error)) from error
+  return copied
+
+
+def flagfile(values: flags.FlagValues, names: Iterable[str]) -> str:
+  """The text of a flagfile that gives these flags the values they have; those not set are left out."""
+  lines = [values[name].serialize() for name in names if values[name].value is not None]
+  return "\n".join(lines) + "\n"
 
 
 def make_data(values: flags.FlagValues) -> nets_jax.Dataset:

@@ -1,6 +1,6 @@
 """Every ticket search under one signature, with its settings taken from the flags."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -54,21 +54,53 @@ def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any
   return config
 
 
+# What comes of a run among others: its result, or why it has none.
+Outcome = nets_jax.SearchResult | nets_jax.UsageError
+
+
 def search_all(
   method: str,
   keys: jax.Array,
   network: Any,
   data: nets_jax.Dataset,
-  config: Any,
+  configs: Sequence[Any],
   *,
   devices: int | None = None,
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-) -> list[nets_jax.SearchResult]:
-  """One ticket for each key, the runs side by side."""
-  searches = {"nets": evolution.search_all, "random": random_tickets.search_all, "imp": imp.search_all}
-  run = searches.get(method, one_shot.search_all)
-  return run(keys, network, data, config, devices=devices, chunk=chunk, on_rows=on_rows)
+  keep_failures: bool = False,
+) -> list[Outcome]:
+  """One ticket for each key, the runs side by side.
+
+  Args:
+    method: one of `METHODS`.
+    keys, network, data: see `nets_jax.search_all`.
+    configs: the settings of each run, from `make_config`; those of all methods but nets must be the same.
+    devices, chunk, on_rows, keep_failures: see `nets_jax.search_all`.
+  """
+  where = {"devices": devices, "chunk": chunk, "on_rows": on_rows}
+  if method == "nets":
+    return evolution.search_all(keys, network, data, configs, keep_failures=keep_failures, **where)
+  run = {"random": random_tickets.search_all, "imp": imp.search_all}.get(method, one_shot.search_all)
+  return run(keys, network, data, configs[0], **where)
+
+
+def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The keys of a run of `experiments.search`: of its search, its controls and its final training."""
+  search_key, comparison_key = jax.random.split(jax.random.key(seed))
+  return search_key, *jax.random.split(comparison_key)
+
+
+def search_epochs(method: str, config: Any, num_examples: int) -> float:
+  """Genome-epochs of training that a search takes; those few of pruning at initialisation count as none."""
+  if method == "nets":
+    per_epoch = steps_per_epoch(num_examples, config.batch_size)
+    share = nets.fitness_steps(config, num_examples) / per_epoch
+    return (config.generations + 1) * config.population_size * share
+  if method == "imp":
+    per_epoch = steps_per_epoch(num_examples, config.batch_size)
+    return config.cycles * config.train_epochs + config.rewind_steps / per_epoch
+  return 0.0
 
 
 def reports(method: str, config: Any, num_examples: int, runs: int = 1) -> int:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import hosts, methods
+from experiments import hosts, methods, outcome
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory
 from nets_jax import plots, processes, storage, tickets, winning
@@ -32,8 +32,7 @@ from nets_jax import plots, processes, storage, tickets, winning
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
 flags.adopt_module_key_flags(methods)
 flags.adopt_module_key_flags(hosts)
-
-RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+flags.DEFINE_string("list", None, "List the runs under this directory, and do nothing else.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +72,23 @@ def find(key: jax.Array, job: Job) -> nets_jax.SearchResult:
   with Progress(values.method, total) as progress:
     where = {"devices": values.devices, "chunk": values.chunk, "on_rows": progress}
     network = job.network.clone(precision=values.precision)
-    (result,) = methods.search_all(values.method, key[None], network, job.data, job.config, **where)
+    (result,) = methods.search_all(values.method, key[None], network, job.data, [job.config], **where)
   storage.write_csv(job.directory / "history.csv", result.history)
   figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), values.target_density)
   plots.save_figure(figure, job.directory / "figure_evolution.png")
   return result
 
 
-def compare(key: jax.Array, name: str, ticket: nets_jax.Ticket, job: Job) -> tuple[dict, dict]:
+def compare(
+  keys: tuple[jax.Array, jax.Array], name: str, ticket: nets_jax.Ticket, job: Job
+) -> tuple[dict, dict]:
   """Trains the ticket and its controls alike: a random ticket of its density, its own weights unmasked,
   and a dense network; writes training.csv. Returns each one's results, and the verdicts of Definition 3.
   """
   values = job.values
   if values.train_epochs == 0:
     return {}, {}
-  control_key, training_key = jax.random.split(key)
+  control_key, training_key = keys
   shape, scale = job.data.input_shape, values.init_scale
   random, dense = (
     nets_jax.random_ticket(control_key, job.network, shape, density, init_scale=scale)
@@ -115,10 +116,7 @@ def compare(key: jax.Array, name: str, ticket: nets_jax.Ticket, job: Job) -> tup
   rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
   storage.write_csv(job.directory / "training.csv", rows)
   by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}
-  results = {
-    name: {"density": float(nets_jax.density(trained[name]))} | {c: curve[-1][c] for c in RESULT_COLUMNS}
-    for name, curve in by_name.items()
-  }
+  results = {name: outcome.results_of(trained[name], curve[-1]) for name, curve in by_name.items()}
   counts = int(tickets.unmasked_count(ticket)), tickets.maskable_count(ticket)
   verdicts = {to: winning.judge(by_name[name], by_name[to], *counts) for to in ("unmasked", "dense")}
   return results, verdicts
@@ -126,6 +124,9 @@ def compare(key: jax.Array, name: str, ticket: nets_jax.Ticket, job: Job) -> tup
 
 def run(values: flags.FlagValues) -> None:
   """One run, from flags to files; a run that finds nothing leaves nothing."""
+  if values.list is not None:
+    print(outcome.list_runs(values.list))
+    return
   job = make_job(values)
   job.directory.open(search_flags.as_dict(values))
   try:
@@ -137,50 +138,20 @@ def run(values: flags.FlagValues) -> None:
 
 def run_job(job: Job) -> None:
   """Search, comparison, files, table."""
-  search_key, comparison_key = jax.random.split(jax.random.key(job.values.seed))
+  search_key, *comparison_keys = methods.run_keys(job.values.seed)
   if job.ticket is None:
     result, name = find(search_key, job), job.values.method
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
   storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
-  results, verdicts = compare(comparison_key, name, result.ticket, job)
-  scored = [row for row in result.history if "fitness" in row or "valid_loss" in row]
-  summary = {
-    "results": results,
-    "verdicts": {to: dataclasses.asdict(v) | {"wins": v.wins} for to, v in verdicts.items()},
-    "search_seconds": result.cost.seconds,
-    "compile_seconds": result.cost.compile_seconds,
-    "search_epochs": result.cost.epochs,
-    "best": min(scored, key=lambda row: row.get("fitness", row["valid_loss"]), default=None),
-    "density": float(nets_jax.density(result.ticket)),
-    "layer_densities": {k: float(v) for k, v in nets_jax.layer_densities(result.ticket).items()},
-  }
+  results, verdicts = compare(comparison_keys, name, result.ticket, job)
+  summary = outcome.summarise(result, results, verdicts)
   storage.write_json(job.directory / "summary.json", summary)
-  print(table(results, summary))
+  print(outcome.table(results, summary))
   for to, verdict in verdicts.items():
     against = "its own weights unmasked" if to == "unmasked" else "a fresh dense network"
     print(f"against {against}: {verdict}")
   print(f"\nfiles in {job.directory.path}")
-
-
-def table(results: dict[str, dict[str, float]], summary: dict) -> str:
-  """The run's outcome as text: a row for each trained network."""
-  lines = [
-    f"search: {summary['search_seconds']:.1f} s, {summary['search_epochs']:.0f} genome-epochs "
-    f"(and {summary['compile_seconds']:.1f} s of compilation); ticket of density {summary['density']:.1%}"
-  ]
-  if results:
-    lines += [
-      "",
-      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}",
-    ]
-  for i, (name, row) in enumerate(results.items()):
-    seconds = summary["search_seconds"] if i == 0 else 0.0
-    lines.append(
-      f"{name:10}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
-      f"{row['test_accuracy']:>15.1%}{seconds:>10.1f}"
-    )
-  return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str]) -> None:

@@ -37,7 +37,8 @@ def search_all(
   devices: int | None = None,
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-) -> list[SearchResult]:
+  keep_failures: bool = False,
+) -> list[SearchResult | UsageError]:
   """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
 
   A run that has had its generations, or its patience, keeps its result and waits for the others.
@@ -50,6 +51,8 @@ def search_all(
     layout: of the R x population_size genomes; None is `parallel.make_layout` with `devices` and `chunk`.
     devices, chunk: see `parallel.make_layout`.
     on_rows: called with the history rows of each generation, of all runs still going, as it ends.
+    keep_failures: a run in which every genome of the first generation diverges ends with its error in place
+      of a result, and the others go on.
 
   Returns:
     For each run the ticket, its history (a dict for each generation and genome with keys `generation`,
@@ -58,7 +61,7 @@ def search_all(
 
   Raises:
     UsageError: an impossible setting, settings that cannot share a program, or a run in which every genome
-      of the first generation diverges.
+      of the first generation diverges, unless `keep_failures`.
   """
   runs = len(keys)
   config = NetsConfig() if config is None else config
@@ -85,21 +88,24 @@ def search_all(
       if not record.ended:
         own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
         rows += record.add(generation, own, float(best_fitness[i]), seconds)
+        if record.failure and not keep_failures:
+          raise record.failure
         if record.ended:
           record.ticket = take(jax.device_get(state.best), i)
-    on_rows(rows)
+    if rows:
+      on_rows(rows)
     generation += 1
   per_generation = fitness_steps(traced, len(data.train)) / steps_per_epoch(
     len(data.train), traced.batch_size
   )
-  return [record.result(per_generation, compile_seconds / runs) for record in records]
+  return [record.failure or record.result(per_generation, compile_seconds / runs) for record in records]
 
 
 class _Record:
   """What one run has shown so far, and whether it has ended."""
 
   def __init__(self, config: NetsConfig):
-    self.ticket, self.ended = None, False
+    self.ticket, self.ended, self.failure = None, False, None
     self._config, self._history, self._seconds = config, [], 0.0
     self._generations, self._improved, self._lowest = 0, 0, math.inf
 
@@ -109,10 +115,12 @@ class _Record:
     """Notes a generation, and returns its history rows."""
     config = self._config
     if not math.isfinite(best_fitness):
-      raise UsageError(
+      self.ended = True
+      self.failure = UsageError(
         f"every genome of generation {generation} diverged in training; lower learning_rate "
         f"({config.learning_rate}) or init_scale ({config.init_scale})"
       )
+      return []
     rows = _history_rows(generation, metrics, seconds)
     self._history += rows
     self._generations, self._seconds = generation + 1, seconds

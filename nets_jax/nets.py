@@ -216,12 +216,18 @@ def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
     UsageError: a static field, which shapes the program, differs.
   """
   configs = [config.replace(patience=None) for config in configs]  # only the host looks at it
-  for name, field in NetsConfig.__dataclass_fields__.items():
+  for name in (name for name in NetsConfig.__dataclass_fields__ if name not in traced_fields()):
     values = [getattr(config, name) for config in configs]
-    if not field.metadata.get("pytree_node", True) and any(value != values[0] for value in values):
+    if any(value != values[0] for value in values):
       other = next(value for value in values if value != values[0])
       raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {other}")
   return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
+
+
+def traced_fields() -> list[str]:
+  """The settings in which runs side by side may differ, for they do not shape the program."""
+  fields = NetsConfig.__dataclass_fields__
+  return [name for name, field in fields.items() if field.metadata.get("pytree_node", True)]
 
 
 def generation_keys(key: jax.Array, generation: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nets_jax.files import replace_file
+from nets_jax.statistics import mean_and_interval
 
 COLOURS = {"nets": "#1f5fa8", "random": "#3a8f3a", "imp": "#c0392b", "dense": "#444444"}
 SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
@@ -21,6 +22,29 @@ PANELS = {
 }
 
 
+# What a ticket came to, in a sweep's results.
+EFFECTS = {
+  "density": ("density (%)", 100.0),
+  "fitness": ("fitness (minimised)", 1.0),
+  "valid_loss": ("validation loss (nats)", 1.0),
+  "test_accuracy": ("test accuracy (%)", 100.0),
+}
+
+
+def leaders(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+  """The row of lowest fitness of each generation; of another search's history each iteration's or round's."""
+  axis = _axis(history)
+  by_point = {}
+  for row in history:
+    by_point.setdefault(row[axis], []).append(row)
+  return [min(rows, key=lambda row: row.get("fitness", 0.0)) for _, rows in sorted(by_point.items())]
+
+
+def _axis(history: Sequence[Mapping[str, float]]) -> str:
+  """The column that a history goes on by."""
+  return next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
+
+
 def evolution_figure(history: Sequence[Mapping[str, float]], target_density: float | None = None) -> Figure:
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
@@ -32,14 +56,14 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     history: rows of a `history.csv`.
     target_density: tau, drawn as a dashed line if given.
   """
-  axis = next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
+  axis = _axis(history)
   points = sorted({int(row[axis]) for row in history})
   by_point = [[row for row in history if row[axis] == point] for point in points]
   panels = [name for name in PANELS if name in history[0]]
   figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
   for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
     label, factor = PANELS[column]
-    best = [min(rows, key=lambda row: row.get("fitness", 0.0))[column] for rows in by_point]
+    best = [row[column] for row in leaders(history)]
     if "genome" in history[0]:
       finite = [[row[column] for row in rows if np.isfinite(row[column])] or [np.nan] for rows in by_point]
       low, high = ([factor * bound(values) for values in finite] for bound in (min, max))
@@ -118,6 +142,51 @@ def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure
   worst = min(100 * row["test_accuracy"] for row in rows if row["epoch"] >= settled)
   figure.axes[1].set_ylim(bottom=max(0, worst - 2))
   return _finish(figure, note)
+
+
+def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+  """What each hyperparameter does: a column for each, a row for each figure of the tickets.
+
+  A point is a run; where a value has several runs, the line is their mean and the bars its 95 % interval. Of
+  hyperparameters that were varied together each panel shows all runs.
+
+  Args:
+    results: rows of a sweep's `results.csv`.
+    names: of the columns that were varied.
+  """
+  panels = [
+    (column, label, factor)
+    for column, (label, factor) in EFFECTS.items()
+    if any(np.isfinite(row[column]) for row in results)
+  ] or [("density", *EFFECTS["density"])]
+  figure = Figure(figsize=(4.2 * len(names), 3.1 * len(panels)), layout="constrained")
+  grid = figure.subplots(len(panels), len(names), squeeze=False)
+  for row_of_axes, (column, label, factor) in zip(grid, panels, strict=True):
+    for axes, name in zip(row_of_axes, names, strict=True):
+      values = list(dict.fromkeys(row[name] for row in results))
+      words = not all(isinstance(value, float | int) for value in values)
+      values = values if words else sorted(values)
+      places = {value: i if words else value for i, value in enumerate(values)}
+      own = {
+        v: [factor * r[column] for r in results if r[name] == v and np.isfinite(r[column])] for v in values
+      }
+      for value, found in own.items():
+        axes.scatter(
+          [places[value]] * len(found), found, color=COLOURS["nets"], s=10, alpha=0.45, linewidths=0
+        )
+      if all(len(found) > 1 for found in own.values()):
+        means, halves = zip(*(mean_and_interval(found) for found in own.values()), strict=True)
+        axes.errorbar(list(places.values()), means, halves, color=COLOURS["nets"], capsize=3, **STYLE)
+      if words:
+        axes.set_xticks(list(places.values()), [str(value) for value in values])
+      elif values[0] > 0 and values[-1] / values[0] >= 8:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        if len(values) <= 8:
+          axes.set_xticks(values)
+          axes.minorticks_off()
+      _dress(axes, name, label if axes is row_of_axes[0] else "")
+  return figure
 
 
 def benchmark_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:

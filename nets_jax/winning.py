@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.data import Dataset
+from nets_jax.statistics import mean_and_interval
 from nets_jax.tickets import Ticket, maskable_count, stack, unmask, unmasked_count
 from nets_jax.trainer import train_tickets
 
@@ -137,18 +138,6 @@ def judge_ticket(
     name: [judge(own[i], own[first + i], *counts) for i in range(seeds)]
     for name, first in (("unmasked", seeds), ("dense", 2 * seeds))
   }
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-  """The mean, and the half-width of its 95 % confidence interval by Student's t (NaN for one value)."""
-  from scipy import stats
-
-  count = len(values)
-  mean = math.fsum(values) / count
-  if count < 2:
-    return mean, math.nan
-  variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-  return mean, float(stats.t.ppf(0.975, count - 1)) * math.sqrt(variance / count)
 
 
 def summarise(verdicts: Sequence[Verdict]) -> str:

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(nets_jax.__file__).parent
 ORDER = (
   "errors",
   "files",
+  "statistics",
   "networks",
   "tickets",
   "tfds",
@@ -80,4 +81,4 @@ def test_heavy_packages_load_only_when_used():
 def test_figures_need_no_jax():
   source = (ROOT / "plots.py").read_text()
   assert "import jax" not in source
-  assert set(imported_modules(ROOT / "plots.py")) == {"files"}
+  assert set(imported_modules(ROOT / "plots.py")) == {"files", "statistics"}

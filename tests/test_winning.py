@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import nets_jax
-from nets_jax import winning
+from nets_jax import statistics, winning
 
 
 def curve(losses, accuracies):
@@ -45,10 +45,10 @@ def test_the_first_of_equal_minima_counts_and_nan_is_none():
 
 
 def test_the_interval_is_students():
-  mean, half = winning.mean_and_interval([1.0, 2.0, 3.0])
+  mean, half = statistics.mean_and_interval([1.0, 2.0, 3.0])
   assert mean == 2
   assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-  assert math.isnan(winning.mean_and_interval([1.0])[1])
+  assert math.isnan(statistics.mean_and_interval([1.0])[1])
 
 
 def test_several_seeds_are_summed_up():

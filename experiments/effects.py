@@ -1,0 +1,109 @@
+"""What a sweep's runs came to: tables made from the files of the runs."""
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from nets_jax import plots, storage
+from nets_jax.statistics import mean_and_interval
+
+Rows = list[dict[str, Any]]
+RunFiles = Sequence[tuple[dict[str, str], int, pathlib.Path]]  # changes, seed, directory
+
+METRICS = ("fitness", "density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+SHOWN = ("density", "valid_loss", "test_loss", "test_accuracy", "search_seconds")
+
+
+def result_rows(runs: RunFiles) -> Rows:
+  """A row for each run: what was changed, its seed, its ticket's figures and what the search cost.
+
+  Figures that a run does not have (it failed, or was not trained) are NaN.
+  """
+  rows = []
+  for changes, seed, path in runs:
+    summary = json.loads((path / "summary.json").read_text())
+    trained = next(iter((summary.get("results") or {}).values()), {})
+    figures = {"density": summary.get("density"), **(summary.get("best") or {}), **trained}
+    costs = {name: summary.get(name) for name in ("search_epochs", "search_seconds", "compile_seconds")}
+    numbers = {name: figures.get(name) for name in METRICS} | costs
+    if not trained:
+      numbers |= {name: None for name in ("valid_loss", "valid_accuracy")}  # those of a short training
+    rows.append(
+      {"run": path.name, **changes, "seed": seed}
+      | {name: math.nan if value is None else value for name, value in numbers.items()}
+      | {"failed": summary.get("failed", "")}
+    )
+  return rows
+
+
+def history_rows(runs: RunFiles) -> Rows:
+  """A row for each run and generation (or epoch of a cycle, or round): its best genome."""
+  rows = []
+  for changes, seed, path in runs:
+    if (path / "history.csv").exists():
+      best = plots.leaders(storage.read_csv(path / "history.csv"))
+      rows += [{"run": path.name, **changes, "seed": seed, **row} for row in best]
+  return rows
+
+
+def setting_rows(results: Rows, names: Sequence[str]) -> Rows:
+  """A row for each setting: the mean of its seeds, and the half-width of the mean's 95 % interval.
+
+  Args:
+    results: from `result_rows`.
+    names: of the flags that were varied.
+  """
+  by_setting = {}
+  for row in results:
+    by_setting.setdefault(tuple(row[name] for name in names), []).append(row)
+  rows = []
+  for setting, own in by_setting.items():
+    failed = sum(bool(row["failed"]) for row in own)
+    row = dict(zip(names, setting, strict=True)) | {"runs": len(own), "failed": failed}
+    for name in (*METRICS, "search_seconds"):
+      row[name], row[f"{name}_interval"] = mean_and_interval(
+        [r[name] for r in own if not r["failed"]] or [math.nan]
+      )
+    rows.append(row)
+  return rows
+
+
+def best(settings: Rows, metric: str | None) -> tuple[int | None, str]:
+  """The index of the setting whose mean is best, and the metric that says so; None if no mean is finite.
+
+  A setting in which a run failed is not the best.
+
+  Args:
+    settings: from `setting_rows`.
+    metric: one of `METRICS`; None is `valid_loss`, or `fitness` where nothing was trained.
+  """
+  metric = metric or (
+    "valid_loss" if any(math.isfinite(row["valid_loss"]) for row in settings) else "fitness"
+  )
+  sign = -1 if metric.endswith("accuracy") else 1
+  able = [i for i, row in enumerate(settings) if math.isfinite(row[metric]) and not row["failed"]]
+  return min(able, key=lambda i: sign * settings[i][metric], default=None), metric
+
+
+def markdown(settings: Rows, names: Sequence[str], best_index: int | None) -> str:
+  """The settings as a table: mean ± half-width of the 95 % interval, the best in bold."""
+  head = [*names, "runs", *(name.replace("_", " ") for name in SHOWN)]
+  lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+  for i, row in enumerate(settings):
+    runs = f"{row['runs']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
+    cells = [*(str(row[name]) for name in names), runs, *(_cell(row, name) for name in SHOWN)]
+    if i == best_index:
+      cells = [f"**{cell}**" for cell in cells]
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+  mean, half = row[name], row[f"{name}_interval"]
+  if math.isnan(mean):
+    return "-"
+  percent = name in ("density", "test_accuracy")
+  form = (lambda x: f"{100 * x:.1f}") if percent else (lambda x: f"{x:.3g}")
+  return form(mean) + ("" if math.isnan(half) else f" ± {form(half)}") + (" %" if percent else "")

@@ -1,0 +1,115 @@
+"""What a finished run says of itself: `summary.json`, and the list of the runs under a directory."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import nets_jax
+from nets_jax import winning
+
+RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+
+
+def results_of(ticket: nets_jax.Ticket, last: Mapping[str, float]) -> dict[str, float]:
+  """A trained ticket's results: its density, and the last row of its curve."""
+  return {"density": float(nets_jax.density(ticket))} | {column: last[column] for column in RESULT_COLUMNS}
+
+
+def summarise(
+  result: nets_jax.SearchResult,
+  results: Mapping[str, Mapping[str, float]],
+  verdicts: Mapping[str, winning.Verdict],
+) -> dict[str, Any]:
+  """The content of `summary.json`.
+
+  Args:
+    result: of the search.
+    results: of each network that was trained, the ticket's first; see `results_of`.
+    verdicts: of Definition 3, by the dense network the ticket was held against.
+  """
+  scored = [row for row in result.history if "fitness" in row or "valid_loss" in row]
+  return {
+    "results": results,
+    "verdicts": {to: dataclasses.asdict(v) | {"wins": v.wins} for to, v in verdicts.items()},
+    "search_seconds": result.cost.seconds,
+    "compile_seconds": result.cost.compile_seconds,
+    "search_epochs": result.cost.epochs,
+    "best": min(scored, key=lambda row: row.get("fitness", row["valid_loss"]), default=None),
+    "density": float(nets_jax.density(result.ticket)),
+    "layer_densities": {k: float(v) for k, v in nets_jax.layer_densities(result.ticket).items()},
+  }
+
+
+def table(results: Mapping[str, Mapping[str, float]], summary: Mapping[str, Any]) -> str:
+  """The run's outcome as text: a row for each trained network."""
+  lines = [
+    f"search: {summary['search_seconds']:.1f} s, {summary['search_epochs']:.0f} genome-epochs "
+    f"(and {summary['compile_seconds']:.1f} s of compilation); ticket of density {summary['density']:.1%}"
+  ]
+  if results:
+    lines += [
+      "",
+      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}",
+    ]
+  for i, (name, row) in enumerate(results.items()):
+    seconds = summary["search_seconds"] if i == 0 else 0.0
+    lines.append(
+      f"{name:10}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
+      f"{row['test_accuracy']:>15.1%}{seconds:>10.1f}"
+    )
+  return "\n".join(lines) + "\n"
+
+
+def list_runs(directory: str) -> str:
+  """A line for each run in or under a directory, by name.
+
+  Raises:
+    UsageError: there is no such directory, or it holds no run.
+  """
+  root = pathlib.Path(directory)
+  if not root.is_dir():
+    raise nets_jax.UsageError(f"there is no directory {root}")
+  lines = [_line(path.parent, root) for path in sorted(root.rglob("config.json"))]
+  lines = [line for line in lines if line]
+  if not lines:
+    raise nets_jax.UsageError(f"{root} holds no run of experiments.search or experiments.sweep")
+  width = max(len(line[0]) for line in lines)
+  head = ("run", "method", "data", "density", "test accuracy", "seconds")
+  return "\n".join(
+    f"{name:{max(width, 3)}}  {method:<10}{data:<16}{density:>8}{accuracy:>15}{seconds:>10}"
+    for name, method, data, density, accuracy, seconds in [head, *lines]
+  )
+
+
+def _line(run: pathlib.Path, root: pathlib.Path) -> tuple[str, ...] | None:
+  """What the list says of one directory; None where it is not a single run's."""
+  name = str(run.relative_to(root)) if run != root else run.name or "."
+  try:
+    flags = json.loads((run / "config.json").read_text())["flags"]
+    method, data = str(flags["method"]), str(flags["dataset"])
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+  try:
+    return name, method, data, *_figures(json.loads((run / "summary.json").read_text()))
+  except FileNotFoundError:
+    return name, method, data, "-", "unfinished", "-"
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    return name, method, data, "-", "damaged", "-"
+
+
+def _figures(summary: Mapping[str, Any]) -> Iterator[str]:
+  """Density, test accuracy and seconds of search, as text."""
+  if "failed" in summary:
+    return iter(("-", "failed", "-"))
+  results = summary["results"] or {}
+  accuracy = next(iter(results.values()))["test_accuracy"] if results else math.nan
+  return iter(
+    (
+      f"{summary['density']:.1%}",
+      "not trained" if not results else "diverged" if accuracy is None else f"{accuracy:.1%}",
+      f"{summary['search_seconds']:.1f}",
+    )
+  )

@@ -1,0 +1,248 @@
+"""Seeds x settings in one program: each run is that of experiments.search, and nothing runs twice."""
+
+import json
+import shutil
+
+import pytest
+from absl import flags
+from conftest import counted_compilations
+
+import nets_jax
+from experiments import effects, methods, search, sweep
+from experiments import flags as search_flags
+from nets_jax import plots, storage
+
+SMALL = (
+  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
+  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2", "--devices=4",
+)  # fmt: skip
+OWN = ("seeds", "grid", "random", "ranges", "random_seed", "at_once", "best_by", "dry_run", "list")
+GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=out")
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch, capsys):
+  """Runs a binary in this process: (exit status, standard output, standard error)."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)
+
+  def run(binary, *arguments):
+    for name in [*search_flags.as_dict(flags.FLAGS), *OWN]:
+      flags.FLAGS[name].unparse()
+    status = 0
+    try:
+      search_flags.parse(["binary", *SMALL, *arguments])
+      binary.main([])
+    except SystemExit as error:
+      status = error.code
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  return tmp_path_factory.mktemp("finished") / "out"
+
+
+@pytest.fixture
+def done(job, finished, tmp_path):
+  """A copy of a finished sweep of two rates, two numbers of generations and two seeds, made once."""
+  if not finished.exists():
+    status, _, error = job(sweep, *GRID)
+    assert status == 0, error
+    shutil.copytree(tmp_path / "out", finished)
+  else:
+    shutil.copytree(finished, tmp_path / "out")
+  return tmp_path / "out"
+
+
+def without_seconds(path):
+  return [{k: v for k, v in row.items() if k != "seconds"} for row in storage.read_csv(path)]
+
+
+def runs_of(directory):
+  """The directory of each run, by its flags."""
+  found = {}
+  for path in (directory / "runs").iterdir():
+    own = json.loads((path / "config.json").read_text())["flags"]
+    found[own["noise_rate"], own["generations"], own["seed"]] = path
+  return found
+
+
+def test_each_run_is_that_of_the_search(done, job, tmp_path):
+  runs = runs_of(done)
+  assert set(runs) == {(rate, n, seed) for rate in (0.1, 0.3) for n in (1, 2) for seed in (3, 4)}
+  for i, (rate, generations, seed) in enumerate([(0.1, 1, 3), (0.3, 2, 4)]):
+    arguments = (
+      f"--noise_rate={rate}",
+      f"--generations={generations}",
+      f"--seed={seed}",
+      f"--workdir=alone{i}",
+    )
+    assert job(search, *arguments)[0] == 0
+    alone, own = tmp_path / f"alone{i}", runs[rate, generations, seed]
+    assert (own / "ticket.safetensors").read_bytes() == (alone / "ticket.safetensors").read_bytes()
+    assert without_seconds(own / "history.csv") == without_seconds(alone / "history.csv")
+    trained = [row for row in without_seconds(alone / "training.csv") if row["ticket"] == "nets"]
+    assert without_seconds(own / "training.csv") == trained
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (own, alone)]
+    assert summaries[0]["results"]["nets"] == summaries[1]["results"]["nets"]
+    configs = [json.loads((path / "config.json").read_text())["flags"] for path in (own, alone)]
+    assert configs[0] | {"workdir": ""} == configs[1] | {"workdir": ""}
+
+
+def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
+  assert {path.name for path in done.iterdir()} == {
+    "config.json", "runs", "results.csv", "history.csv", "settings.csv", "settings.md", "figure_effects.png",
+    "best.flags",
+  }  # fmt: skip
+  results = storage.read_csv(done / "results.csv")
+  assert [(r["noise_rate"], r["generations"], r["seed"]) for r in results] == [
+    (rate, n, seed) for rate in (0.1, 0.3) for n in (1, 2) for seed in (3, 4)
+  ]
+  for row in results:
+    summary = json.loads((done / "runs" / row["run"] / "summary.json").read_text())
+    assert row["test_accuracy"] == summary["results"]["nets"]["test_accuracy"]
+    assert row["fitness"] == summary["best"]["fitness"]
+    assert row["search_epochs"] == 4 * (row["generations"] + 1)
+  history = storage.read_csv(done / "history.csv")
+  assert len(history) == 2 * 2 * (2 + 3)
+  for row in history:
+    own = storage.read_csv(done / "runs" / row["run"] / "history.csv")
+    assert row["fitness"] == min(r["fitness"] for r in own if r["generation"] == row["generation"])
+  settings = storage.read_csv(done / "settings.csv")
+  first = [r["valid_loss"] for r in results[:2]]
+  assert settings[0]["valid_loss"] == pytest.approx(sum(first) / 2)
+  half = abs(first[0] - first[1]) / 2 * 12.706  # Student's t, one degree of freedom
+  assert settings[0]["valid_loss_interval"] == pytest.approx(half, rel=1e-3)
+  best = min(settings, key=lambda row: row["valid_loss"])
+  status, _, error = job(search, "--flagfile=out/best.flags", "--seed=3", "--workdir=again")
+  assert status == 0, error
+  again = json.loads((tmp_path / "again" / "config.json").read_text())["flags"]
+  assert (again["noise_rate"], again["generations"]) == (best["noise_rate"], best["generations"])
+  own = runs_of(done)[again["noise_rate"], again["generations"], 3]
+  assert (own / "ticket.safetensors").read_bytes() == (tmp_path / "again" / "ticket.safetensors").read_bytes()
+  assert "**" in (done / "settings.md").read_text()
+
+
+def test_a_sweep_that_was_stopped_goes_on_with_what_is_left(done, job, monkeypatch):
+  runs = runs_of(done)
+  lost = runs[0.3, 1, 4]
+  before = without_seconds(lost / "history.csv")
+  (lost / "summary.json").unlink()
+  others = {path: path.stat().st_mtime_ns for path in done.rglob("*") if path.parent.parent.name == "runs"}
+  status, out, error = job(sweep, *GRID)
+  assert status == 0
+  assert "8 runs, 7 of them done; 1 to go in 1 program(s)" in error
+  assert without_seconds(lost / "history.csv") == before
+  assert all(path.stat().st_mtime_ns == then for path, then in others.items() if path.parent != lost)
+  assert "best by valid_loss: python -m experiments.search --flagfile=out/best.flags" in out
+
+  monkeypatch.setattr(methods, "search_all", None)  # would fail if anything were run again
+  status, out, error = job(sweep, *GRID, "--best_by=test_accuracy")
+  assert status == 0, error
+  assert "8 runs, 8 of them done; 0 to go in 0 program(s)" in error
+  assert "best by test_accuracy" in out
+
+
+def test_settings_that_do_not_shape_the_program_share_one_compilation(job, monkeypatch):
+  calls = []
+  run_batch = sweep.run_batch
+  monkeypatch.setattr(sweep, "run_batch", lambda *arguments: calls.append(arguments) or run_batch(*arguments))
+  grid = "--grid=noise_rate=0.1,0.2;target_density=0.2,0.4;penalty_weight=1,2;learning_rate=0.1,0.2"
+  arguments = ("--seeds=0:2", "--train_epochs=1", "--at_once=12")
+  assert job(sweep, *arguments, grid, "--workdir=out", "--random_seed=1")[0] == 0
+  assert [len(runs) for _, runs, _, _ in calls] == [11, 11, 10]  # 32 runs, at most 12 at once
+  with counted_compilations() as compilations:
+    assert job(sweep, *arguments, grid.replace("0.1,0.2", "0.3,0.4"), "--workdir=other")[0] == 0
+  assert [c for c in compilations if "cache" not in c] == []
+
+
+def test_settings_that_shape_the_program_are_grouped(job):
+  status, _, error = job(sweep, "--grid=population_size=3,4;noise_rate=0.1,0.2", "--dry_run", "--workdir=out")
+  assert status == 0
+  assert "20 runs, 0 of them done; 20 to go in 2 program(s)" in error
+  assert "program 1: 10 runs, 1 batch(es) of 10 side by side" in error
+  assert "population_size=3, noise_rate=0.1: seed 0, 1, 2, 3, 4" in error
+  assert "420 genome-epochs" not in error
+  epochs = 2 * 5 * (3 + 4) * 3 + 20 * 2
+  assert f"{epochs} genome-epochs, about " in error
+
+
+@pytest.mark.parametrize("method", ["random", "imp", "snip"])
+def test_every_method_is_swept(method, job, tmp_path):
+  arguments = (f"--method={method}", "--cycle_epochs=1", "--cycles=2", "--score_batch=20")
+  grid = {"random": "target_density", "imp": "prune_fraction", "snip": "target_density"}[method]
+  status, _, error = job(sweep, *arguments, "--seeds=1,5", f"--grid={grid}=0.3,0.5", "--workdir=out")
+  assert status == 0, error
+  assert job(search, *arguments, f"--{grid}=0.5", "--seed=5", "--workdir=alone")[0] == 0
+  (own,) = [
+    path
+    for path in (tmp_path / "out" / "runs").iterdir()
+    for f in [json.loads((path / "config.json").read_text())["flags"]]
+    if (f[grid], f["seed"]) == (0.5, 5)
+  ]
+  assert (own / "ticket.safetensors").read_bytes() == (tmp_path / "alone" / "ticket.safetensors").read_bytes()
+  assert without_seconds(own / "history.csv") == without_seconds(tmp_path / "alone" / "history.csv")
+  assert len(storage.read_csv(tmp_path / "out" / "results.csv")) == 4
+
+
+def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
+  arguments = ("--activation=relu", "--grid=learning_rate=0.1,1e30", "--seeds=0,1", "--workdir=out")
+  status, out, _ = job(sweep, *arguments)
+  assert status == 0
+  results = storage.read_csv(tmp_path / "out" / "results.csv")
+  assert [bool(row["failed"]) for row in results] == [False, False, True, True]
+  assert "every genome of generation 0 diverged" in results[2]["failed"]
+  assert "2 (2 failed)" in out
+  assert "--learning_rate=0.1" in (tmp_path / "out" / "best.flags").read_text()
+  listed = job(search, "--list=out")[1]
+  assert listed.count("failed") == 2
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--grid=noise_rat=0.1"], "there is no setting 'noise_rat'; did you mean noise_rate?"),
+    (["--grid=noise_rate=much"], "flag --noise_rate=much: it must be a number"),
+    (["--grid=noise_rate=2"], "noise_rate must be in [0, 1], not 2.0"),
+    (["--grid=seed=1,2"], "there is no setting 'seed'"),
+    (["--grid=optimizer=sdg"], "did you mean sgd?"),
+    (["--grid=elites=0", "--random=2", "--ranges=elites=0:2"], "elites is in --grid and in --ranges"),
+    (["--random=2"], "random asks for at least 1 setting and for --ranges"),
+    (["--seeds=a"], "seeds must be first:end or whole numbers"),
+    (["--seeds=3:3"], "seeds must be at least one, each once and none negative, not '3:3'"),
+    (["--seeds=1,1"], "each once"),
+    (["--seeds=-1:2"], "none negative"),
+    (["--seed=3"], "--seed is for experiments.search"),
+    (["--ticket=t"], "--ticket is for experiments.search"),
+    (["--at_once=0"], "at_once must be at least 1, not 0"),
+    (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
+  ],
+)
+def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, message, job, tmp_path):
+  status, _, error = job(sweep, *arguments, "--workdir=out")
+  assert status == 2
+  assert message in error
+  assert error.count("\n") == 1
+  assert not (tmp_path / "out").exists()
+
+
+def test_the_best_setting():
+  def row(loss, failed=0, fitness=1.0):
+    return {"valid_loss": loss, "valid_accuracy": 1 - loss, "fitness": fitness, "failed": failed}
+
+  nan = float("nan")
+  assert effects.best([row(0.5), row(0.3), row(0.1, failed=1)], None) == (1, "valid_loss")
+  assert effects.best([row(0.5), row(0.3)], "valid_accuracy") == (1, "valid_accuracy")
+  assert effects.best([row(nan, fitness=2.0), row(nan, fitness=1.5)], None) == (1, "fitness")
+  assert effects.best([row(nan, fitness=nan)], None) == (None, "fitness")
+
+
+def test_leaders_of_every_kind_of_history():
+  nets = [{"generation": g, "fitness": f} for g, f in ((0, 3.0), (0, 2.0), (1, 1.0), (1, 4.0))]
+  assert [row["fitness"] for row in plots.leaders(nets)] == [2.0, 1.0]
+  imp = [{"cycle": c, "iteration": i, "valid_loss": 1.0} for c, i in ((0, 10), (1, 20))]
+  assert plots.leaders(imp) == imp
