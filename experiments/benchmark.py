@@ -22,7 +22,6 @@ that an earlier run left there are kept, unless they are measured again.
 
 import dataclasses
 import functools
-import math
 import pathlib
 import statistics
 import time
@@ -35,13 +34,13 @@ import numpy as np
 from absl import app, flags
 
 import nets_jax
+from experiments import benchmark_table, memory, methods, peers
 from experiments import flags as search_flags
-from experiments import memory, methods, peers
 from experiments.progress import say
 from experiments.run_directory import environment
-from nets_jax import nets, parallel, plots, storage, training
+from nets_jax import config as nets_config
+from nets_jax import nets, parallel, storage, training
 from nets_jax.baselines import imp
-from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
@@ -57,7 +56,6 @@ PRODUCTS = 4
 WIDTHS = (0.5, 1, 2, 4)
 SHARES = (0.25, 0.5, 1.0)
 IMP_RUNS = 5
-LIMIT_AT_END = "limit, at the end"
 MOST_APART = 0.01  # nats between our validation losses and a peer's, from rounding alone
 
 
@@ -172,7 +170,7 @@ def prepare(
   data = data.replace(train=jax.tree.map(lambda x: x[:kept], data.train), test=None)
   config = methods.make_config("nets", values, kept)
   config = config.replace(population_size=population, elites=min(config.elites, population - 1))
-  nets.validate(config, kept)
+  nets_config.validate(config, kept)
   network = search_flags.make_network(values, data.num_classes)
   sizes = tuple(max(1, round(width * size)) for size in network.hidden_sizes)
   network = network.clone(hidden_sizes=sizes, precision=values.precision)
@@ -186,7 +184,7 @@ def prepare(
 def generation(part: str, p: Prepared, width: float = 1.0) -> Case:
   """One generation of NeTS."""
   population, examples = p.config.population_size, len(p.data.train)
-  steps = nets.fitness_steps(p.config, examples)
+  steps = nets_config.fitness_steps(p.config, examples)
   used = p.step.memory_analysis()
   devices = p.layout.mesh.size
   return Case(
@@ -207,7 +205,12 @@ def breeding_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Cas
   whole = generation("breeding", p)
   _, metrics = p.step(p.state, p.data, p.config)
   breed = jax.jit(nets.breed, static_argnames="layout")
-  arguments = p.state.key[None], p.state.population, metrics.fitness[None], nets.stack_configs([p.config])
+  arguments = (
+    p.state.key[None],
+    p.state.population,
+    metrics.fitness[None],
+    nets_config.stack_configs([p.config]),
+  )
   program, _ = parallel.compile_program(breed, *arguments, p.layout)
 
   def alone():
@@ -250,7 +253,7 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
   ):
     raise nets_jax.UsageError("the peers know sgd, relu, biases and no dropout; name the other --parts")
   shuffle_key, _, _ = nets.generation_keys(p.state.key, p.state.generation)
-  steps = nets.fitness_steps(p.config, len(data.train))
+  steps = nets_config.fitness_steps(p.config, len(data.train))
   order = np.asarray(training.minibatch_order(shuffle_key, len(data.train), p.config.batch_size, steps))
   population = jax.tree.map(lambda leaf: leaf[: p.layout.size], parallel.fetch(p.state.population))
   work = peers.Work(network, population, data, order, p.config.learning_rate)
@@ -322,16 +325,16 @@ def run(values: flags.FlagValues) -> None:
     *(("scaling", lambda w=w: one("width", six, width=w)) for w in WIDTHS),
     *(("scaling", lambda s=s: one("examples", six, share=s)) for s in SHARES),
   ]
-  rows = earlier_rows(directory)
+  rows = benchmark_table.earlier_rows(directory)
   if "limit" in values.parts:
     rows.append(limit_row("limit, at the start", values.repeats))
   for part, cases in lines:
     if part in values.parts:
       rows += measure(cases(), values.repeats)
-      write(directory, rows)
+      benchmark_table.write(directory, rows)
   if "limit" in values.parts:
-    rows.append(limit_row(LIMIT_AT_END, values.repeats))
-  write(directory, rows)
+    rows.append(limit_row(benchmark_table.LIMIT_AT_END, values.repeats))
+  benchmark_table.write(directory, rows)
   print((directory / "benchmark.md").read_text())
   print(f"files in {directory}")
 
@@ -339,68 +342,6 @@ def run(values: flags.FlagValues) -> None:
 def doubling(most: int) -> list[int]:
   """1, 2, 4, ... and the most."""
   return sorted({2**i for i in range(most.bit_length())} | {most})
-
-
-def earlier_rows(directory: pathlib.Path) -> list[dict[str, Any]]:
-  """What an earlier run left in the directory."""
-  if not (directory / "benchmark.csv").exists():
-    return []
-  table = storage.read_csv(directory / "benchmark.csv")
-  return [{name: v for name, v in row.items() if isinstance(v, str) or not math.isnan(v)} for row in table]
-
-
-def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The last of each line's rows, in the order of the parts; the limit first and last."""
-  parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples")
-  last = {(row["part"], row["name"]): row for row in rows}.values()
-  place = lambda row: (row["name"] == LIMIT_AT_END, parts.index(row["part"]), row.get("population", 0))  # noqa: E731
-  return sorted(last, key=place)
-
-
-def write(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-  """The table as CSV and markdown, and the figure drawn from the CSV."""
-  rows = in_order(rows)
-  columns = list(dict.fromkeys(name for row in rows for name in row))
-  filled = [{name: row.get(name, float("nan")) for name in columns} for row in rows]
-  storage.write_csv(directory / "benchmark.csv", filled)
-  with replace_file(directory / "benchmark.md") as temporary:
-    temporary.write_text(markdown(rows))
-  plots.save_figure(
-    plots.benchmark_figure(storage.read_csv(directory / "benchmark.csv")), directory / "figure_benchmark.png"
-  )
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-  """The table for a reader."""
-  head = (
-    "",
-    "seconds (range)",
-    "genome-epochs/s",
-    "GFLOP/s",
-    "share of limit (range)",
-    "x a generation",
-    "peak MB",
-    "compile s",
-  )
-  lines = [head, ["---"] * len(head)]
-  for row in rows:
-    known = lambda name, form, row=row: format(row[name], form) if name in row else ""  # noqa: E731
-    share = known("share_of_limit", ".2f")
-    if "share_low" in row:
-      share += f" ({row['share_low']:.2f}-{row['share_high']:.2f})"
-    lines.append(
-      [
-        row["name"],
-        f"{row['seconds']:.3f} ({row['seconds_low']:.3f}-{row['seconds_high']:.3f})",
-        known("genome_epochs_per_second", ".2f"),
-        known("gflops", ".1f"),
-        share,
-        known("times_the_first", ".3g") if row["part"] in ("peers", "breeding") else "",
-        f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
-        known("compile_seconds", ".1f"),
-      ]
-    )
-  return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main(argv: list[str]) -> None:

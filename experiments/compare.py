@@ -14,7 +14,6 @@ Each method's search and training are stages, whose files in stages/ carry a has
 that is finished is not run again. A directory keeps to one configuration.
 """
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -41,19 +40,6 @@ flags.DEFINE_list("methods", ["random", "imp", "nets"], "Methods, each with flag
 flags.DEFINE_bool("quick", False, "A short version for trying out; its outputs say so.")
 
 QUICK = {"generations": 4, "fitness_epochs": 0.2, "cycle_epochs": 1, "train_epochs": 2}
-# What says where and how to run, but not what.
-PLACES = (
-  "method",
-  "methods",
-  "workdir",
-  "overwrite",
-  "ticket",
-  "devices",
-  "chunk",
-  "compilation_cache_dir",
-  "data_dir",
-  "mnist_manual_dir",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +62,7 @@ class Entrant:
 
 def relevant_settings(values: flags.FlagValues) -> dict[str, Any]:
   """The flags that decide results."""
-  return {name: value for name, value in search_flags.as_dict(values).items() if name not in PLACES}
+  return {"seed": values.seed, **search_flags.settings(values)}
 
 
 def make_entrant(label: str, values: flags.FlagValues, stages: pathlib.Path) -> Entrant:
@@ -85,15 +71,11 @@ def make_entrant(label: str, values: flags.FlagValues, stages: pathlib.Path) -> 
   method, *overrides = spec.split(":")
   if method not in methods.METHODS:
     raise nets_jax.UsageError(f"methods may be {', '.join(methods.METHODS)} or dense, not {method!r}")
-  own = copy.deepcopy(values)
-  for override in overrides:
-    name, _, value = override.partition("=")
-    if name not in search_flags.as_dict(values):
-      raise nets_jax.UsageError(f"{label!r} names no flag: {name!r}; write method:flag=value")
-    try:
-      own[name].parse(value)
-    except flags.Error as error:
-      raise nets_jax.UsageError(f"in {label!r}: {error}") from error
+  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
+  try:
+    own = search_flags.changed(values, changes)
+  except nets_jax.UsageError as error:
+    raise nets_jax.UsageError(f"in {label!r}: {error}; write method:flag=value") from error
   return Entrant(label, method, own, values.trials, stages)
 
 
@@ -217,6 +199,9 @@ def run(values: flags.FlagValues) -> None:
     search_flags.make_network(entrant.values, data.num_classes)
     methods.make_config(entrant.method, entrant.values, len(data.train))
   claim(directory, values)
+  names = [*search_flags.as_dict(values), "trials", "methods", "quick"]
+  again = search_flags.leave_flagfile(directory / "compare.flags", values, names)
+  say(f"to repeat this comparison: python -m experiments.compare {again}")
   for entrant in entrants:
     search_stage(entrant, data)
     training_stage(entrant, data)

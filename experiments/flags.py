@@ -4,7 +4,6 @@ The defaults suit the digits data; `presets/` has the paper's setting.
 """
 
 import copy
-import difflib
 import hashlib
 import os
 import platform
@@ -18,6 +17,8 @@ from absl import flags, logging
 import nets_jax
 from experiments import help, methods
 from nets_jax import networks, operators, training
+from nets_jax.errors import suggest
+from nets_jax.files import replace_file
 
 flags.DEFINE_enum("method", "nets", methods.METHODS, "The ticket search.")
 flags.DEFINE_string(
@@ -29,6 +30,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("overwrite", False, "Replace the run that workdir holds.")
 flags.DEFINE_string("ticket", None, "A ticket file to train again, in place of a search.")
+flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files beside a run's other files.")
 
 flags.DEFINE_enum("network", "mlp", ("mlp", "lenet_300_100"), "The network.")
 flags.DEFINE_list("hidden_sizes", ["100", "50"], "Units of each hidden layer of an mlp.")
@@ -108,8 +110,7 @@ def explain(error: flags.Error) -> str:
     return text
   parser = flags.FLAGS[wrong[1]].parser
   if isinstance(parser, flags.EnumParser):
-    near = difflib.get_close_matches(wrong[2], parser.enum_values, 1, 0.5)
-    return text + (f"; did you mean {near[0]}?" if near else "")
+    return text + suggest(wrong[2], parser.enum_values)
   kinds = {
     flags.IntegerParser: "a whole number",
     flags.FloatParser: "a number",
@@ -184,6 +185,7 @@ PLACES = (
   "seed",
   "workdir",
   "overwrite",
+  "tensorboard",
   "ticket",
   "devices",
   "chunk",
@@ -207,10 +209,7 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
   copied = copy.deepcopy(values)
   for name, value in changes.items():
     if name not in settings(values):
-      near = difflib.get_close_matches(name, settings(values), 1)
-      raise nets_jax.UsageError(
-        f"there is no setting {name!r}" + (f"; did you mean {near[0]}?" if near else "")
-      )
+      raise nets_jax.UsageError(f"there is no setting {name!r}{suggest(name, settings(values))}")
     try:
       copied[name].parse(value)
     except flags.Error as error:
@@ -222,6 +221,13 @@ def flagfile(values: flags.FlagValues, names: Iterable[str]) -> str:
   """The text of a flagfile that gives these flags the values they have; those not set are left out."""
   lines = [values[name].serialize() for name in names if values[name].value is not None]
   return "\n".join(lines) + "\n"
+
+
+def leave_flagfile(path: os.PathLike, values: flags.FlagValues, names: Iterable[str]) -> str:
+  """Writes the flagfile that repeats a run, but for where its files go; returns the flag that reads it."""
+  with replace_file(path) as temporary:
+    temporary.write_text(flagfile(values, [name for name in names if name not in ("workdir", "overwrite")]))
+  return f"--flagfile={path}"
 
 
 def make_data(values: flags.FlagValues) -> nets_jax.Dataset:
@@ -255,6 +261,13 @@ def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
     activation=values.activation,
     dropout_rate=values.dropout_rate,
   )
+
+
+def check_training(values: flags.FlagValues) -> None:
+  """Raises UsageError for an impossible final training."""
+  for name, least in (("train_epochs", 0), ("eval_every", 1)):
+    if values[name].value is not None and values[name].value < least:
+      raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
 
 
 def workdir(values: flags.FlagValues) -> str:

@@ -52,7 +52,8 @@ def _entry(flag: flags.Flag) -> str:
     head = flag.serialize() if flag.value is not None else f"--{flag.name}="
   help_text = flag.help
   if isinstance(flag.parser, flags.EnumParser):
-    help_text = f"{help_text} One of {', '.join(flag.parser.enum_values)}."
+    meaning = help_text.partition(">: ")[2]  # absl puts the values before it
+    help_text = f"{meaning} One of {', '.join(flag.parser.enum_values)}."
   wrapped = textwrap.wrap(help_text, WIDTH - INDENT)
   head = "  " + head
   first = head.ljust(INDENT) if len(head) < INDENT else head + "\n" + " " * INDENT

@@ -7,7 +7,8 @@ import jax
 from absl import flags
 
 import nets_jax
-from nets_jax import evolution, nets
+from nets_jax import config as nets_config
+from nets_jax import evolution
 from nets_jax.baselines import imp, one_shot, random_tickets
 from nets_jax.training import steps_per_epoch
 
@@ -33,7 +34,7 @@ def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any
   Raises:
     UsageError: an impossible setting.
   """
-  kinds = {"nets": nets.NetsConfig, "random": random_tickets.RandomConfig, "imp": imp.ImpConfig}
+  kinds = {"nets": nets_jax.NetsConfig, "random": random_tickets.RandomConfig, "imp": imp.ImpConfig}
   kind = kinds.get(method, one_shot.OneShotConfig)
   given = {name: values[name].value for name in kind.__dataclass_fields__ if name in values}
   if method == "imp":
@@ -44,7 +45,7 @@ def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any
     given["score"] = method
   config = kind(**given)
   if method == "nets":
-    nets.validate(config, num_examples)
+    nets_config.validate(config, num_examples)
   elif method == "imp":
     imp.validate(config, num_examples)
   elif method == "random":
@@ -95,7 +96,7 @@ def search_epochs(method: str, config: Any, num_examples: int) -> float:
   """Genome-epochs of training that a search takes; those few of pruning at initialisation count as none."""
   if method == "nets":
     per_epoch = steps_per_epoch(num_examples, config.batch_size)
-    share = nets.fitness_steps(config, num_examples) / per_epoch
+    share = nets_config.fitness_steps(config, num_examples) / per_epoch
     return (config.generations + 1) * config.population_size * share
   if method == "imp":
     per_epoch = steps_per_epoch(num_examples, config.batch_size)

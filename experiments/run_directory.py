@@ -3,6 +3,7 @@
 import importlib.metadata
 import pathlib
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import jax
 
 import nets_jax
+from experiments import board
 from nets_jax import storage
 
 FILES = (
   "config.json",
+  "run.flags",
   "history.csv",
   "ticket.safetensors",
   "figure_evolution.png",
@@ -51,16 +54,20 @@ class RunDirectory:
 
   def open(self, flags: Mapping[str, Any]) -> None:
     """Removes the files of an earlier run, and writes `config.json`."""
-    for file in self._held():
-      file.unlink()
+    self._remove()
     storage.write_json(self / "config.json", {"flags": flags, **environment()})
 
   def discard_if_empty(self) -> None:
     """Removes the directory of a run that ended before it had anything to keep."""
-    if self._held() == [self / "config.json"]:
-      (self / "config.json").unlink()
+    if set(self._held()) <= {self / "config.json", self / "run.flags"}:
+      self._remove()
       if not any(self.path.iterdir()):
         self.path.rmdir()
+
+  def _remove(self) -> None:
+    for file in self._held():
+      file.unlink()
+    shutil.rmtree(self / board.DIRECTORY, ignore_errors=True)
 
   def __truediv__(self, name: str) -> pathlib.Path:
     return self.path / name

@@ -23,8 +23,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 import nets_jax
+from experiments import board, hosts, methods, outcome
 from experiments import flags as search_flags
-from experiments import hosts, methods, outcome
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory
 from nets_jax import plots, processes, storage, tickets, winning
@@ -55,22 +55,27 @@ def make_job(values: flags.FlagValues) -> Job:
   network = search_flags.make_network(values, data.num_classes)
   methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
   config = methods.make_config(values.method, values, len(data.train))
-  for name, least in (("train_epochs", 0), ("eval_every", 1)):
-    if values[name].value is not None and values[name].value < least:
-      raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
+  search_flags.check_training(values)
   if ticket is not None:
     tickets.check_fits(ticket, network, data.input_shape)
   nets_jax.make_layout(2, devices=values.devices, chunk=values.chunk)
+  if values.tensorboard:
+    board.check_installed()
   return Job(values, network, data, config, directory, ticket)
 
 
-def find(key: jax.Array, job: Job) -> nets_jax.SearchResult:
+def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
   """Searches for a ticket, with a progress bar, and writes what was found."""
   values = job.values
   say(f"compiling on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
   total = methods.reports(values.method, job.config, len(job.data.train))
+
+  def show(rows):
+    progress(rows)
+    shown.search(rows)
+
   with Progress(values.method, total) as progress:
-    where = {"devices": values.devices, "chunk": values.chunk, "on_rows": progress}
+    where = {"devices": values.devices, "chunk": values.chunk, "on_rows": show}
     network = job.network.clone(precision=values.precision)
     (result,) = methods.search_all(values.method, key[None], network, job.data, [job.config], **where)
   storage.write_csv(job.directory / "history.csv", result.history)
@@ -80,7 +85,7 @@ def find(key: jax.Array, job: Job) -> nets_jax.SearchResult:
 
 
 def compare(
-  keys: tuple[jax.Array, jax.Array], name: str, ticket: nets_jax.Ticket, job: Job
+  keys: tuple[jax.Array, jax.Array], name: str, ticket: nets_jax.Ticket, job: Job, shown: board.Board
 ) -> tuple[dict, dict]:
   """Trains the ticket and its controls alike: a random ticket of its density, its own weights unmasked,
   and a dense network; writes training.csv. Returns each one's results, and the verdicts of Definition 3.
@@ -115,6 +120,7 @@ def compare(
     ).curves
   rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
   storage.write_csv(job.directory / "training.csv", rows)
+  shown.training(rows)
   by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}
   results = {name: outcome.results_of(trained[name], curve[-1]) for name, curve in by_name.items()}
   counts = int(tickets.unmasked_count(ticket)), tickets.maskable_count(ticket)
@@ -129,23 +135,28 @@ def run(values: flags.FlagValues) -> None:
     return
   job = make_job(values)
   job.directory.open(search_flags.as_dict(values))
+  again = search_flags.leave_flagfile(job.directory / "run.flags", values, search_flags.as_dict(values))
+  say(f"to repeat this run: python -m experiments.search {again}")
   try:
-    run_job(job)
+    with board.open_board(job.directory.path, values.tensorboard) as shown:
+      run_job(job, shown)
   except nets_jax.UsageError:
     job.directory.discard_if_empty()
     raise
 
 
-def run_job(job: Job) -> None:
+def run_job(job: Job, shown: board.Board) -> None:
   """Search, comparison, files, table."""
   search_key, *comparison_keys = methods.run_keys(job.values.seed)
   if job.ticket is None:
-    result, name = find(search_key, job), job.values.method
+    result, name = find(search_key, job, shown), job.values.method
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
   storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
-  results, verdicts = compare(comparison_keys, name, result.ticket, job)
+  shown.ticket(result.ticket)
+  results, verdicts = compare(comparison_keys, name, result.ticket, job, shown)
   summary = outcome.summarise(result, results, verdicts)
+  shown.settings(search_flags.settings(job.values), results.get(name, {"density": summary["density"]}))
   storage.write_json(job.directory / "summary.json", summary)
   print(outcome.table(results, summary))
   for to, verdict in verdicts.items():

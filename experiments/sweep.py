@@ -12,11 +12,6 @@ best.flags (a flagfile for experiments.search) and, in runs/, the files of every
 goes on where it was, and one with more seeds or settings than before runs those alone.
 """
 
-import dataclasses
-import functools
-import hashlib
-import itertools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -26,13 +21,12 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import effects, grid, methods, outcome
+from experiments import board, effects, methods, outcome, plan
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, environment
-from nets_jax import nets, plots, storage
+from nets_jax import plots, storage
 from nets_jax.files import replace_file
-from nets_jax.training import steps_per_epoch
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
@@ -52,125 +46,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("dry_run", False, "Print the plan and an estimate of the time, and run nothing.")
 
-GENOMES_AT_ONCE, RUNS_AT_ONCE = 256, 16
-TRIAL_STEPS = 200
-DATA_FLAGS = ("dataset", "data_seed", "xor_train_size", "xor_test_size")
 OWN_FLAGS = ("seeds", "grid", "random", "ranges", "random_seed")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Setting:
-  """What a sweep varies: the changes, as written, and all flags with them."""
-
-  changes: grid.Changes
-  values: flags.FlagValues
-
-  @functools.cached_property
-  def hash(self) -> str:
-    """Names all that the results depend on, but for the seed."""
-    settings = json.dumps([self.values.method, search_flags.settings(self.values)], sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()[:8]
-
-  @functools.cached_property
-  def program(self) -> str:
-    """Equal where runs can go side by side: all settings but those that are traced."""
-    traced = nets.traced_fields() if self.values.method == "nets" else ()
-    return json.dumps({k: v for k, v in search_flags.settings(self.values).items() if k not in traced})
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """One search, and the directory of its files."""
-
-  setting: Setting
-  seed: int
-  path: pathlib.Path
-
-  @property
-  def is_done(self) -> bool:
-    """Whether it has left its last file."""
-    return (self.path / "summary.json").exists()
-
-
-def make_runs(values: flags.FlagValues, directory: pathlib.Path) -> list[Run]:
-  """Every run of the sweep, setting by setting."""
-  is_whole = lambda name: name in values and isinstance(values[name].parser, flags.IntegerParser)  # noqa: E731
-  drawn = [{}]
-  if values.random or values.ranges:
-    drawn = grid.draw(values.ranges, values.random, values.random_seed, is_whole)
-  settings = []
-  for listed, random in itertools.product(grid.product(values.grid), drawn):
-    if both := listed.keys() & random.keys():
-      raise nets_jax.UsageError(f"{min(both)} is in --grid and in --ranges; leave it in one of them")
-    changes = listed | random
-    settings.append(Setting(changes, search_flags.changed(values, changes)))
-  seeds = parse_seeds(values.seeds)
-  return [
-    Run(setting, seed, directory / "runs" / f"{setting.hash}-seed{seed}")
-    for setting in settings
-    for seed in seeds
-  ]
-
-
-def parse_seeds(text: str) -> list[int]:
-  """`0:10` is 0 to 9, `1,5` these two."""
-  try:
-    first, colon, end = text.partition(":")
-    seeds = list(range(int(first), int(end))) if colon else [int(word) for word in text.split(",")]
-  except ValueError as error:
-    raise nets_jax.UsageError(
-      f"seeds must be first:end or whole numbers with commas between, not {text!r}"
-    ) from error
-  if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-    raise nets_jax.UsageError(f"seeds must be at least one, each once and none negative, not {text!r}")
-  return seeds
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Runs that share their programs, with what they share."""
-
-  runs: Sequence[Run]
-  data: nets_jax.Dataset
-  network: nets_jax.MLP
-
-  @property
-  def values(self) -> flags.FlagValues:
-    """The flags of its first run; they differ in what is traced alone."""
-    return self.runs[0].setting.values
-
-  def config(self, run: Run) -> Any:
-    """The settings of a run's search, checked."""
-    return methods.make_config(self.values.method, run.setting.values, len(self.data.train))
-
-  def batches(self) -> list[Sequence[Run]]:
-    """The runs in parts of one length, so that one program serves; the last part may be shorter."""
-    genomes = self.config(self.runs[0]).population_size if self.values.method == "nets" else 1
-    most = self.values.at_once or max(1, min(RUNS_AT_ONCE, GENOMES_AT_ONCE // genomes))
-    count = -(-len(self.runs) // most)
-    length = -(-len(self.runs) // count)
-    return [self.runs[first : first + length] for first in range(0, len(self.runs), length)]
-
-
-def make_groups(runs: Sequence[Run]) -> list[Group]:
-  """The runs by program, each group with its data and network; every setting is checked."""
-  by_program = {}
-  for run in runs:
-    by_program.setdefault(run.setting.program, []).append(run)
-  data, groups = {}, []
-  for own in by_program.values():
-    values = own[0].setting.values
-    if (train_epochs := values.train_epochs) < 0:
-      raise nets_jax.UsageError(f"train_epochs must be at least 0, not {train_epochs}")
-    where = tuple(values[name].value for name in DATA_FLAGS)
-    data[where] = data.get(where) or search_flags.make_data(values)
-    groups.append(Group(own, data[where], search_flags.make_network(values, data[where].num_classes)))
-    for run in own:
-      groups[-1].config(run)
-  return groups
-
-
-def run_batch(group: Group, runs: Sequence[Run], length: int, title: str) -> None:
+def run_batch(group: plan.Group, runs: Sequence[plan.Run], length: int, title: str) -> None:
   """Searches, and trains what was found, side by side; then writes the files of each run."""
   values, todo = group.values, [*runs, *[runs[-1]] * (length - len(runs))]
   keys = [methods.run_keys(run.seed) for run in todo]
@@ -194,7 +73,7 @@ def run_batch(group: Group, runs: Sequence[Run], length: int, title: str) -> Non
 
 
 def train(
-  group: Group, runs: Sequence[Run], found: Sequence[methods.Outcome], keys: jax.Array, title: str
+  group: plan.Group, runs: Sequence[plan.Run], found: Sequence[methods.Outcome], keys: jax.Array, title: str
 ) -> list[list[dict[str, Any]]]:
   """The curve of each ticket in the final training of experiments.search; empty if there is none.
 
@@ -222,7 +101,9 @@ def train(
   return [[row for row in rows if row["ticket"] == i] for i in range(len(found))]
 
 
-def write_run(run: Run, group: Group, result: methods.Outcome, curve: Sequence[dict[str, Any]]) -> None:
+def write_run(
+  run: plan.Run, group: plan.Group, result: methods.Outcome, curve: Sequence[dict[str, Any]]
+) -> None:
   """The files that experiments.search leaves, but for the figure; summary.json is the last."""
   method, directory = group.values.method, RunDirectory(str(run.path), overwrite=True)
   directory.open(search_flags.as_dict(run.setting.values) | {"seed": run.seed, "workdir": str(run.path)})
@@ -231,85 +112,25 @@ def write_run(run: Run, group: Group, result: methods.Outcome, curve: Sequence[d
     return
   storage.write_csv(directory / "history.csv", result.history)
   storage.save_ticket(directory / "ticket.safetensors", result.ticket, group.network)
-  results = {}
+  results, curve = {}, [{**row, "ticket": method} for row in curve]
   if curve:
-    storage.write_csv(directory / "training.csv", [{**row, "ticket": method} for row in curve])
+    storage.write_csv(directory / "training.csv", curve)
     results = {method: outcome.results_of(result.ticket, curve[-1])}
+  with board.open_board(run.path, group.values.tensorboard) as shown:
+    shown.search(result.history)
+    shown.ticket(result.ticket)
+    shown.training(curve)
+    shown.settings({**run.setting.changes, "seed": run.seed}, results.get(method, {}))
   storage.write_json(directory / "summary.json", outcome.summarise(result, results, {}))
 
 
-def plan(runs: Sequence[Run], groups: Sequence[Group]) -> str:
-  """What a sweep will do."""
-  todo = sum(len(group.runs) for group in groups)
-  lines = [f"{len(runs)} runs, {len(runs) - todo} of them done; {todo} to go in {len(groups)} program(s)"]
-  for i, group in enumerate(groups):
-    batches = group.batches()
-    lines.append(
-      f"program {i + 1}: {len(group.runs)} runs, {len(batches)} batch(es) of {len(batches[0])} side by side"
-    )
-    settings = dict.fromkeys(json.dumps(run.setting.changes) for run in group.runs)
-    for text in settings:
-      seeds = [run.seed for run in group.runs if json.dumps(run.setting.changes) == text]
-      changes = ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "the flags as given"
-      lines.append(f"  {changes}: seed {', '.join(map(str, seeds))}")
-  return "\n".join(lines)
-
-
-def estimate(groups: Sequence[Group]) -> str:
-  """The time a sweep will take, from the training of one ticket per device for some steps in each program."""
-  seconds = epochs = 0.0
-  for group in groups:
-    values, examples = group.values, len(group.data.train)
-    size = nets_jax.make_layout(GENOMES_AT_ONCE, devices=values.devices).mesh.size
-    tickets = [
-      nets_jax.random_ticket(jax.random.key(i), group.network, group.data.input_shape, 1.0)
-      for i in range(size)
-    ]
-    per_epoch = steps_per_epoch(examples, values.batch_size)
-    steps = min(per_epoch, TRIAL_STEPS)
-    training = {
-      "optimizer": values.optimizer,
-      "learning_rate": values.learning_rate,
-      "batch_size": values.batch_size,
-    }
-    rows = nets_jax.train_tickets(
-      jax.random.key(0),
-      group.network,
-      nets_jax.stack(tickets),
-      group.data,
-      steps=2 * steps,
-      eval_every=steps,
-      splits=("valid",),
-      **training,
-    ).curves
-    per_genome_epoch = (rows[-1]["seconds"] - rows[0]["seconds"]) / size * per_epoch / steps
-    own = sum(
-      methods.search_epochs(values.method, group.config(run), examples) + values.train_epochs
-      for run in group.runs
-    )
-    epochs, seconds = epochs + own, seconds + own * per_genome_epoch
-  return (
-    f"{epochs:,.0f} genome-epochs, about {_time(seconds)} by a trial of {TRIAL_STEPS} steps, and compilation"
-  )
-
-
-def _time(seconds: float) -> str:
-  """A time for people."""
-  return (
-    f"{seconds:.0f} s"
-    if seconds < 120
-    else f"{seconds / 60:.0f} min"
-    if seconds < 7200
-    else f"{seconds / 3600:.1f} h"
-  )
-
-
-def write_outputs(directory: pathlib.Path, runs: Sequence[Run], values: flags.FlagValues) -> str:
+def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.FlagValues) -> str:
   """The sweep's tables and figure, from the files of its runs. Returns the table of settings."""
   names = list(runs[0].setting.changes)
   files = [(run.setting.changes, run.seed, run.path) for run in runs]
   storage.write_csv(directory / "results.csv", effects.result_rows(files))
-  storage.write_csv(directory / "history.csv", effects.history_rows(files))
+  if history := effects.history_rows(files):
+    storage.write_csv(directory / "history.csv", history)
   results = storage.read_csv(directory / "results.csv")
   settings = effects.setting_rows(results, names)
   storage.write_csv(directory / "settings.csv", settings)
@@ -335,15 +156,20 @@ def run(values: flags.FlagValues) -> None:
   for name in ("seed", "ticket"):
     if values[name].present:
       raise nets_jax.UsageError(f"--{name} is for experiments.search; a sweep takes --seeds, and searches")
+  if values.tensorboard:
+    board.check_installed()
   if values.at_once is not None and values.at_once < 1:
     raise nets_jax.UsageError(f"at_once must be at least 1, not {values.at_once}")
   directory = pathlib.Path(values.workdir or pathlib.Path("runs") / f"sweep-{values.dataset}-{values.method}")
-  runs = make_runs(values, directory)
-  groups = make_groups([run for run in runs if not run.is_done])
-  say(plan(runs, groups))
+  runs = plan.make_runs(values, directory)
+  groups = plan.make_groups([run for run in runs if not run.is_done])
   if values.dry_run:
-    say(estimate(groups))
+    print(plan.describe(runs, groups), plan.estimate(groups), sep="\n")
     return
+  say(plan.describe(runs, groups))
+  names = [name for name in search_flags.as_dict(values) if name not in ("seed", "ticket")]
+  again = search_flags.leave_flagfile(directory / "sweep.flags", values, [*names, *OWN_FLAGS])
+  say(f"to repeat this sweep: python -m experiments.sweep {again}")
   own = {name: values[name].value for name in OWN_FLAGS}
   settings = {"method": values.method, **search_flags.settings(values)}
   storage.write_json(directory / "config.json", {"sweep": own, "settings": settings, **environment()})

@@ -17,15 +17,17 @@ thrown away. NeTS in ten lines:
 """
 
 from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.config import NetsConfig
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
 from nets_jax.errors import UsageError
 from nets_jax.evolution import search, search_all
-from nets_jax.fitness import Metrics, density_penalty
-from nets_jax.nets import NetsConfig, State, init, step
+from nets_jax.fitness import Candidate, Metrics, density_penalty
+from nets_jax.nets import State, init, offspring, step
 from nets_jax.networks import MLP, lenet_300_100, make_network
 from nets_jax.parallel import Layout, make_layout, use_cpu_cores
 from nets_jax.processes import join as join_processes
+from nets_jax.statistics import mean_and_interval
 from nets_jax.storage import load_network, load_ticket, save_ticket
 from nets_jax.tickets import (
   Cost,
@@ -38,13 +40,15 @@ from nets_jax.tickets import (
   take,
 )
 from nets_jax.trainer import train_tickets
-from nets_jax.training import evaluate
+from nets_jax.training import class_accuracies, evaluate
 from nets_jax.winning import judge_ticket
+from nets_jax.winning import summarise as summarise_verdicts
 
 __version__ = "0.1.0"
 
 __all__ = [
   "MLP",
+  "Candidate",
   "Cost",
   "Dataset",
   "Layout",
@@ -55,6 +59,7 @@ __all__ = [
   "State",
   "Ticket",
   "UsageError",
+  "class_accuracies",
   "density",
   "density_penalty",
   "evaluate",
@@ -69,6 +74,8 @@ __all__ = [
   "load_ticket",
   "make_layout",
   "make_network",
+  "mean_and_interval",
+  "offspring",
   "phenotype",
   "random_ticket",
   "save_ticket",
@@ -76,6 +83,7 @@ __all__ = [
   "search_all",
   "stack",
   "step",
+  "summarise_verdicts",
   "take",
   "train_tickets",
   "use_cpu_cores",

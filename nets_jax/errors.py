@@ -1,6 +1,7 @@
 """The one exception that means: the request cannot be met, and here is what to do."""
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -27,3 +28,9 @@ def check(config: Any, names: Sequence[str], rule: str, holds: Callable[[Any], b
 def check_fits_data(config: Any, name: str, num_examples: int) -> None:
   """Raises UsageError unless a number of examples can be drawn from the training part."""
   check(config, [name], f"from 1 to the {num_examples} training examples", lambda n: 1 <= n <= num_examples)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+  """`; did you mean X?` with the nearest of the known words, or nothing if none is near."""
+  near = difflib.get_close_matches(word, list(known), 1)
+  return f"; did you mean {near[0]}?" if near else ""

@@ -7,12 +7,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from nets_jax import parallel
+from nets_jax.config import NetsConfig, fitness_steps, stack_configs, validate
 from nets_jax.data import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.fitness import Metrics
-from nets_jax.nets import NetsConfig, fitness_steps, init_all, stack_configs, step_all, validate
+from nets_jax.nets import init_all, step_all
 from nets_jax.tickets import Cost, SearchResult, take
 from nets_jax.training import steps_per_epoch
 
@@ -55,9 +57,10 @@ def search_all(
       of a result, and the others go on.
 
   Returns:
-    For each run the ticket, its history (a dict for each generation and genome with keys `generation`,
-    `genome`, `fitness`, `valid_loss`, `valid_accuracy`, `density` and `seconds`) and the cost. Seconds are
-    the wall-clock time since the start, without compilation, of all runs together over their number.
+    For each run the ticket, its history and its cost. The history is a dict for each generation and
+    genome with keys `generation`, `genome`, `parent_1` and `parent_2` (indices in the generation before;
+    -1 in the first), `fitness`, `valid_loss`, `valid_accuracy`, `density` and `seconds`. Seconds are the
+    wall-clock time since the start, without compilation, of all runs together over their number.
 
   Raises:
     UsageError: an impossible setting, settings that cannot share a program, or a run in which every genome
@@ -79,15 +82,15 @@ def search_all(
   records = [_Record(own) for own in configs]
   seconds, generation = 0.0, 0
   while not all(record.ended for record in records):
-    begin = time.perf_counter()
+    begin, parents = time.perf_counter(), state.parents
     state, metrics = run(state, data, traced)
-    metrics, best_fitness = jax.device_get((metrics, state.best_fitness))
+    metrics, parents, best_fitness = jax.device_get((metrics, parents, state.best_fitness))
     seconds += (time.perf_counter() - begin) / runs
     rows = []
     for i, record in enumerate(records):
       if not record.ended:
         own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
-        rows += record.add(generation, own, float(best_fitness[i]), seconds)
+        rows += record.add(generation, own, parents[i], float(best_fitness[i]), seconds)
         if record.failure and not keep_failures:
           raise record.failure
         if record.ended:
@@ -110,7 +113,7 @@ class _Record:
     self._generations, self._improved, self._lowest = 0, 0, math.inf
 
   def add(
-    self, generation: int, metrics: Metrics, best_fitness: float, seconds: float
+    self, generation: int, metrics: Metrics, parents: np.ndarray, best_fitness: float, seconds: float
   ) -> list[dict[str, Any]]:
     """Notes a generation, and returns its history rows."""
     config = self._config
@@ -121,7 +124,7 @@ class _Record:
         f"({config.learning_rate}) or init_scale ({config.init_scale})"
       )
       return []
-    rows = _history_rows(generation, metrics, seconds)
+    rows = _history_rows(generation, metrics, parents, seconds)
     self._history += rows
     self._generations, self._seconds = generation + 1, seconds
     if best_fitness < self._lowest:
@@ -136,11 +139,15 @@ class _Record:
     return SearchResult(self.ticket, self._history, Cost(epochs, self._seconds, compile_seconds))
 
 
-def _history_rows(generation: int, metrics: Metrics, seconds: float) -> list[dict[str, Any]]:
+def _history_rows(
+  generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
+) -> list[dict[str, Any]]:
   return [
     {
       "generation": generation,
       "genome": i,
+      "parent_1": int(parents[i, 0]),
+      "parent_2": int(parents[i, 1]),
       "fitness": float(metrics.fitness[i]),
       "valid_loss": float(metrics.valid_loss[i]),
       "valid_accuracy": float(metrics.valid_accuracy[i]),

@@ -13,8 +13,29 @@ from nets_jax.networks import Params
 from nets_jax.tickets import Ticket, density, map_kernels
 from nets_jax.training import evaluate, train
 
-# (valid_loss, valid_accuracy, density, ticket) -> what to minimise, a scalar
-Objective = Callable[[jax.Array, jax.Array, jax.Array, Ticket], jax.Array]
+
+@struct.dataclass
+class Candidate:
+  """A genome after its training, as an objective sees it.
+
+  Attributes:
+    ticket: the genome.
+    weights: theta_T, what the training made of its phenotype.
+    valid: the validation examples.
+    valid_loss, valid_accuracy: on them.
+    density: of the ticket's mask.
+  """
+
+  ticket: Ticket
+  weights: Params
+  valid: Split
+  valid_loss: jax.Array
+  valid_accuracy: jax.Array
+  density: jax.Array
+
+
+# What to minimise, a scalar; it need not be differentiable, and whatever is not finite never wins.
+Objective = Callable[[Candidate], jax.Array]
 
 
 @struct.dataclass
@@ -42,9 +63,8 @@ def density_penalty(density: jax.Array, target_density: jax.Array) -> jax.Array:
 def penalised_loss(target_density: jax.Array, penalty_weight: jax.Array) -> Objective:
   """The paper's objective l + penalty_weight * P, with `penalty_weight` 1 there."""
 
-  def objective(valid_loss, valid_accuracy, density, ticket):
-    del valid_accuracy, ticket
-    return valid_loss + penalty_weight * density_penalty(density, target_density)
+  def objective(candidate):
+    return candidate.valid_loss + penalty_weight * density_penalty(candidate.density, target_density)
 
   return objective
 
@@ -68,7 +88,7 @@ def fitness(
     train_split, valid_split: examples to train on and to score with.
     order: minibatches, T steps of them; see `training.minibatch_order`.
     optimizer: any optax transformation.
-    objective: see `Objective`; it need not be differentiable.
+    objective: what to minimise, of the `Candidate` that the ticket becomes.
 
   Returns:
     The metrics, with fitness +inf where the objective is not finite; and the trained weights, which
@@ -77,7 +97,9 @@ def fitness(
   trained = train(key, network, ticket, train_split, order, optimizer)
   evaluation = evaluate(network, trained, valid_split)
   ticket_density = density(ticket)
-  score = objective(evaluation.loss, evaluation.accuracy, ticket_density, ticket)
+  score = objective(
+    Candidate(ticket, trained, valid_split, evaluation.loss, evaluation.accuracy, ticket_density)
+  )
   score = jnp.where(jnp.isfinite(score), score, jnp.inf)
   return Metrics(score, evaluation.loss, evaluation.accuracy, ticket_density), trained
 

@@ -1,4 +1,4 @@
-"""Neuroevolution Ticket Search (paper, Algorithm 1): configuration, state, `init` and `step`.
+"""Neuroevolution Ticket Search (paper, Algorithm 1): state, `init` and `step`.
 
 One call of `step` is one turn of the algorithm's loop and one XLA program: the fitness of every
 genome, the best ticket so far, then elitism, selection, crossover and mutation for the next
@@ -8,9 +8,6 @@ paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and `m
 """
 
 import functools
-import math
-from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,69 +15,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax import operators, parallel
+from nets_jax.config import NetsConfig, fitness_steps, stack_configs
 from nets_jax.data import Dataset
-from nets_jax.errors import UsageError, check, check_fits_data
-from nets_jax.fitness import Metrics, Objective, fitness, penalised_loss, retain
+from nets_jax.fitness import Metrics, fitness, penalised_loss, retain
 from nets_jax.tickets import Ticket, initialise
-from nets_jax.training import OPTIMIZERS, Optimizer, make_optimizer, minibatch_order, steps_per_epoch
-
-
-def _static(default: Any) -> Any:
-  return struct.field(pytree_node=False, default=default)
-
-
-@struct.dataclass
-class NetsConfig:
-  """The settings of a search; the defaults are the paper's (section 3.4).
-
-  Fields marked static shape the program: changing one compiles it again. All others are traced, so
-  changing one, or a `vmap` over it, compiles nothing.
-
-  Attributes:
-    population_size: k, at least 2 (static).
-    generations: n; the first population is generation 0, so n + 1 are evaluated.
-    elites: e, how many of the best go on unchanged, from 0 to k - 1.
-    selection: one of `operators.SELECTIONS` (static).
-    crossover_rate: p, probability that a gene comes from parent 1.
-    noise_rate: q, probability that a weight gets noise.
-    noise_scale: standard deviation of that noise.
-    resample_rate: r, probability that a weight is drawn anew.
-    dormancy_rate: s, probability that a gene falls dormant.
-    init_scale: standard deviation of initial and redrawn weights.
-    initial_density: probability that a gene of generation 0 is expressed.
-    target_density: tau, in (0, 1].
-    penalty_weight: factor of the density penalty; 1 in the paper.
-    patience: stops the search after more than this many generations without a better fitness; None
-      never does.
-    optimizer: a name in `training.OPTIMIZERS`, or a function from the learning rate to an optax
-      transformation (static).
-    learning_rate: eta.
-    batch_size: examples in a minibatch (static).
-    fitness_epochs: epochs of training in a fitness evaluation, fractions too (static).
-    retain_weights: the Lamarckian ablation: trained weights go back into the genome (static).
-    objective: what to minimise in place of the paper's penalised loss; see `fitness.Objective` (static).
-  """
-
-  population_size: int = _static(5)
-  generations: int = 25
-  elites: int = 1
-  selection: str = _static("tournament")
-  crossover_rate: float = 0.5
-  noise_rate: float = 0.1
-  noise_scale: float = 0.1
-  resample_rate: float = 0.1
-  dormancy_rate: float = 0.2
-  init_scale: float = 0.1
-  initial_density: float = 1.0
-  target_density: float = 0.2
-  penalty_weight: float = 1.0
-  patience: int | None = None
-  optimizer: Optimizer = _static("sgd")
-  learning_rate: float = 1e-3
-  batch_size: int = _static(72)
-  fitness_epochs: float = _static(1.0)
-  retain_weights: bool = _static(False)
-  objective: Objective | None = _static(None)
+from nets_jax.training import make_optimizer, minibatch_order
 
 
 @struct.dataclass
@@ -91,16 +30,19 @@ class State:
     key: the run's key; generation g uses `fold_in(key, g)`.
     generation: the next to be evaluated, int32.
     population: its genomes, `Layout.rows` of them; rows from `population_size` on are padding.
+    parents: indices of each genome's parents in the generation before, int32 [population_size, 2]; an
+      elite's are itself, and those of generation 0 are -1.
     fitness: of the last generation evaluated [population_size]; +inf before the first.
     best, best_fitness: the best ticket of all generations so far, and its fitness.
 
-  The state of R runs side by side has a leading axis [R] on `key`, `fitness`, `best` and `best_fitness`; its
+  The state of R runs side by side has a leading axis [R] on all but the population and `generation`; its
   population holds the genomes of run 0, then those of run 1, and so on, with the padding at the end.
   """
 
   key: jax.Array
   generation: jax.Array
   population: Ticket
+  parents: jax.Array
   fitness: jax.Array
   best: Ticket
   best_fitness: jax.Array
@@ -138,6 +80,7 @@ def init_all(
     key=run_keys,
     generation=jnp.int32(0),
     population=population,
+    parents=jnp.full((runs, k, 2), -1),
     fitness=jnp.full((runs, k), jnp.inf),
     best=parallel.fetch_rows(population, k * jnp.arange(runs), layout),
     best_fitness=jnp.full(runs, jnp.inf),
@@ -173,10 +116,12 @@ def step_all(
   first_rows = configs.population_size * jnp.arange(index.size)
   leaders = parallel.fetch_rows(state.population, first_rows + index, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
+  population, parents = breed(breeding_keys, population, metrics.fitness, configs, layout)
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
-    population=breed(breeding_keys, population, metrics.fitness, configs, layout),
+    population=population,
+    parents=parents,
     fitness=metrics.fitness,
     best=better(lowest < state.best_fitness, leaders, state.best),
     best_fitness=jnp.minimum(lowest, state.best_fitness),
@@ -209,27 +154,6 @@ def step(
   return _alone(runs), jax.tree.map(lambda leaf: leaf[0], metrics)
 
 
-def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
-  """The settings of several runs as one, each traced field with a leading axis [R]; `patience` is left out.
-
-  Raises:
-    UsageError: a static field, which shapes the program, differs.
-  """
-  configs = [config.replace(patience=None) for config in configs]  # only the host looks at it
-  for name in (name for name in NetsConfig.__dataclass_fields__ if name not in traced_fields()):
-    values = [getattr(config, name) for config in configs]
-    if any(value != values[0] for value in values):
-      other = next(value for value in values if value != values[0])
-      raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {other}")
-  return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
-
-
-def traced_fields() -> list[str]:
-  """The settings in which runs side by side may differ, for they do not shape the program."""
-  fields = NetsConfig.__dataclass_fields__
-  return [name for name, field in fields.items() if field.metadata.get("pytree_node", True)]
-
-
 def generation_keys(key: jax.Array, generation: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The keys of a run's generation: of its shuffles, of dropout in its trainings, of its breeding."""
   return tuple(jax.random.split(jax.random.fold_in(key, generation), 3))
@@ -252,11 +176,6 @@ def _places(runs: int, config: NetsConfig, layout: parallel.Layout) -> tuple[jax
   index = jnp.arange(layout.rows)
   run = jnp.minimum(index // config.population_size, runs - 1)
   return run, index - run * config.population_size
-
-
-def fitness_steps(config: NetsConfig, num_examples: int) -> int:
-  """T, the SGD iterations of a fitness evaluation: `fitness_epochs` in steps, at least one."""
-  return max(1, round(config.fitness_epochs * steps_per_epoch(num_examples, config.batch_size)))
 
 
 def genome_fitness(
@@ -317,7 +236,7 @@ def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsCo
 
 def breed(
   keys: jax.Array, population: Ticket, fitness: jax.Array, configs: NetsConfig, layout: parallel.Layout
-) -> Ticket:
+) -> tuple[Ticket, jax.Array]:
   """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
 
   Args:
@@ -326,6 +245,9 @@ def breed(
     fitness: of each, minimised [R, population_size].
     configs: settings whose traced fields have a leading axis [R].
     layout: of the population.
+
+  Returns:
+    The population, and each genome's parents; see `State`.
   """
   k = configs.population_size
   run, index = _places(len(keys), configs, layout)
@@ -334,39 +256,22 @@ def breed(
   drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
   ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
   is_elite = (index < configs.elites[run]) & jnp.isfinite(fitness[run, ranked])
-  chosen = jnp.where(is_elite, ranked, drawn[:, 0]), drawn[:, 1]
-  chosen = jax.tree.map(lambda parent: run * k + parent, chosen)
-  parent_1, parent_2 = parallel.take_rows(population, parallel.share(chosen, layout), layout)
+  chosen = parallel.share(jnp.where(is_elite[:, None], ranked[:, None], drawn), layout)
+  rows = run[:, None] * k + chosen
+  parent_1, parent_2 = parallel.take_rows(population, (rows[:, 0], rows[:, 1]), layout)
+  make = configs.breeder or offspring
 
   def one(row, configs):
     key, run, is_elite, parent_1, parent_2 = row
-    child = offspring(key, parent_1, parent_2, jax.tree.map(lambda leaf: leaf[run], configs))
+    child = make(key, parent_1, parent_2, jax.tree.map(lambda leaf: leaf[run], configs))
     return jax.tree.map(functools.partial(jnp.where, is_elite), parent_1, child)
 
   rows = parallel.hold((child_keys[:, 2], run, is_elite, parent_1, parent_2), layout)
-  return parallel.map_tickets(one, layout, rows, configs)
+  children = parallel.map_tickets(one, layout, rows, configs)
+  return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
 
 
 def _held(state: State, layout: parallel.Layout) -> State:
   """The state with the population sharded and all else on every device, at every step alike."""
   population = parallel.hold(state.population, layout)
   return parallel.share(state.replace(population=None), layout).replace(population=population)
-
-
-def validate(config: NetsConfig, num_examples: int) -> None:
-  """Raises UsageError for settings that make no search, one line each."""
-  most = config.population_size - 1
-  check(config, ["population_size"], "at least 2, for crossover takes two", lambda k: k >= 2)
-  check(config, ["elites"], f"from 0 to population_size - 1 = {most}", lambda e: 0 <= e <= most)
-  rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate")
-  check(config, rates, "in [0, 1]", lambda rate: 0 <= rate <= 1)
-  check(config, ("initial_density", "target_density"), "in (0, 1]", lambda d: 0 < d <= 1)
-  positive = ("init_scale", "learning_rate", "fitness_epochs")
-  check(config, positive, "positive", lambda value: 0 < value < math.inf)
-  at_least_0 = ("noise_scale", "penalty_weight", "generations", "patience")
-  check(config, at_least_0, "at least 0", lambda value: 0 <= value < math.inf)
-  check_fits_data(config, "batch_size", num_examples)
-  for name, allowed in (("selection", operators.SELECTIONS), ("optimizer", tuple(OPTIMIZERS))):
-    check(
-      config, [name], f"one of {', '.join(allowed)}", lambda v, allowed=allowed: callable(v) or v in allowed
-    )

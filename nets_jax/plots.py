@@ -33,14 +33,14 @@ EFFECTS = {
 
 def leaders(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
   """The row of lowest fitness of each generation; of another search's history each iteration's or round's."""
-  axis = _axis(history)
+  axis = axis_of(history)
   by_point = {}
   for row in history:
     by_point.setdefault(row[axis], []).append(row)
   return [min(rows, key=lambda row: row.get("fitness", 0.0)) for _, rows in sorted(by_point.items())]
 
 
-def _axis(history: Sequence[Mapping[str, float]]) -> str:
+def axis_of(history: Sequence[Mapping[str, float]]) -> str:
   """The column that a history goes on by."""
   return next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
 
@@ -56,7 +56,7 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     history: rows of a `history.csv`.
     target_density: tau, drawn as a dashed line if given.
   """
-  axis = _axis(history)
+  axis = axis_of(history)
   points = sorted({int(row[axis]) for row in history})
   by_point = [[row for row in history if row[axis] == point] for point in points]
   panels = [name for name in PANELS if name in history[0]]
@@ -75,7 +75,7 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     )
     if column == "density" and target_density is not None:
       axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
-    _dress(axes, axis, label)
+    dress(axes, axis, label)
     axes.legend(frameon=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
   return figure
@@ -92,7 +92,7 @@ def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
   for axes, (column, (label, factor)) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
     for method, colour, trials in _by_method(rows):
       _draw_trials(axes, trials, "generation", column, factor, color=colour, label=method)
-    _dress(axes, "generation", label)
+    dress(axes, "generation", label)
     axes.xaxis.get_major_locator().set_params(integer=True)
   return _finish(figure, note)
 
@@ -112,7 +112,7 @@ def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
         parts = [[row for row in trial if row["stage"] == stage] for trial in trials]
         style = {"color": colour, "linestyle": style, "label": f"{method}, {stage}"}
         _draw_trials(axes, parts, "seconds", column, factor, **style)
-    _dress(axes, "wall-clock time of one run (s)", label)
+    dress(axes, "wall-clock time of one run (s)", label)
   upper, _ = figure.axes
   upper.set_xlabel("")
   upper.set_yscale("log")
@@ -136,12 +136,133 @@ def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure
         np.tile(epochs, len(lines)), values, color=colour, s=6, alpha=0.35, linewidths=0, rasterized=True
       )
       axes.plot(epochs, values.mean(0), color=colour, label=method, **STYLE)
-    _dress(axes, "training epoch", label)
+    dress(axes, "training epoch", label)
   figure.axes[0].set_yscale("log")
   settled = max(row["epoch"] for row in rows) / 10  # the first epochs would squeeze all others
   worst = min(100 * row["test_accuracy"] for row in rows if row["epoch"] >= settled)
   figure.axes[1].set_ylim(bottom=max(0, worst - 2))
   return _finish(figure, note)
+
+
+def masks_figure(ticket: Any) -> Figure:
+  """The mask of each layer as an image: a row for each input, a column for each unit, dark where expressed.
+
+  A kernel of more than two axes (a convolution's) is drawn with all axes but the last as its rows.
+
+  Args:
+    ticket: a `Ticket`.
+  """
+  masks = kernels(ticket.masks)
+  figure = Figure(figsize=(3.4 * len(masks), 3.8), layout="constrained")
+  for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
+    image = mask.reshape(-1, mask.shape[-1])
+    axes.imshow(image, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_title(f"{name}: {image.mean():.1%} of {image.size:,}", fontsize=10)
+    dress(axes, "units", "inputs" if axes is figure.axes[0] else "")
+  return figure
+
+
+def connectivity_figure(ticket: Any, image_shape: Sequence[int]) -> Figure:
+  """How many connections of each input pixel survive, as an image.
+
+  Args:
+    ticket: a `Ticket`; the first layer that it has takes the pixels.
+    image_shape: height and width, and channels, whose counts are added up.
+  """
+  _, first = min(kernels(ticket.masks), key=lambda entry: abs(entry[1].shape[0] - int(np.prod(image_shape))))
+  height, width, *channels = image_shape
+  counts = first.sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
+  figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+  axes = figure.subplots()
+  shown = axes.imshow(counts, cmap="viridis", vmin=0)
+  figure.colorbar(shown, label=f"connections left, of {first.shape[-1] * int(np.prod(channels or 1))}")
+  axes.set_xticks([])
+  axes.set_yticks([])
+  return figure
+
+
+def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
+  """The weights that a ticket keeps, before and after training: a histogram for each layer.
+
+  Args:
+    ticket: a `Ticket`.
+    trained: its weights after training, as the ticket's are laid out.
+  """
+  masks = kernels(ticket.masks)
+  before, after = dict(kernels(ticket.weights, only="kernel")), dict(kernels(trained, only="kernel"))
+  figure = Figure(figsize=(3.6 * len(masks), 3.4), layout="constrained")
+  for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
+    kept = {"before": before[name][mask], "after": after[name][mask]}
+    bins = np.linspace(*np.quantile(np.concatenate([*kept.values(), [0]]), (0.001, 0.999)), 60)
+    for (label, weights), colour in zip(kept.items(), ("#9aa5b1", COLOURS["nets"]), strict=True):
+      axes.hist(weights, bins, color=colour, label=f"{label} training", alpha=0.65)
+    axes.set_title(name, fontsize=10)
+    dress(axes, "weight", "weights left" if axes is figure.axes[0] else "")
+  figure.axes[0].legend(frameon=False)
+  return figure
+
+
+def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "density") -> Figure:
+  """The ancestors of the best genome among all genomes: by how much of it comes from each.
+
+  A parent is taken to give half of a child, and all of an elite; the area of an ancestor's point is its share
+  of the best genome by that reckoning.
+
+  Args:
+    history: rows of a NeTS `history.csv`.
+    column: what to draw over the generations, a column of the history.
+  """
+  label, factor = PANELS[column]
+  by_place = {(int(row["generation"]), int(row["genome"])): row for row in history}
+  best = min(by_place, key=lambda place: by_place[place]["fitness"])
+  shares, lines = {best: 1.0}, []
+  for generation in range(best[0], 0, -1):
+    for place in [place for place in shares if place[0] == generation]:
+      for parent in ("parent_1", "parent_2"):
+        origin = (generation - 1, int(by_place[place][parent]))
+        shares[origin] = shares.get(origin, 0.0) + shares[place] / 2
+        lines.append((place, origin, shares[place]))
+  height = lambda place: factor * by_place[place][column]  # noqa: E731
+  figure = Figure(figsize=(9, 4.2), layout="constrained")
+  axes = figure.subplots()
+  axes.scatter(
+    [g for g, _ in by_place],
+    [height(p) for p in by_place],
+    s=5,
+    color="#c3cad2",
+    linewidths=0,
+    label="population",
+  )
+  for place, origin, share in lines:
+    axes.plot(
+      (place[0], origin[0]),
+      (height(place), height(origin)),
+      color=COLOURS["nets"],
+      alpha=min(1, 0.08 + share),
+      linewidth=0.8,
+    )
+  axes.scatter(
+    [g for g, _ in shares], [height(p) for p in shares], s=[4 + 46 * share for share in shares.values()],
+    color=COLOURS["nets"], linewidths=0, alpha=0.8, label="ancestors of the best genome, by share", zorder=3,
+  )  # fmt: skip
+  axes.scatter(
+    [best[0]], [height(best)], s=90, color=COLOURS["imp"], marker="*", label="best genome", zorder=4
+  )
+  dress(axes, "generation", label)
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.legend(frameon=False)
+  return figure
+
+
+def kernels(tree: Mapping[str, Any], only: str = "", name: str = "") -> list[tuple[str, np.ndarray]]:
+  """Name and array of each leaf of nested dicts that is not None (and is called `only`), in their order."""
+  found = []
+  for key in sorted(tree):
+    if isinstance(tree[key], Mapping):
+      found += kernels(tree[key], only, f"{name}/{key}".strip("/"))
+    elif tree[key] is not None and only in ("", key):
+      found.append((name, np.asarray(tree[key])))
+  return found
 
 
 def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
@@ -185,55 +306,7 @@ def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         if len(values) <= 8:
           axes.set_xticks(values)
           axes.minorticks_off()
-      _dress(axes, name, label if axes is row_of_axes[0] else "")
-  return figure
-
-
-def benchmark_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-  """Speed beside the machine's limit: population sizes, peers, devices, network width, size of the data set.
-
-  Args:
-    rows: of `benchmark.csv`; parts that are not there leave their panel out.
-  """
-  scaling = {
-    "population": ("population", "population size"),
-    "devices": ("devices", "devices"),
-    "width": ("width", "width of the hidden layers (LeNet = 1)"),
-    "examples": ("examples", "training examples"),
-  }
-  found = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
-  panels = [part for part, own in found.items() if own] or ["population"]
-  figure = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
-  grid = list(figure.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat)
-  for axes in grid:
-    axes.set_visible(False)
-  for axes, part in zip(grid, panels, strict=False):
-    axes.set_visible(True)
-    own = found[part]
-    if part == "peers":
-      colours = [COLOURS["nets"], *["#9aa5b1"] * (len(own) - 1)]
-      axes.barh([row["name"] for row in own], [row["genome_epochs_per_second"] for row in own], color=colours)
-      axes.invert_yaxis()
-      _dress(axes, "genome-epochs per second", "")
-      continue
-    column, label = scaling[part]
-    x = [row[column] for row in own]
-    y = [row["seconds"] for row in own]
-    spread = [
-      [row["seconds"] - row["seconds_low"] for row in own],
-      [row["seconds_high"] - row["seconds"] for row in own],
-    ]
-    axes.errorbar(x, y, spread, color=COLOURS["nets"], marker="o", capsize=3, label="seconds", **STYLE)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _dress(axes, label, "seconds a generation")
-    other = axes.twinx()
-    other.plot(x, [row["share_of_limit"] for row in own], color="#c0392b", marker="s", linestyle="--")
-    other.set_ylim(0, 1.05)
-    other.set_ylabel("share of the limit (dashed)", color="#c0392b")
-    other.spines[["top"]].set_visible(False)
+      dress(axes, name, label if axes is row_of_axes[0] else "")
   return figure
 
 
@@ -256,7 +329,7 @@ def _draw_trials(axes, trials, x: str, y: str, factor: float, *, label: str, **s
     axes.plot(*points, alpha=0.75, linewidth=1.3, label=None if i else label, **style)
 
 
-def _dress(axes, xlabel: str, ylabel: str) -> None:
+def dress(axes, xlabel: str, ylabel: str) -> None:
   """Labels and frame, alike in every figure."""
   axes.set_xlabel(xlabel)
   axes.set_ylabel(ylabel)

@@ -20,10 +20,11 @@ from collections.abc import Iterator
 import absl.logging
 import numpy as np
 
-from nets_jax.errors import UsageError
+from nets_jax.errors import UsageError, suggest
 from nets_jax.files import replace_file
 
 CACHE_NAME = "nets_jax_arrays.npz"
+EMBEDDED = ("xor", "digits")  # the sets that need no TFDS
 
 
 def tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict[str, np.ndarray]:
@@ -44,8 +45,8 @@ def tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict
     import tensorflow_datasets as tfds
   except ImportError as error:
     raise UsageError(
-      f"dataset {name!r} is not one of xor, digits; all others need TensorFlow Datasets: "
-      "pip install -e '.[mnist]'"
+      f"dataset {name!r} is not one of xor, digits{suggest(name, EMBEDDED)}; all others need TensorFlow "
+      "Datasets: pip install -e '.[mnist]'"
     ) from error
   builder = _builder(tfds, name, root)
   if not (pathlib.Path(builder.data_dir) / "dataset_info.json").exists():
@@ -62,7 +63,8 @@ def _builder(tfds, name: str, root: pathlib.Path):
       return tfds.builder(name, data_dir=str(root), file_format="array_record")
   except tfds.core.registered.DatasetNotFoundError as error:
     raise UsageError(
-      f"dataset {name!r} is not one of xor, digits, nor known to TensorFlow Datasets; check its spelling"
+      f"dataset {name!r} is not one of xor, digits, nor known to TensorFlow Datasets"
+      + (suggest(name, [*EMBEDDED, *tfds.list_builders()]) or "; check its spelling")
     ) from error
 
 

@@ -72,6 +72,17 @@ class Trained:
   curves: list[dict[str, Any]]
   compile_seconds: float
 
+  def by_method(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The curves with `method`, the name of each ticket, and `trial`, which of that name it is.
+
+    Those are the rows that `plots.training_figure` draws.
+
+    Args:
+      names: of the tickets, in their order; tickets of one name are trials of it.
+    """
+    trials = [list(names[:i]).count(name) for i, name in enumerate(names)]
+    return [{"method": names[row["ticket"]], "trial": trials[row["ticket"]], **row} for row in self.curves]
+
 
 def train_tickets(
   keys: jax.Array,

@@ -168,3 +168,14 @@ def evaluate(network: nn.Module, weights: Params, split: Split) -> Evaluation:
 
   losses, correct = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
   return Evaluation(jnp.mean(losses), jnp.mean(correct, dtype=jnp.float32))
+
+
+def class_accuracies(network: nn.Module, weights: Params, split: Split, num_classes: int) -> jax.Array:
+  """The share of each class's examples that a network gets right [num_classes]; NaN without examples."""
+
+  def one(example):
+    return jnp.argmax(forward(network, weights, example.inputs[None])[0]) == example.labels
+
+  correct = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
+  is_class = jnp.asarray(split.labels)[None] == jnp.arange(num_classes)[:, None]
+  return jnp.sum(is_class & correct[None], axis=1) / jnp.sum(is_class, axis=1)

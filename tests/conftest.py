@@ -21,14 +21,6 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
-def pytest_collection_modifyitems(items):
-  """Tests of a file share programs, and those of MNIST its preparation, so they go to one worker."""
-  for item in items:
-    mnist = "mnist_data_dir" in item.fixturenames
-    item.add_marker(pytest.mark.xdist_group("mnist" if mnist else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def data():
   """A small, learnable problem of 6 inputs and 3 classes."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import nets_jax
-from experiments import benchmark, memory
-from nets_jax import plots, storage
+from experiments import benchmark, benchmark_table, memory
+from nets_jax import storage
 from nets_jax.baselines.random_tickets import random_ticket
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
@@ -109,21 +109,26 @@ def test_lines_of_an_earlier_run_are_kept_unless_measured_again(tmp_path):
     return {"part": part, "name": name, **times, **about}
 
   def names():
-    return [(line["name"], line["seconds"]) for line in benchmark.earlier_rows(tmp_path)]
+    return [(line["name"], line["seconds"]) for line in benchmark_table.earlier_rows(tmp_path)]
 
-  assert benchmark.earlier_rows(tmp_path) == []
-  start, end = row("limit", "limit, at the start", 1.0), row("limit", benchmark.LIMIT_AT_END, 1.0)
+  assert benchmark_table.earlier_rows(tmp_path) == []
+  start, end = row("limit", "limit, at the start", 1.0), row("limit", benchmark_table.LIMIT_AT_END, 1.0)
   first = [
     start,
     row("population", "k = 16", 2.0, population=16),
     row("population", "k = 2", 3.0, population=2),
     end,
   ]
-  benchmark.write(tmp_path, first)
-  assert benchmark.earlier_rows(tmp_path)[0] == first[0]  # without the columns of other lines
-  assert [name for name, _ in names()] == ["limit, at the start", "k = 2", "k = 16", benchmark.LIMIT_AT_END]
+  benchmark_table.write(tmp_path, first)
+  assert benchmark_table.earlier_rows(tmp_path)[0] == first[0]  # without the columns of other lines
+  assert [name for name, _ in names()] == [
+    "limit, at the start",
+    "k = 2",
+    "k = 16",
+    benchmark_table.LIMIT_AT_END,
+  ]
   again = row("population", "k = 2", 9.0, population=2)
-  benchmark.write(tmp_path, [*benchmark.earlier_rows(tmp_path), again, row("imp", "IMP", 4.0)])
+  benchmark_table.write(tmp_path, [*benchmark_table.earlier_rows(tmp_path), again, row("imp", "IMP", 4.0)])
   assert names()[1:4] == [("k = 2", 9.0), ("k = 16", 2.0), ("IMP", 4.0)]
 
 
@@ -151,5 +156,5 @@ def test_a_figure_of_one_part_alone():
     "seconds_low": 0.9,
     "seconds_high": 1.1,
   }
-  figure = plots.benchmark_figure([{**row, "share_of_limit": 0.5, "width": math.nan}])
+  figure = benchmark_table.figure([{**row, "share_of_limit": 0.5, "width": math.nan}])
   assert next(axes.get_xlabel() for axes in figure.axes if axes.get_visible()) == "devices"

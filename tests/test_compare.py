@@ -65,7 +65,7 @@ def table(path):
 
 def test_it_writes_the_table_the_figures_and_their_data(done):
   names = {p.name for p in done.iterdir()}
-  assert names == {"config.json", "stages", "table1.csv", "table1.md"} | {
+  assert names == {"config.json", "compare.flags", "stages", "table1.csv", "table1.md"} | {
     f"figure{i}.{suffix}" for i in (1, 2, 3) for suffix in ("csv", "png", "svg")
   }
   rows = table(done / "table1.csv")
@@ -176,7 +176,10 @@ def test_the_quick_version_says_so(job, tmp_path):
       ["--methods=luck"],
       "methods may be nets, random, imp, magnitude, snip, grasp, synflow or dense, not 'luck'",
     ),
-    (["--methods=nets:colour=1"], "'nets:colour=1' names no flag: 'colour'"),
+    (
+      ["--methods=nets:colour=1"],
+      "in 'nets:colour=1': there is no setting 'colour'; write method:flag=value",
+    ),
     (["--methods=nets:elites=many"], "in 'nets:elites=many': flag --elites=many"),
     (["--methods=nets:elites=9"], "elites must be from 0"),
     (["--methods=imp:cycles=0"], "cycles must be at least 1"),

@@ -6,8 +6,8 @@ import pytest
 from conftest import assert_same_bits, counted_compilations
 
 import nets_jax
-from nets_jax import evolution, nets
-from nets_jax.nets import NetsConfig
+from nets_jax import evolution
+from nets_jax.config import NetsConfig, stack_configs
 
 CONFIG = NetsConfig(population_size=3, generations=3, learning_rate=0.2, batch_size=12)
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -89,8 +89,20 @@ def test_impossible_runs(network, data, configs, message):
     evolution.search_all(KEYS, network, data, configs)
 
 
+def test_a_run_that_diverges_may_leave_the_others_alone(network, data, alone, configs):
+  diverging = CONFIG.replace(learning_rate=1e30)
+  message = "every genome of generation 0 diverged"
+  with pytest.raises(nets_jax.UsageError, match=message):
+    evolution.search_all(KEYS, network, data, [configs[0], diverging, configs[2]])
+  together = evolution.search_all(
+    KEYS, network, data, [configs[0], diverging, configs[2]], keep_failures=True
+  )
+  assert_same_results([together[0], together[2]], [alone[0], alone[2]])
+  assert message in str(together[1])
+
+
 def test_stacked_settings_have_an_axis_of_runs():
-  stacked = nets.stack_configs([CONFIG, CONFIG.replace(noise_rate=0.5)])
+  stacked = stack_configs([CONFIG, CONFIG.replace(noise_rate=0.5)])
   np.testing.assert_allclose(stacked.noise_rate, [0.1, 0.5])
   assert stacked.population_size == 3
   assert stacked.patience is None

@@ -21,6 +21,7 @@ ORDER = (
   "training",
   "fitness",
   "operators",
+  "config",
   "processes",
   "parallel",
   "trainer",

@@ -11,7 +11,7 @@ from conftest import assert_same_bits, counted_compilations
 
 import nets_jax
 from nets_jax import nets, training
-from nets_jax.nets import NetsConfig
+from nets_jax.config import NetsConfig, fitness_steps
 
 MOST_COPIES = 4  # of a shard: what a generation holds besides its population and the next one
 CONFIG = NetsConfig(population_size=5, generations=4, learning_rate=0.2, batch_size=12)
@@ -43,7 +43,8 @@ def test_the_history_has_a_row_per_generation_and_genome(result):
     (g, i) for g in range(5) for i in range(5)
   ]
   assert set(result.history[0]) == {
-    "generation", "genome", "fitness", "valid_loss", "valid_accuracy", "density", "seconds",
+    "generation", "genome", "parent_1", "parent_2", "fitness", "valid_loss", "valid_accuracy", "density",
+    "seconds",
   }  # fmt: skip
   assert [row["density"] for row in result.history[:5]] == [1.0] * 5
   assert result.cost.epochs == 25
@@ -82,7 +83,7 @@ def test_a_genome_of_a_population_is_that_genome_alone(network, data):
   state = nets_jax.init(KEY, network, data.input_shape, config, layout)
   _, metrics = nets_jax.step(state, network, data, config, layout)
   shuffle_key, training_key, _ = jax.random.split(jax.random.fold_in(state.key, 0), 3)
-  steps = nets.fitness_steps(config, len(data.train))
+  steps = fitness_steps(config, len(data.train))
   order = training.minibatch_order(shuffle_key, len(data.train), config.batch_size, steps)
   population_key = jax.random.split(KEY)[0]
   for i in (0, 5):
@@ -117,6 +118,37 @@ def test_elites_go_on_unchanged_and_no_other(network, data, elites):
       parent, child = nets_jax.take(before.population, ranked[place]), nets_jax.take(after.population, place)
       same = all((a == b).all() for a, b in zip(jax.tree.leaves(parent), jax.tree.leaves(child), strict=True))
       assert same == (place < elites)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_children_come_of_the_parents_they_name(network, data, rate):
+  """Without mutation and with one parent's genes alone, a child is the parent that its row names."""
+  plain = {"noise_rate": 0.0, "resample_rate": 0.0, "dormancy_rate": 0.0}
+  config = CONFIG.replace(crossover_rate=rate, elites=2, initial_density=0.5, **plain)
+  found = states(network, data, config)
+  assert (np.asarray(found[0][0].parents) == -1).all()
+  for (before, _), (after, metrics) in itertools.pairwise(found):
+    parents = np.asarray(after.parents)
+    ranked = np.argsort(np.asarray(metrics.fitness), kind="stable")
+    np.testing.assert_array_equal(parents[:2], np.stack([ranked[:2]] * 2, axis=1))
+    for child, parent in enumerate(parents[:, 0 if rate else 1]):
+      assert_same_bits(nets_jax.take(after.population, child), nets_jax.take(before.population, int(parent)))
+
+
+def test_the_history_names_the_parents(network, data, result):
+  for generation, (state, _) in enumerate(states(network, data, CONFIG)[:-1]):
+    rows = [row for row in result.history if row["generation"] == generation]
+    np.testing.assert_array_equal(state.parents, [[row["parent_1"], row["parent_2"]] for row in rows])
+
+
+def test_children_may_be_bred_by_ones_own_operator(network, data):
+  def breeder(key, parent_1, parent_2, config):
+    child = nets_jax.offspring(key, parent_1, parent_2, config)
+    return child.replace(masks=jax.tree.map(jnp.zeros_like, child.masks))
+
+  config = CONFIG.replace(generations=1, breeder=breeder)
+  rows = [row for row in nets_jax.search(KEY, network, data, config).history if row["generation"] == 1]
+  assert [row["density"] for row in rows] == [1.0] + [0.0] * 4  # all but the elite
 
 
 def test_the_best_so_far_never_worsens(network, data):
@@ -188,14 +220,14 @@ def test_a_search_in_which_everything_diverges_says_so(network, data):
 
 def test_patience_stops_a_search_that_does_not_improve(network, data):
   config = CONFIG.replace(generations=30, patience=2, dormancy_rate=0.0, noise_rate=0.0, resample_rate=0.0)
-  config = config.replace(objective=lambda loss, accuracy, density, ticket: jnp.float32(1.0))
+  config = config.replace(objective=lambda candidate: jnp.float32(1.0))
   result = nets_jax.search(KEY, network, data, config)
   assert result.history[-1]["generation"] == 3  # generation 0 is the best; 1, 2 and 3 are no better
   assert result.cost.epochs == 4 * 5
 
 
 def test_an_objective_of_ones_own_is_minimised(network, data):
-  config = CONFIG.replace(objective=lambda loss, accuracy, density, ticket: -density)
+  config = CONFIG.replace(objective=lambda candidate: -candidate.density)
   result = nets_jax.search(KEY, network, data, config)
   assert float(nets_jax.density(result.ticket)) == 1.0
 
@@ -203,7 +235,7 @@ def test_an_objective_of_ones_own_is_minimised(network, data):
 @pytest.mark.parametrize(("fitness_epochs", "steps"), [(1.0, 7), (0.5, 4), (2.0, 14), (0.001, 1)])
 def test_fitness_epochs_may_be_a_fraction(network, data, fitness_epochs, steps):
   config = CONFIG.replace(fitness_epochs=fitness_epochs)
-  assert nets.fitness_steps(config, 86) == steps
+  assert fitness_steps(config, 86) == steps
   result = nets_jax.search(KEY, network, data, config.replace(generations=1))
   assert result.cost.epochs == pytest.approx(10 * steps / 7)
 

@@ -2,7 +2,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
+import nets_jax
 from nets_jax import plots, storage
 
 HISTORY = [
@@ -39,3 +41,97 @@ def test_figures_are_made_from_files_alone(tmp_path):
   """
   subprocess.run([sys.executable, "-c", code], check=True)
   assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+MASK = np.array([[1, 0], [0, 0], [1, 1], [1, 0]], bool)
+TICKET = nets_jax.Ticket(
+  {
+    "hidden_0": {"kernel": np.arange(8.0).reshape(4, 2), "bias": np.zeros(2)},
+    "output": {"kernel": np.ones((2, 3))},
+  },
+  {"hidden_0": {"kernel": MASK, "bias": None}, "output": {"kernel": np.ones((2, 3), bool)}},
+)
+
+
+def test_masks_are_images_of_their_layers():
+  first, second = plots.masks_figure(TICKET).axes
+  np.testing.assert_array_equal(first.images[0].get_array(), MASK)
+  assert first.get_title() == "hidden_0: 50.0% of 8"
+  assert second.get_title() == "output: 100.0% of 6"
+
+
+def test_connectivity_counts_what_each_pixel_keeps():
+  axes, colours = plots.connectivity_figure(TICKET, (2, 2)).axes
+  np.testing.assert_array_equal(axes.images[0].get_array(), [[1, 0], [2, 1]])
+  assert colours.get_ylabel() == "connections left, of 2"
+  axes, colours = plots.connectivity_figure(TICKET, (2, 1, 2)).axes  # two channels of each pixel
+  np.testing.assert_array_equal(axes.images[0].get_array(), [[1], [3]])
+  assert colours.get_ylabel() == "connections left, of 4"
+
+
+def test_weights_before_and_after_are_those_that_are_kept():
+  trained = {
+    "hidden_0": {"kernel": np.full((4, 2), 3.0), "bias": np.ones(2)},
+    "output": {"kernel": np.ones((2, 3))},
+  }
+  first, _ = plots.weights_figure(TICKET, trained).axes
+  before, after = (sum(bar.get_height() for bar in bars) for bars in first.containers)
+  assert after == 4
+  assert before >= 2  # the extreme thousandths are outside
+  assert [text.get_text() for text in first.get_legend().get_texts()] == ["before training", "after training"]
+
+
+def test_the_lineage_follows_parents_back_to_the_first_generation():
+  parents = {(1, 0): (0, 0), (1, 1): (0, 2), (2, 0): (0, 1), (2, 1): (1, 1)}
+  history = [
+    {"generation": g, "genome": i, "fitness": 9.0 - 3 * g + i, "density": 1 - 0.1 * g - 0.01 * i}
+    | dict(zip(("parent_1", "parent_2"), parents.get((g, i), (-1, -1)), strict=True))
+    for g in range(3)
+    for i in range(3 if g == 0 else 2)
+  ]
+  (axes,) = plots.lineage_figure(history).axes
+  everyone, ancestors, best = axes.collections
+  assert len(everyone.get_offsets()) == 7
+  places = {(int(x), round(y)) for x, y in ancestors.get_offsets()}
+  assert places == {(2, 80), (1, 90), (1, 89), (0, 100), (0, 98)}  # not genome 1 of generation 0
+  shares = dict(
+    zip(map(tuple, np.round(ancestors.get_offsets())), (ancestors.get_sizes() - 4) / 46, strict=True)
+  )
+  assert shares[(0, 100)] == pytest.approx(0.75)
+  assert shares[(0, 98)] == pytest.approx(0.25)
+  np.testing.assert_allclose(best.get_offsets(), [[2, 80]])
+
+
+def test_effects_are_drawn_with_their_intervals():
+  results = [
+    {
+      "noise_rate": rate,
+      "selection": scheme,
+      "density": 0.2,
+      "fitness": float("nan"),
+      "valid_loss": loss,
+      "test_accuracy": 0.9,
+    }
+    for rate in (0.01, 0.1)
+    for scheme in ("rank", "roulette")
+    for loss in (rate, 3 * rate)
+  ]
+  figure = plots.effects_figure(results, ["noise_rate", "selection"])
+  assert len(figure.axes) == 3 * 2  # fitness has no figures
+  assert [axes.get_ylabel() for axes in figure.axes[::2]] == [
+    "density (%)",
+    "validation loss (nats)",
+    "test accuracy (%)",
+  ]
+  loss = figure.axes[2]
+  assert loss.get_xscale() == "log"
+  np.testing.assert_allclose(np.asarray(loss.lines[0].get_ydata(), float), [0.02, 0.2])
+  assert [label.get_text() for label in figure.axes[3].get_xticklabels()] == ["rank", "roulette"]
+
+
+def test_curves_by_method_have_trials():
+  rows = [{"ticket": i, "epoch": 1, "test_loss": float(i)} for i in range(3)]
+  found = nets_jax.trainer.Trained({}, rows, 0.0).by_method(["nets", "dense", "nets"])
+  assert [(row["method"], row["trial"], row["test_loss"]) for row in found] == [
+    ("nets", 0, 0.0), ("dense", 0, 1.0), ("nets", 1, 2.0),
+  ]  # fmt: skip

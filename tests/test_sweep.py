@@ -1,6 +1,7 @@
 """Seeds x settings in one program: each run is that of experiments.search, and nothing runs twice."""
 
 import json
+import pathlib
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from absl import flags
 from conftest import counted_compilations
 
 import nets_jax
-from experiments import effects, methods, search, sweep
+from experiments import effects, methods, plan, search, sweep
 from experiments import flags as search_flags
 from nets_jax import plots, storage
 
@@ -95,8 +96,8 @@ def test_each_run_is_that_of_the_search(done, job, tmp_path):
 
 def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   assert {path.name for path in done.iterdir()} == {
-    "config.json", "runs", "results.csv", "history.csv", "settings.csv", "settings.md", "figure_effects.png",
-    "best.flags",
+    "config.json", "sweep.flags", "runs", "results.csv", "history.csv", "settings.csv", "settings.md",
+    "figure_effects.png", "best.flags",
   }  # fmt: skip
   results = storage.read_csv(done / "results.csv")
   assert [(r["noise_rate"], r["generations"], r["seed"]) for r in results] == [
@@ -157,16 +158,16 @@ def test_settings_that_do_not_shape_the_program_share_one_compilation(job, monke
   assert [len(runs) for _, runs, _, _ in calls] == [11, 11, 10]  # 32 runs, at most 12 at once
   with counted_compilations() as compilations:
     assert job(sweep, *arguments, grid.replace("0.1,0.2", "0.3,0.4"), "--workdir=other")[0] == 0
-  assert [c for c in compilations if "cache" not in c] == []
+  assert compilations == []
 
 
 def test_settings_that_shape_the_program_are_grouped(job):
-  status, _, error = job(sweep, "--grid=population_size=3,4;noise_rate=0.1,0.2", "--dry_run", "--workdir=out")
+  grid = "--grid=population_size=3,4;noise_rate=0.1,0.2,0.20"
+  status, error, _ = job(sweep, grid, "--dry_run", "--workdir=out")
   assert status == 0
   assert "20 runs, 0 of them done; 20 to go in 2 program(s)" in error
   assert "program 1: 10 runs, 1 batch(es) of 10 side by side" in error
   assert "population_size=3, noise_rate=0.1: seed 0, 1, 2, 3, 4" in error
-  assert "420 genome-epochs" not in error
   epochs = 2 * 5 * (3 + 4) * 3 + 20 * 2
   assert f"{epochs} genome-epochs, about " in error
 
@@ -200,6 +201,8 @@ def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   assert "--learning_rate=0.1" in (tmp_path / "out" / "best.flags").read_text()
   listed = job(search, "--list=out")[1]
   assert listed.count("failed") == 2
+  assert job(sweep, "--grid=learning_rate=1e30", "--seeds=0", "--workdir=none")[0] == 0
+  assert not (tmp_path / "none" / "best.flags").exists()
 
 
 @pytest.mark.parametrize(
@@ -220,6 +223,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
     (["--ticket=t"], "--ticket is for experiments.search"),
     (["--at_once=0"], "at_once must be at least 1, not 0"),
     (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
+    (["--eval_every=0"], "eval_every must be at least 1, not 0"),
   ],
 )
 def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, message, job, tmp_path):
@@ -228,6 +232,24 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, message, job,
   assert message in error
   assert error.count("\n") == 1
   assert not (tmp_path / "out").exists()
+
+
+def test_the_ready_sweeps_parse():
+  presets = pathlib.Path(sweep.__file__).parent / "presets" / "sweeps"
+  bases = {"digits", "mnist"}
+  names = {path.stem for path in presets.glob("*.flags")}
+  assert bases < names
+  for base in bases:
+    for name in names - bases:
+      for flag in [*search_flags.as_dict(flags.FLAGS), *OWN]:
+        flags.FLAGS[flag].unparse()
+      search_flags.parse(
+        ["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"]
+      )
+      runs = plan.make_runs(flags.FLAGS, pathlib.Path("out"))
+      assert len(runs) == {"digits": 5, "mnist": 2}[base] * len({run.setting for run in runs})
+      for run in runs:
+        methods.make_config("nets", run.setting.values, 1294)
 
 
 def test_the_best_setting():

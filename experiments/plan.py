@@ -1,0 +1,196 @@
+"""What a sweep will run: its runs, and which of them share their programs."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+import nets_jax
+from experiments import flags as search_flags
+from experiments import grid, methods
+from nets_jax import config as nets_config
+from nets_jax.training import steps_per_epoch
+
+GENOMES_AT_ONCE, RUNS_AT_ONCE = 256, 16
+TRIAL_STEPS = 200
+DATA_FLAGS = ("dataset", "data_seed", "xor_train_size", "xor_test_size")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setting:
+  """What a sweep varies: the changes, as written, and all flags with them."""
+
+  changes: grid.Changes
+  values: flags.FlagValues
+
+  @functools.cached_property
+  def hash(self) -> str:
+    """Names all that the results depend on, but for the seed."""
+    settings = json.dumps([self.values.method, search_flags.settings(self.values)], sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:8]
+
+  @functools.cached_property
+  def program(self) -> str:
+    """Equal where runs can go side by side: all settings but those that are traced."""
+    traced = nets_config.traced_fields() if self.values.method == "nets" else ()
+    return json.dumps({k: v for k, v in search_flags.settings(self.values).items() if k not in traced})
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One search, and the directory of its files."""
+
+  setting: Setting
+  seed: int
+  path: pathlib.Path
+
+  @property
+  def is_done(self) -> bool:
+    """Whether it has left its last file."""
+    return (self.path / "summary.json").exists()
+
+
+def make_runs(values: flags.FlagValues, directory: pathlib.Path) -> list[Run]:
+  """Every run of the sweep, setting by setting."""
+  is_whole = lambda name: name in values and isinstance(values[name].parser, flags.IntegerParser)  # noqa: E731
+  drawn = [{}]
+  if values.random or values.ranges:
+    drawn = grid.draw(values.ranges, values.random, values.random_seed, is_whole)
+  settings = {}  # by hash: two ways to write a setting, or two draws of it, are one
+  for listed, random in itertools.product(grid.product(values.grid), drawn):
+    if both := listed.keys() & random.keys():
+      raise nets_jax.UsageError(f"{min(both)} is in --grid and in --ranges; leave it in one of them")
+    changes = listed | random
+    setting = Setting(changes, search_flags.changed(values, changes))
+    settings.setdefault(setting.hash, setting)
+  seeds = parse_seeds(values.seeds)
+  return [
+    Run(setting, seed, directory / "runs" / f"{setting.hash}-seed{seed}")
+    for setting in settings.values()
+    for seed in seeds
+  ]
+
+
+def parse_seeds(text: str) -> list[int]:
+  """`0:10` is 0 to 9, `1,5` these two."""
+  try:
+    first, colon, end = text.partition(":")
+    seeds = list(range(int(first), int(end))) if colon else [int(word) for word in text.split(",")]
+  except ValueError as error:
+    raise nets_jax.UsageError(
+      f"seeds must be first:end or whole numbers with commas between, not {text!r}"
+    ) from error
+  if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    raise nets_jax.UsageError(f"seeds must be at least one, each once and none negative, not {text!r}")
+  return seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Runs that share their programs, with what they share."""
+
+  runs: Sequence[Run]
+  data: nets_jax.Dataset
+  network: nets_jax.MLP
+
+  @property
+  def values(self) -> flags.FlagValues:
+    """The flags of its first run; they differ in what is traced alone."""
+    return self.runs[0].setting.values
+
+  def config(self, run: Run) -> Any:
+    """The settings of a run's search, checked."""
+    return methods.make_config(self.values.method, run.setting.values, len(self.data.train))
+
+  def batches(self) -> list[Sequence[Run]]:
+    """The runs in parts of one length, so that one program serves; the last part may be shorter."""
+    genomes = self.config(self.runs[0]).population_size if self.values.method == "nets" else 1
+    most = self.values.at_once or max(1, min(RUNS_AT_ONCE, GENOMES_AT_ONCE // genomes))
+    count = -(-len(self.runs) // most)
+    length = -(-len(self.runs) // count)
+    return [self.runs[first : first + length] for first in range(0, len(self.runs), length)]
+
+
+def make_groups(runs: Sequence[Run]) -> list[Group]:
+  """The runs by program, each group with its data and network; every setting is checked."""
+  by_program = {}
+  for run in runs:
+    by_program.setdefault(run.setting.program, []).append(run)
+  data, groups = {}, []
+  for own in by_program.values():
+    values = own[0].setting.values
+    search_flags.check_training(values)
+    where = tuple(values[name].value for name in DATA_FLAGS)
+    data[where] = data.get(where) or search_flags.make_data(values)
+    groups.append(Group(own, data[where], search_flags.make_network(values, data[where].num_classes)))
+    for run in own:
+      groups[-1].config(run)
+  return groups
+
+
+def describe(runs: Sequence[Run], groups: Sequence[Group]) -> str:
+  """What a sweep will do."""
+  todo = sum(len(group.runs) for group in groups)
+  lines = [f"{len(runs)} runs, {len(runs) - todo} of them done; {todo} to go in {len(groups)} program(s)"]
+  for i, group in enumerate(groups):
+    batches = group.batches()
+    lines.append(
+      f"program {i + 1}: {len(group.runs)} runs, {len(batches)} batch(es) of {len(batches[0])} side by side"
+    )
+    settings = dict.fromkeys(json.dumps(run.setting.changes) for run in group.runs)
+    for text in settings:
+      seeds = [run.seed for run in group.runs if json.dumps(run.setting.changes) == text]
+      changes = ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "the flags as given"
+      lines.append(f"  {changes}: seed {', '.join(map(str, seeds))}")
+  return "\n".join(lines)
+
+
+def estimate(groups: Sequence[Group]) -> str:
+  """The time a sweep will take, from the training of one ticket per device for some steps in each program."""
+  seconds = epochs = 0.0
+  for group in groups:
+    values, examples = group.values, len(group.data.train)
+    size = nets_jax.make_layout(GENOMES_AT_ONCE, devices=values.devices).mesh.size
+    tickets = [
+      nets_jax.random_ticket(jax.random.key(i), group.network, group.data.input_shape, 1.0)
+      for i in range(size)
+    ]
+    per_epoch = steps_per_epoch(examples, values.batch_size)
+    steps = min(per_epoch, TRIAL_STEPS)
+    training = {
+      "optimizer": values.optimizer,
+      "learning_rate": values.learning_rate,
+      "batch_size": values.batch_size,
+    }
+    rows = nets_jax.train_tickets(
+      jax.random.key(0),
+      group.network,
+      nets_jax.stack(tickets),
+      group.data,
+      steps=2 * steps,
+      eval_every=steps,
+      splits=("valid",),
+      **training,
+    ).curves
+    per_genome_epoch = (rows[-1]["seconds"] - rows[0]["seconds"]) / size * per_epoch / steps
+    own = sum(
+      methods.search_epochs(values.method, group.config(run), examples) + values.train_epochs
+      for run in group.runs
+    )
+    epochs, seconds = epochs + own, seconds + own * per_genome_epoch
+  return (
+    f"{epochs:,.0f} genome-epochs, about {_time(seconds)} by a trial of {TRIAL_STEPS} steps, and compilation"
+  )
+
+
+def _time(seconds: float) -> str:
+  """A time for people."""
+  unit, length = next((u, n) for u, n in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= 2 * n or n == 1)
+  return f"{seconds / length:.1f} {unit}"

@@ -1,0 +1,121 @@
+"""The settings of Neuroevolution Ticket Search, and what makes them possible."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax import operators
+from nets_jax.errors import UsageError, check, check_fits_data
+from nets_jax.fitness import Objective
+from nets_jax.tickets import Ticket
+from nets_jax.training import OPTIMIZERS, Optimizer, steps_per_epoch
+
+
+def _static(default: Any) -> Any:
+  return struct.field(pytree_node=False, default=default)
+
+
+@struct.dataclass
+class NetsConfig:
+  """The settings of a search; the defaults are the paper's (section 3.4).
+
+  Fields marked static shape the program: changing one compiles it again. All others are traced, so
+  changing one, or a `vmap` over it, compiles nothing.
+
+  Attributes:
+    population_size: k, at least 2 (static).
+    generations: n; the first population is generation 0, so n + 1 are evaluated.
+    elites: e, how many of the best go on unchanged, from 0 to k - 1.
+    selection: one of `operators.SELECTIONS` (static).
+    crossover_rate: p, probability that a gene comes from parent 1.
+    noise_rate: q, probability that a weight gets noise.
+    noise_scale: standard deviation of that noise.
+    resample_rate: r, probability that a weight is drawn anew.
+    dormancy_rate: s, probability that a gene falls dormant.
+    init_scale: standard deviation of initial and redrawn weights.
+    initial_density: probability that a gene of generation 0 is expressed.
+    target_density: tau, in (0, 1].
+    penalty_weight: factor of the density penalty; 1 in the paper.
+    patience: stops the search after more than this many generations without a better fitness; None
+      never does.
+    optimizer: a name in `training.OPTIMIZERS`, or a function from the learning rate to an optax
+      transformation (static).
+    learning_rate: eta.
+    batch_size: examples in a minibatch (static).
+    fitness_epochs: epochs of training in a fitness evaluation, fractions too (static).
+    retain_weights: the Lamarckian ablation: trained weights go back into the genome (static).
+    objective: what to minimise in place of the paper's penalised loss; see `fitness.Objective` (static).
+    breeder: how a child comes of two parents, `(key, parent_1, parent_2, config) -> child`, in place of
+      `nets.offspring` (static).
+  """
+
+  population_size: int = _static(5)
+  generations: int = 25
+  elites: int = 1
+  selection: str = _static("tournament")
+  crossover_rate: float = 0.5
+  noise_rate: float = 0.1
+  noise_scale: float = 0.1
+  resample_rate: float = 0.1
+  dormancy_rate: float = 0.2
+  init_scale: float = 0.1
+  initial_density: float = 1.0
+  target_density: float = 0.2
+  penalty_weight: float = 1.0
+  patience: int | None = None
+  optimizer: Optimizer = _static("sgd")
+  learning_rate: float = 1e-3
+  batch_size: int = _static(72)
+  fitness_epochs: float = _static(1.0)
+  retain_weights: bool = _static(False)
+  objective: Objective | None = _static(None)
+  breeder: Callable[[jax.Array, Ticket, Ticket, "NetsConfig"], Ticket] | None = _static(None)
+
+
+def validate(config: NetsConfig, num_examples: int) -> None:
+  """Raises UsageError for settings that make no search, one line each."""
+  most = config.population_size - 1
+  check(config, ["population_size"], "at least 2, for crossover takes two", lambda k: k >= 2)
+  check(config, ["elites"], f"from 0 to population_size - 1 = {most}", lambda e: 0 <= e <= most)
+  rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate")
+  check(config, rates, "in [0, 1]", lambda rate: 0 <= rate <= 1)
+  check(config, ("initial_density", "target_density"), "in (0, 1]", lambda d: 0 < d <= 1)
+  positive = ("init_scale", "learning_rate", "fitness_epochs")
+  check(config, positive, "positive", lambda value: 0 < value < math.inf)
+  at_least_0 = ("noise_scale", "penalty_weight", "generations", "patience")
+  check(config, at_least_0, "at least 0", lambda value: 0 <= value < math.inf)
+  check_fits_data(config, "batch_size", num_examples)
+  for name, allowed in (("selection", operators.SELECTIONS), ("optimizer", tuple(OPTIMIZERS))):
+    check(
+      config, [name], f"one of {', '.join(allowed)}", lambda v, allowed=allowed: callable(v) or v in allowed
+    )
+
+
+def fitness_steps(config: NetsConfig, num_examples: int) -> int:
+  """T, the SGD iterations of a fitness evaluation: `fitness_epochs` in steps, at least one."""
+  return max(1, round(config.fitness_epochs * steps_per_epoch(num_examples, config.batch_size)))
+
+
+def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
+  """The settings of several runs as one, each traced field with a leading axis [R]; `patience` is left out.
+
+  Raises:
+    UsageError: a static field, which shapes the program, differs.
+  """
+  configs = [config.replace(patience=None) for config in configs]  # only the host looks at it
+  for name in (name for name in NetsConfig.__dataclass_fields__ if name not in traced_fields()):
+    values = [getattr(config, name) for config in configs]
+    if any(value != values[0] for value in values):
+      other = next(value for value in values if value != values[0])
+      raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {other}")
+  return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
+
+
+def traced_fields() -> list[str]:
+  """The settings in which runs side by side may differ, for they do not shape the program."""
+  fields = NetsConfig.__dataclass_fields__
+  return [name for name, field in fields.items() if field.metadata.get("pytree_node", True)]
