@@ -198,8 +198,7 @@ def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
       axes.hist(weights, bins, color=colour, label=f"{label} training", alpha=0.65)
     axes.set_title(name, fontsize=10)
     dress(axes, "weight", "weights left" if axes is figure.axes[0] else "")
-  figure.axes[0].legend(frameon=False)
-  return figure
+  return _finish(figure, "")
 
 
 def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "density") -> Figure:

@@ -10,6 +10,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   _CACHE = tempfile.TemporaryDirectory(prefix="nets_jax_test_cache")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Compiling is most of the suite, and takes less than half the time without LLVM's optimisation. What could
+# depend on that, equal bits, test_bits.py checks with the programs that users get.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
 import numpy as np

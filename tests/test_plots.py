@@ -74,11 +74,12 @@ def test_weights_before_and_after_are_those_that_are_kept():
     "hidden_0": {"kernel": np.full((4, 2), 3.0), "bias": np.ones(2)},
     "output": {"kernel": np.ones((2, 3))},
   }
-  first, _ = plots.weights_figure(TICKET, trained).axes
+  figure = plots.weights_figure(TICKET, trained)
+  first, _ = figure.axes
   before, after = (sum(bar.get_height() for bar in bars) for bars in first.containers)
   assert after == 4
   assert before >= 2  # the extreme thousandths are outside
-  assert [text.get_text() for text in first.get_legend().get_texts()] == ["before training", "after training"]
+  assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before training", "after training"]
 
 
 def test_the_lineage_follows_parents_back_to_the_first_generation():
