@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from nets_jax import plots, storage
 from nets_jax.files import replace_file
@@ -112,6 +113,8 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
+    if max(y) < 8 * min(y):  # powers of two alone may leave no tick
+      axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
     axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     plots.dress(axes, label, "seconds a generation")
