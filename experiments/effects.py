@@ -13,6 +13,15 @@ Rows = list[dict[str, Any]]
 RunFiles = Sequence[tuple[dict[str, str], int, pathlib.Path]]  # changes, seed, directory
 
 METRICS = ("fitness", "density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+# What changes the meaning of fitness.
+FITNESS_FLAGS = (
+  "penalty_weight",
+  "target_density",
+  "fitness_epochs",
+  "retain_weights",
+  "dataset",
+  "data_seed",
+)
 SHOWN = ("density", "valid_loss", "test_loss", "test_accuracy", "search_seconds")
 
 
@@ -70,18 +79,21 @@ def setting_rows(results: Rows, names: Sequence[str]) -> Rows:
   return rows
 
 
-def best(settings: Rows, metric: str | None) -> tuple[int | None, str]:
+def best(settings: Rows, names: Sequence[str], metric: str | None) -> tuple[int | None, str]:
   """The index of the setting whose mean is best, and the metric that says so; None if no mean is finite.
 
   A setting in which a run failed is not the best.
 
   Args:
     settings: from `setting_rows`.
-    metric: one of `METRICS`; None is `valid_loss`, or `fitness` where nothing was trained.
+    names: of the flags that were varied.
+    metric: one of `METRICS`; None is `fitness`, which weighs loss and density, unless a flag was varied that
+      changes what fitness means, or the search has none: then `valid_loss`, after the final training.
   """
-  metric = metric or (
-    "valid_loss" if any(math.isfinite(row["valid_loss"]) for row in settings) else "fitness"
-  )
+  if metric is None:
+    has = {name: any(math.isfinite(row[name]) for row in settings) for name in ("fitness", "valid_loss")}
+    comparable = has["fitness"] and not set(names) & set(FITNESS_FLAGS)
+    metric = "fitness" if comparable or not has["valid_loss"] else "valid_loss"
   sign = -1 if metric.endswith("accuracy") else 1
   able = [i for i, row in enumerate(settings) if math.isfinite(row[metric]) and not row["failed"]]
   return min(able, key=lambda i: sign * settings[i][metric], default=None), metric

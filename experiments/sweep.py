@@ -42,7 +42,7 @@ flags.DEFINE_enum(
   "best_by",
   None,
   effects.METRICS,
-  "What decides on the best setting; default valid_loss, fitness if untrained.",
+  "What decides on the best setting; default fitness where it means the same in all, else valid_loss.",
 )
 flags.DEFINE_bool("dry_run", False, "Print the plan and an estimate of the time, and run nothing.")
 
@@ -134,7 +134,7 @@ def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: fla
   results = storage.read_csv(directory / "results.csv")
   settings = effects.setting_rows(results, names)
   storage.write_csv(directory / "settings.csv", settings)
-  best, metric = effects.best(settings, values.best_by)
+  best, metric = effects.best(settings, names, values.best_by)
   table = effects.markdown(settings, names, best)
   with replace_file(directory / "settings.md") as temporary:
     temporary.write_text(table)

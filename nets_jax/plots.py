@@ -265,10 +265,11 @@ def kernels(tree: Mapping[str, Any], only: str = "", name: str = "") -> list[tup
 
 
 def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
-  """What each hyperparameter does: a column for each, a row for each figure of the tickets.
+  """What each hyperparameter does: a column for each, a row for each of the tickets' figures.
 
-  A point is a run; where a value has several runs, the line is their mean and the bars its 95 % interval. Of
-  hyperparameters that were varied together each panel shows all runs.
+  A single hyperparameter has its panels in one row. A point is a run; where a value has several runs, the
+  line is their mean and the bars its 95 % interval. Of hyperparameters that were varied together each panel
+  shows all runs.
 
   Args:
     results: rows of a sweep's `results.csv`.
@@ -279,8 +280,9 @@ def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     for column, (label, factor) in EFFECTS.items()
     if any(np.isfinite(row[column]) for row in results)
   ] or [("density", *EFFECTS["density"])]
-  figure = Figure(figsize=(4.2 * len(names), 3.1 * len(panels)), layout="constrained")
-  grid = figure.subplots(len(panels), len(names), squeeze=False)
+  shape = (1, len(panels)) if len(names) == 1 else (len(panels), len(names))
+  figure = Figure(figsize=(4.0 * shape[1], 3.1 * shape[0]), layout="constrained")
+  grid = figure.subplots(*shape, squeeze=False).reshape(len(panels), len(names))
   for row_of_axes, (column, label, factor) in zip(grid, panels, strict=True):
     for axes, name in zip(row_of_axes, names, strict=True):
       values = list(dict.fromkeys(row[name] for row in results))

@@ -118,7 +118,7 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   assert settings[0]["valid_loss"] == pytest.approx(sum(first) / 2)
   half = abs(first[0] - first[1]) / 2 * 12.706  # Student's t, one degree of freedom
   assert settings[0]["valid_loss_interval"] == pytest.approx(half, rel=1e-3)
-  best = min(settings, key=lambda row: row["valid_loss"])
+  best = min(settings, key=lambda row: row["fitness"])
   status, _, error = job(search, "--flagfile=out/best.flags", "--seed=3", "--workdir=again")
   assert status == 0, error
   again = json.loads((tmp_path / "again" / "config.json").read_text())["flags"]
@@ -139,7 +139,7 @@ def test_a_sweep_that_was_stopped_goes_on_with_what_is_left(done, job, monkeypat
   assert "8 runs, 7 of them done; 1 to go in 1 program(s)" in error
   assert without_seconds(lost / "history.csv") == before
   assert all(path.stat().st_mtime_ns == then for path, then in others.items() if path.parent != lost)
-  assert "best by valid_loss: python -m experiments.search --flagfile=out/best.flags" in out
+  assert "best by fitness: python -m experiments.search --flagfile=out/best.flags" in out
 
   monkeypatch.setattr(methods, "search_all", None)  # would fail if anything were run again
   status, out, error = job(sweep, *GRID, "--best_by=test_accuracy")
@@ -257,10 +257,17 @@ def test_the_best_setting():
     return {"valid_loss": loss, "valid_accuracy": 1 - loss, "fitness": fitness, "failed": failed}
 
   nan = float("nan")
-  assert effects.best([row(0.5), row(0.3), row(0.1, failed=1)], None) == (1, "valid_loss")
-  assert effects.best([row(0.5), row(0.3)], "valid_accuracy") == (1, "valid_accuracy")
-  assert effects.best([row(nan, fitness=2.0), row(nan, fitness=1.5)], None) == (1, "fitness")
-  assert effects.best([row(nan, fitness=nan)], None) == (None, "fitness")
+  varied = ["noise_rate"]
+  assert effects.best([row(0.1), row(0.5, fitness=0.5)], varied, None) == (1, "fitness")
+  rows = [row(0.5, fitness=0.1), row(0.3), row(0.1, failed=1)]
+  assert effects.best(rows, ["elites", "target_density"], None) == (1, "valid_loss")
+  assert effects.best([row(0.5, fitness=nan), row(0.3, fitness=nan)], varied, None) == (1, "valid_loss")
+  assert effects.best([row(0.5), row(0.3)], varied, "valid_accuracy") == (1, "valid_accuracy")
+  assert effects.best([row(nan, fitness=2.0), row(nan, fitness=1.5)], ["penalty_weight"], None) == (
+    1,
+    "fitness",
+  )
+  assert effects.best([row(nan, fitness=nan)], varied, None) == (None, "fitness")
 
 
 def test_leaders_of_every_kind_of_history():
