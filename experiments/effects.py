@@ -105,7 +105,8 @@ def markdown(settings: Rows, names: Sequence[str], best_index: int | None) -> st
   lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
   for i, row in enumerate(settings):
     runs = f"{row['runs']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
-    cells = [*(str(row[name]) for name in names), runs, *(_cell(row, name) for name in SHOWN)]
+    shown = [f"{row[name]:g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+    cells = [*shown, runs, *(_cell(row, name) for name in SHOWN)]
     if i == best_index:
       cells = [f"**{cell}**" for cell in cells]
     lines.append("| " + " | ".join(cells) + " |")
@@ -118,4 +119,5 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return "-"
   percent = name in ("density", "test_accuracy")
   form = (lambda x: f"{100 * x:.1f}") if percent else (lambda x: f"{x:.3g}")
-  return form(mean) + ("" if math.isnan(half) else f" ± {form(half)}") + (" %" if percent else "")
+  alone = math.isnan(half) or name == "search_seconds"  # which is shared out evenly among runs side by side
+  return form(mean) + ("" if alone else f" ± {form(half)}") + (" %" if percent else "")
