@@ -159,6 +159,8 @@ def masks_figure(ticket: Any) -> Figure:
     axes.imshow(image, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_title(f"{name}: {image.mean():.1%} of {image.size:,}", fontsize=10)
     dress(axes, "units", "inputs" if axes is figure.axes[0] else "")
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.get_major_locator().set_params(integer=True)
   return figure
 
 
