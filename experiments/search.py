@@ -10,8 +10,8 @@ same density and the dense networks alike, and prints how they compare; about a 
 is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Table 1); --method=imp and
 others run another ticket search, which leaves the same files.
 
-Files in the run's directory: config.json, history.csv, ticket.safetensors, figure_evolution.png,
-training.csv and summary.json. The directory holds one run; --overwrite replaces it.
+Files in the run's directory: config.json, run.flags (which repeats it), history.csv, ticket.safetensors,
+figure_evolution.png, training.csv and summary.json; with --tensorboard, event files in tensorboard/. The directory holds one run; --overwrite replaces it.
 """
 
 import dataclasses
