@@ -11,7 +11,8 @@ is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Tab
 others run another ticket search, which leaves the same files.
 
 Files in the run's directory: config.json, run.flags (which repeats it), history.csv, ticket.safetensors,
-figure_evolution.png, training.csv and summary.json; with --tensorboard, event files in tensorboard/. The directory holds one run; --overwrite replaces it.
+figure_evolution.png, training.csv and summary.json; with --tensorboard, event files in tensorboard/. The
+directory holds one run; --overwrite replaces it.
 """
 
 import dataclasses

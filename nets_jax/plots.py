@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from nets_jax.errors import UsageError
 from nets_jax.files import replace_file
 from nets_jax.statistics import mean_and_interval
 
@@ -168,10 +170,18 @@ def connectivity_figure(ticket: Any, image_shape: Sequence[int]) -> Figure:
   """How many connections of each input pixel survive, as an image.
 
   Args:
-    ticket: a `Ticket`; the first layer that it has takes the pixels.
+    ticket: a `Ticket` whose network has a layer that takes the pixels one by one.
     image_shape: height and width, and channels, whose counts are added up.
+
+  Raises:
+    UsageError: no layer has as many inputs as an image has numbers.
   """
-  _, first = min(kernels(ticket.masks), key=lambda entry: abs(entry[1].shape[0] - int(np.prod(image_shape))))
+  inputs = int(np.prod(image_shape))
+  first = next(
+    (mask for _, mask in kernels(ticket.masks) if mask.ndim == 2 and mask.shape[0] == inputs), None
+  )
+  if first is None:
+    raise UsageError(f"no layer of the ticket takes the {inputs} numbers of an image one by one")
   height, width, *channels = image_shape
   counts = first.sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
   figure = Figure(figsize=(4.4, 3.8), layout="constrained")
@@ -234,14 +244,9 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
     linewidths=0,
     label="population",
   )
-  for place, origin, share in lines:
-    axes.plot(
-      (place[0], origin[0]),
-      (height(place), height(origin)),
-      color=COLOURS["nets"],
-      alpha=min(1, 0.08 + share),
-      linewidth=0.8,
-    )
+  ends = [[(g, height((g, i))) for g, i in pair] for *pair, _ in lines]
+  strengths = [min(1, 0.08 + share) for *_, share in lines]
+  axes.add_collection(LineCollection(ends, colors=COLOURS["nets"], alpha=strengths, linewidths=0.8))
   axes.scatter(
     [g for g, _ in shares], [height(p) for p in shares], s=[4 + 46 * share for share in shares.values()],
     color=COLOURS["nets"], linewidths=0, alpha=0.8, label="ancestors of the best genome, by share", zorder=3,

@@ -82,4 +82,4 @@ def test_heavy_packages_load_only_when_used():
 def test_figures_need_no_jax():
   source = (ROOT / "plots.py").read_text()
   assert "import jax" not in source
-  assert set(imported_modules(ROOT / "plots.py")) == {"files", "statistics"}
+  assert set(imported_modules(ROOT / "plots.py")) == {"errors", "files", "statistics"}

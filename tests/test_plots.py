@@ -67,6 +67,8 @@ def test_connectivity_counts_what_each_pixel_keeps():
   axes, colours = plots.connectivity_figure(TICKET, (2, 1, 2)).axes  # two channels of each pixel
   np.testing.assert_array_equal(axes.images[0].get_array(), [[1], [3]])
   assert colours.get_ylabel() == "connections left, of 4"
+  with pytest.raises(nets_jax.UsageError, match="no layer of the ticket takes the 9 numbers of an image"):
+    plots.connectivity_figure(TICKET, (3, 3))
 
 
 def test_weights_before_and_after_are_those_that_are_kept():
@@ -91,7 +93,8 @@ def test_the_lineage_follows_parents_back_to_the_first_generation():
     for i in range(3 if g == 0 else 2)
   ]
   (axes,) = plots.lineage_figure(history).axes
-  everyone, ancestors, best = axes.collections
+  everyone, lines, ancestors, best = axes.collections
+  assert len(lines.get_segments()) == 2 + 2 * 2  # of the best, and of its two parents
   assert len(everyone.get_offsets()) == 7
   places = {(int(x), round(y)) for x, y in ancestors.get_offsets()}
   assert places == {(2, 80), (1, 90), (1, 89), (0, 100), (0, 98)}  # not genome 1 of generation 0
