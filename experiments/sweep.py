@@ -1,6 +1,6 @@
 r"""Seeds x settings of a ticket search, side by side in as few compiled programs as they allow.
 
-  python -m experiments.sweep --seeds=0:10 --grid='noise_rate=0.05,0.1;dormancy_rate=0.1,0.2'
+  python -m experiments.sweep --generations=40 --seeds=0:10 --grid='noise_rate=0.05,0.1;elites=1,2'
   python -m experiments.sweep --seeds=0:3 --random=64 --ranges='noise_rate=0.01:0.3:log;elites=0:3'
 
 Any flag of a search may be swept, by any --method. Each run is that of experiments.search with the same
