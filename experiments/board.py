@@ -22,8 +22,8 @@ class Board:
 
   def search(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """The best genome of some rows of a history, under `search/`."""
+    axis = plots.axis_of(rows)
     for row in plots.leaders(rows):
-      axis = plots.axis_of(rows)
       for name, value in row.items():
         if name in ("fitness", "valid_loss", "valid_accuracy", "density"):
           self._writer.add_scalar(f"search/{name}", value, int(row[axis]))

@@ -185,9 +185,7 @@ def estimate(groups: Sequence[Group]) -> str:
       for run in group.runs
     )
     epochs, seconds = epochs + own, seconds + own * per_genome_epoch
-  return (
-    f"{epochs:,.0f} genome-epochs, about {_time(seconds)} by a trial of {TRIAL_STEPS} steps, and compilation"
-  )
+  return f"{epochs:,.0f} genome-epochs, about {_time(seconds)} by a short trial, and compilation"
 
 
 def _time(seconds: float) -> str:

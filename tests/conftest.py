@@ -1,6 +1,7 @@
 """A hostile harness: several fake CPU devices, rank promotion raises, our own warnings are errors."""
 
 import contextlib
+import functools
 import os
 import tempfile
 
@@ -17,8 +18,11 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 import nets_jax
+from experiments import flags as search_flags
+from experiments import search
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -73,6 +77,40 @@ def assert_same_bits(a, b):
     x, y = np.asarray(x), np.asarray(y)
     assert x.dtype == y.dtype
     np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)
+
+
+def reset_flags():
+  """Every flag of the binaries back to its default, as in a new process."""
+  for module, own in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith("experiments."):
+      for flag in own:
+        flag.unparse()
+
+
+@pytest.fixture
+def run_binary(tmp_path, monkeypatch, capsys):
+  """Runs a binary in this process, in an empty directory: (exit status, standard output, standard error)."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
+
+  def run(binary, *arguments, parse=search_flags.parse):
+    reset_flags()
+    status = 0
+    try:
+      parse([binary.__name__, *arguments])
+      binary.main([])
+    except SystemExit as error:
+      status = error.code
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+  return run
+
+
+@pytest.fixture
+def job(run_binary):
+  """`experiments.search` in this process."""
+  return functools.partial(run_binary, search)
 
 
 @contextlib.contextmanager

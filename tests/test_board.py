@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from test_search import SMALL, job, table  # noqa: F401
+from test_search import SMALL, table
 
 import nets_jax
 from experiments import board
@@ -22,7 +22,7 @@ def read_back(directory: pathlib.Path):
   return found
 
 
-def test_a_run_is_written_as_it_was(job, tmp_path):  # noqa: F811
+def test_a_run_is_written_as_it_was(job, tmp_path):
   assert job(*SMALL, "--tensorboard", "--workdir=run")[0] == 0
   found = read_back(tmp_path / "run" / board.DIRECTORY)
   history = table(tmp_path / "run" / "history.csv")
@@ -45,7 +45,7 @@ def test_a_run_is_written_as_it_was(job, tmp_path):  # noqa: F811
   assert not (tmp_path / "run" / board.DIRECTORY).exists()
 
 
-def test_without_its_writer_it_says_what_to_install(job, monkeypatch, tmp_path):  # noqa: F811
+def test_without_its_writer_it_says_what_to_install(job, monkeypatch, tmp_path):
   monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
   status, _, error = job(*SMALL, "--tensorboard", "--workdir=run")
   assert status == 2

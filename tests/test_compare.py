@@ -1,6 +1,7 @@
 """The paper's comparison: stages, tables and figures."""
 
 import csv
+import functools
 import json
 import pathlib
 import shutil
@@ -10,7 +11,6 @@ from absl import flags
 
 import nets_jax
 from experiments import compare, methods, tables
-from experiments import flags as search_flags
 
 TINY = (
   "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
@@ -20,24 +20,9 @@ TINY = (
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch, capsys):
-  """Runs the comparison in this process: (exit status, standard output, standard error)."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)
-
-  def run(*arguments):
-    for name in [*search_flags.as_dict(flags.FLAGS), "trials", "methods", "quick"]:
-      flags.FLAGS[name].unparse()
-    status = 0
-    try:
-      compare.parse(["compare", *arguments])
-      compare.main([])
-    except SystemExit as error:
-      status = error.code
-    output = capsys.readouterr()
-    return status, output.out, output.err
-
-  return run
+def job(run_binary):
+  """The comparison in this process."""
+  return functools.partial(run_binary, compare, parse=compare.parse)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_search import SMALL, job  # noqa: F401
+from test_search import SMALL
 
 import nets_jax
 from experiments import flags as search_flags
@@ -70,14 +70,14 @@ def test_help_shows_groups_with_defaults(binary):
     (["--list=."], ". holds no run of experiments.search or experiments.sweep"),
   ],
 )
-def test_the_nearest_is_suggested(job, arguments, message):  # noqa: F811
+def test_the_nearest_is_suggested(job, arguments, message):
   status, _, error = job(*arguments)
   assert status == 2
   assert message in error
   assert error.count("\n") == 1
 
 
-def test_runs_are_listed(job, tmp_path):  # noqa: F811
+def test_runs_are_listed(job, tmp_path):
   assert job(*SMALL, "--workdir=all/one")[0] == 0
   assert job(*SMALL, "--workdir=all/two", "--method=random", "--train_epochs=0")[0] == 0
   for name, text in (("three", None), ("four", "{")):
@@ -105,7 +105,7 @@ def test_runs_are_listed(job, tmp_path):  # noqa: F811
   assert found["four"] == ["imp", "mnist", "-", "damaged", "-"]
 
 
-def test_the_flagfile_of_a_run_repeats_it(job, tmp_path):  # noqa: F811
+def test_the_flagfile_of_a_run_repeats_it(job, tmp_path):
   status, _, error = job(*SMALL, "--workdir=a", "--seed=7", "--nouse_bias", "--hidden_sizes=6,4")
   assert status == 0
   assert "to repeat this run: python -m experiments.search --flagfile=a/run.flags\n" in error

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from conftest import assert_same_bits
+from conftest import assert_same_bits, reset_flags
 
 import nets_jax
 from experiments import flags as search_flags
@@ -24,31 +24,6 @@ SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
   "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=3", "--devices=4",
 )  # fmt: skip
-
-
-@pytest.fixture
-def job(tmp_path, monkeypatch, capsys):
-  """Runs the binary in this process: (exit status, standard output, standard error)."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
-
-  def run(*arguments):
-    reset_flags()
-    status = 0
-    try:
-      search.main(search_flags.parse(["search", *arguments]))
-    except SystemExit as error:
-      status = error.code
-    output = capsys.readouterr()
-    return status, output.out, output.err
-
-  return run
-
-
-def reset_flags():
-  """Every flag of a search back to its default, as in a new process."""
-  for name in [*search_flags.as_dict(flags.FLAGS), "list"]:
-    flags.FLAGS[name].unparse()
 
 
 def table(path):

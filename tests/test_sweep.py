@@ -6,9 +6,8 @@ import shutil
 
 import pytest
 from absl import flags
-from conftest import counted_compilations
+from conftest import counted_compilations, reset_flags
 
-import nets_jax
 from experiments import effects, methods, plan, search, sweep
 from experiments import flags as search_flags
 from nets_jax import plots, storage
@@ -17,29 +16,13 @@ SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
   "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2", "--devices=4",
 )  # fmt: skip
-OWN = ("seeds", "grid", "random", "ranges", "random_seed", "at_once", "best_by", "dry_run", "list")
 GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=out")
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch, capsys):
-  """Runs a binary in this process: (exit status, standard output, standard error)."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)
-
-  def run(binary, *arguments):
-    for name in [*search_flags.as_dict(flags.FLAGS), *OWN]:
-      flags.FLAGS[name].unparse()
-    status = 0
-    try:
-      search_flags.parse(["binary", *SMALL, *arguments])
-      binary.main([])
-    except SystemExit as error:
-      status = error.code
-    output = capsys.readouterr()
-    return status, output.out, output.err
-
-  return run
+def job(run_binary):
+  """A binary with the small problem in this process."""
+  return lambda binary, *arguments: run_binary(binary, *SMALL, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +224,7 @@ def test_the_ready_sweeps_parse():
   assert bases < names
   for base in bases:
     for name in names - bases:
-      for flag in [*search_flags.as_dict(flags.FLAGS), *OWN]:
-        flags.FLAGS[flag].unparse()
+      reset_flags()
       search_flags.parse(
         ["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"]
       )
