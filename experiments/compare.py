@@ -11,7 +11,8 @@ MNIST on two cores; --trials=2 --quick is a version of one minute for trying out
 the dense network. The flags of presets/paper_<dataset>.flags are set first; the command line overrides them.
 
 Each method's search and training are stages, whose files in stages/ carry a hash of the settings: a stage
-that is finished is not run again. A directory keeps to one configuration.
+that is finished is not run again, and one that was stopped goes on where it was. A directory keeps to one
+configuration.
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ from absl import app, flags
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import methods, tables
+from experiments import methods, saving, tables
 from experiments.progress import Progress, say
-from experiments.run_directory import environment
+from experiments.run_directory import check_same, environment, locked, read_config
 from nets_jax import plots, storage
 from nets_jax.files import replace_file
 from nets_jax.tickets import maskable_count, unmasked_count
@@ -97,7 +98,11 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   network = search_flags.make_network(values, data.num_classes)
   config = methods.make_config(entrant.method, values, len(data.train))
   total = methods.reports(entrant.method, config, len(data.train), entrant.trials)
-  with Progress(entrant.label, total) as progress:
+  where = entrant.stage / saving.DIRECTORY / "search"
+  with (
+    Progress(entrant.label, total) as progress,
+    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
+  ):
     results = methods.search_all(
       entrant.method,
       trial_keys(values, 0),
@@ -107,6 +112,7 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
       devices=values.devices,
       chunk=values.chunk,
       on_rows=progress,
+      checkpoints=checkpoints,
     )
   for trial, result in enumerate(results):
     storage.save_ticket(entrant.stage / f"ticket_{trial}.safetensors", result.ticket, network)
@@ -118,6 +124,7 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
     for trial, result in enumerate(results)
   ]
   storage.write_csv(done, costs)
+  saving.forget(where)
 
 
 def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
@@ -128,7 +135,11 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   values = entrant.values
   paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
   tickets = [nets_jax.load_ticket(path) for path in paths]
-  with Progress(f"{entrant.label} training", values.train_epochs) as progress:
+  where = entrant.stage / saving.DIRECTORY / "training"
+  with (
+    Progress(f"{entrant.label} training", values.train_epochs) as progress,
+    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
+  ):
     trained = nets_jax.train_tickets(
       trial_keys(values, 1),
       search_flags.make_network(values, data.num_classes),
@@ -141,6 +152,7 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
       batch_size=values.batch_size,
       layout=nets_jax.make_layout(entrant.trials, devices=values.devices, chunk=values.chunk),
       on_rows=progress,
+      checkpoints=checkpoints,
     )
   densities = [float(nets_jax.density(ticket)) for ticket in tickets]
   rows = [
@@ -148,6 +160,7 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
     for row in trained.curves
   ]
   storage.write_csv(done, [{"trial": row.pop("ticket"), **row} for row in rows])
+  saving.forget(entrant.stage / saving.DIRECTORY)
 
 
 def trial_keys(values: flags.FlagValues, purpose: int) -> jax.Array:
@@ -159,25 +172,10 @@ def trial_keys(values: flags.FlagValues, purpose: int) -> jax.Array:
 
 def claim(directory: pathlib.Path, values: flags.FlagValues) -> None:
   """Writes config.json, or checks that the directory is of this configuration."""
-  settings = json.loads(
-    json.dumps({"trials": values.trials, "quick": values.quick, **relevant_settings(values)})
-  )
+  settings = {"trials": values.trials, "quick": values.quick, **relevant_settings(values)}
   path = directory / "config.json"
   if path.exists():
-    try:
-      stored = json.loads(path.read_text())["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-      raise nets_jax.UsageError(f"{path} is damaged; give another --workdir") from error
-    differing = sorted(
-      name for name in stored.keys() | settings.keys() if stored.get(name) != settings.get(name)
-    )
-    if differing:
-      changes = ", ".join(
-        f"{name} {stored.get(name)} there and {settings.get(name)} here" for name in differing
-      )
-      raise nets_jax.UsageError(
-        f"{directory} is of another configuration ({changes}); give another --workdir"
-      )
+    check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
   else:
     storage.write_json(path, {"settings": settings, **environment()})
 
@@ -192,7 +190,12 @@ def run(values: flags.FlagValues) -> None:
     for name, value in QUICK.items():
       values[name].value = value
   name = f"compare-{values.dataset}{'-quick' if values.quick else ''}"
-  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
+  with locked(values.workdir or str(pathlib.Path("runs") / name)) as directory:
+    run_stages(directory, values)
+
+
+def run_stages(directory: pathlib.Path, values: flags.FlagValues) -> None:
+  """The comparison in a directory of its own."""
   entrants = [make_entrant(label, values, directory / "stages") for label in values.methods]
   data = search_flags.make_data(values)
   for entrant in entrants:

@@ -5,6 +5,7 @@ The defaults suit the digits data; `presets/` has the paper's setting.
 
 import copy
 import hashlib
+import math
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ import jax
 from absl import flags, logging
 
 import nets_jax
-from experiments import help, methods
+from experiments import help, interrupts, methods
 from nets_jax import networks, operators, training
 from nets_jax.errors import suggest
 from nets_jax.files import replace_file
@@ -31,6 +32,11 @@ flags.DEFINE_string(
 flags.DEFINE_bool("overwrite", False, "Replace the run that workdir holds.")
 flags.DEFINE_string("ticket", None, "A ticket file to train again, in place of a search.")
 flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files beside a run's other files.")
+
+flags.DEFINE_integer(
+  "checkpoint_every", 1, "Generations, or epochs of a training, between checkpoints; 0 makes none."
+)
+flags.DEFINE_float("checkpoint_seconds", 30.0, "Least seconds between two checkpoints.")
 
 flags.DEFINE_enum("network", "mlp", ("mlp", "lenet_300_100"), "The network.")
 flags.DEFINE_list("hidden_sizes", ["100", "50"], "Units of each hidden layer of an mlp.")
@@ -137,13 +143,34 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     logging.set_verbosity(logging.WARNING)  # else JAX tells of every accelerator it does not find
   keep_compiled_programs(values.compilation_cache_dir)
   try:
+    interrupts.install()
     nets_jax.use_cpu_cores(values.devices)
     join()
+    check_saving(values)
     run(values)
+  except nets_jax.Stopped as stopped:
+    end(f"stopped by {interrupts.name()} {stopped}; the same command goes on")
+  except interrupts.Interrupted:
+    end(
+      f"stopped by {interrupts.name()}; the same command goes on after the last checkpoint, if there is one"
+    )
   except nets_jax.UsageError as error:
     fail(str(error))
   except OSError as error:
     fail(f"cannot use {error.filename or workdir(values)}: {error.strerror or error}")
+
+
+def end(message: str) -> None:
+  """Prints one line and ends the program as the signal would have."""
+  print(message, file=sys.stderr)
+  sys.exit(interrupts.status())
+
+
+def check_saving(values: flags.FlagValues) -> None:
+  """Raises UsageError for impossible checkpoints."""
+  for name in ("checkpoint_every", "checkpoint_seconds"):
+    if not 0 <= values[name].value < math.inf:
+      raise nets_jax.UsageError(f"{name} must be at least 0, not {values[name].value}")
 
 
 def keep_compiled_programs(directory: str | None) -> None:
@@ -186,6 +213,8 @@ PLACES = (
   "workdir",
   "overwrite",
   "tensorboard",
+  "checkpoint_every",
+  "checkpoint_seconds",
   "ticket",
   "devices",
   "chunk",
@@ -198,6 +227,11 @@ PLACES = (
 def settings(values: flags.FlagValues) -> dict:
   """The flags that, with the method and the seed, decide a run's results."""
   return {name: value for name, value in as_dict(values).items() if name not in PLACES}
+
+
+def deciding(values: flags.FlagValues) -> dict:
+  """The flags that decide a run's results."""
+  return settings(values) | {name: values[name].value for name in ("method", "seed", "ticket")}
 
 
 def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagValues:

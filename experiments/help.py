@@ -20,6 +20,7 @@ GROUPS = {
   "fitness": ("fitness_epochs", "target_density", "penalty_weight", "retain_weights"),
   "training": ("optimizer", "learning_rate", "batch_size", "train_epochs", "eval_every"),
   "machine": ("devices", "chunk", "precision", "compilation_cache_dir"),
+  "if it stops": ("checkpoint_every", "checkpoint_seconds"),
   "several hosts": ("coordinator_address", "num_processes", "process_id", "distributed"),
   "data": ("data_dir", "mnist_manual_dir", "data_seed", "xor_train_size", "xor_test_size"),
 }  # fmt: skip

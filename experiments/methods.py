@@ -56,7 +56,7 @@ def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any
 
 
 # What comes of a run among others: its result, or why it has none.
-Outcome = nets_jax.SearchResult | nets_jax.UsageError
+Outcome = nets_jax.SearchResult | nets_jax.Diverged
 
 
 def search_all(
@@ -70,6 +70,7 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
   keep_failures: bool = False,
+  checkpoints: nets_jax.Checkpoints | None = None,
 ) -> list[Outcome]:
   """One ticket for each key, the runs side by side.
 
@@ -78,11 +79,15 @@ def search_all(
     keys, network, data: see `nets_jax.search_all`.
     configs: the settings of each run, from `make_config`; those of all methods but nets must be the same.
     devices, chunk, on_rows, keep_failures: see `nets_jax.search_all`.
+    checkpoints: see `nets_jax.search_all`; for nets and imp, all others being done in seconds.
   """
   where = {"devices": devices, "chunk": chunk, "on_rows": on_rows}
   if method == "nets":
-    return evolution.search_all(keys, network, data, configs, keep_failures=keep_failures, **where)
-  run = {"random": random_tickets.search_all, "imp": imp.search_all}.get(method, one_shot.search_all)
+    saved = {"keep_failures": keep_failures, "checkpoints": checkpoints}
+    return evolution.search_all(keys, network, data, configs, **saved, **where)
+  if method == "imp":
+    return imp.search_all(keys, network, data, configs[0], checkpoints=checkpoints, **where)
+  run = random_tickets.search_all if method == "random" else one_shot.search_all
   return run(keys, network, data, configs[0], **where)
 
 

@@ -118,6 +118,11 @@ class Group:
     return [self.runs[first : first + length] for first in range(0, len(self.runs), length)]
 
 
+def name(batch: Sequence[Run]) -> str:
+  """Names a batch by its runs."""
+  return hashlib.sha256(" ".join(run.path.name for run in batch).encode()).hexdigest()[:8]
+
+
 def make_groups(runs: Sequence[Run]) -> list[Group]:
   """The runs by program, each group with its data and network; every setting is checked."""
   by_program = {}

@@ -6,6 +6,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+import nets_jax
+
+LINE_SECONDS = 10.0  # least time between two lines of a log
+
 
 def say(line: str) -> None:
   """Prints a line of progress, apart from the results on standard output."""
@@ -13,23 +17,34 @@ def say(line: str) -> None:
 
 
 class Progress:
-  """A progress bar on a terminal, lines elsewhere."""
+  """A progress bar on a terminal; elsewhere a line for the first turn, the last, and now and then between."""
 
   def __init__(self, title: str, total: int):
     """Starts at nothing of `total`."""
-    self._title, self._total, self._done = title, total, 0
-    self._begin = time.perf_counter()
+    self._title, self._total, self._done, self._before = title, total, 0, 0
+    self._first_at, self._said_at = None, None
     self._bar = tqdm(total=total, desc=title, disable=not sys.stderr.isatty())
+
+  def take_up(self, saved: nets_jax.checkpoints.Saved) -> None:
+    """Starts at the turns that an earlier process made."""
+    self._done = saved.turns
+    self._bar.update(saved.turns)
 
   def __call__(self, rows: list[dict[str, Any]]) -> None:
     """Shows the best of some rows of a history."""
     best = min(rows, key=lambda row: row.get("fitness", row.get("valid_loss", 0.0)))
     shown = {k: f"{best[k]:.3f}" for k in ("fitness", "valid_loss", "density") if k in best}
     self._done += 1
-    shown["s each"] = f"{(time.perf_counter() - self._begin) / self._done:.2f}"
+    now = time.perf_counter()
+    if self._first_at is None:  # what came before it was compilation too
+      self._first_at, self._before = now, self._done
+    else:
+      shown["s each"] = f"{(now - self._first_at) / (self._done - self._before):.2f}"
     self._bar.set_postfix(shown)
     self._bar.update()
-    if self._bar.disable:
+    is_time = self._said_at is None or now - self._said_at >= LINE_SECONDS or self._done == self._total
+    if self._bar.disable and is_time:
+      self._said_at = now
       say(f"{self._title} {self._done}/{self._total}: " + ", ".join(f"{k} {v}" for k, v in shown.items()))
 
   def __enter__(self):

@@ -1,17 +1,20 @@
 """The directory that holds one run's files, and what every run records of itself."""
 
+import contextlib
 import importlib.metadata
+import json
 import pathlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import filelock
 import jax
 
 import nets_jax
-from experiments import board
+from experiments import board, saving
 from nets_jax import storage
 
 FILES = (
@@ -23,6 +26,7 @@ FILES = (
   "training.csv",
   "summary.json",
 )
+LOCK = ".lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 
 
@@ -31,46 +35,116 @@ class RunDirectory:
 
   Attributes:
     path: the directory.
+    is_begun: it holds a run of this configuration that has not ended, and is gone on with.
   """
 
-  def __init__(self, path: str, overwrite: bool):
-    """Takes a directory that holds no run, or, with `overwrite`, gives up the run it holds.
+  def __init__(self, path: str, overwrite: bool, deciding: Mapping[str, Any] | None = None):
+    """Takes a directory that holds no run, or one to go on with, or, with `overwrite`, one to give up.
 
     Nothing is made or removed before `open`.
 
+    Args:
+      path: of the directory.
+      overwrite: to give up the run it holds.
+      deciding: the flags that decide the results; a run that was begun with others is not gone on with. None
+        goes on with none.
+
     Raises:
-      UsageError: the directory holds a run, or is a file.
+      UsageError: the directory holds a finished run or one of another configuration, or is a file.
     """
-    self.path = pathlib.Path(path)
+    self.path, self.is_begun = pathlib.Path(path), False
     if self.path.exists() and not self.path.is_dir():
       raise nets_jax.UsageError(f"workdir {self.path} is a file; give another --workdir")
-    if any(self._held()) and not overwrite:
+    if overwrite or not any(self._held()):
+      return
+    if deciding is None or (self / "summary.json").exists() or not (self / "config.json").exists():
       raise nets_jax.UsageError(
         f"{self.path} already holds a run; give another --workdir, or --overwrite to replace it"
       )
+    stored = read_config(self / "config.json", "flags")
+    check_same(self.path, stored, deciding, "give another --workdir, or --overwrite to replace it")
+    self.is_begun = True
 
   def _held(self) -> list[pathlib.Path]:
     return [self.path / name for name in FILES if (self.path / name).exists()]
 
   def open(self, flags: Mapping[str, Any]) -> None:
-    """Removes the files of an earlier run, and writes `config.json`."""
-    self._remove()
-    storage.write_json(self / "config.json", {"flags": flags, **environment()})
+    """Removes the files of an earlier run, and writes `config.json`; a run that goes on keeps its files."""
+    shutil.rmtree(self / board.DIRECTORY, ignore_errors=True)  # its rows are written again
+    if not self.is_begun:
+      self.discard()
+      storage.write_json(self / "config.json", {"flags": flags, **environment()})
 
-  def discard_if_empty(self) -> None:
-    """Removes the directory of a run that ended before it had anything to keep."""
-    if set(self._held()) <= {self / "config.json", self / "run.flags"}:
-      self._remove()
-      if not any(self.path.iterdir()):
-        self.path.rmdir()
+  @property
+  def is_empty(self) -> bool:
+    """Whether the run has left nothing that took any work."""
+    return set(self._held()) <= {self / "config.json", self / "run.flags"}
 
-  def _remove(self) -> None:
+  def discard(self) -> None:
+    """Removes the run's files, and nobody else's."""
     for file in self._held():
       file.unlink()
-    shutil.rmtree(self / board.DIRECTORY, ignore_errors=True)
+    for name in (board.DIRECTORY, saving.DIRECTORY):
+      shutil.rmtree(self / name, ignore_errors=True)
 
   def __truediv__(self, name: str) -> pathlib.Path:
     return self.path / name
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[pathlib.Path]:
+  """Keeps a directory for this process while it lasts; a process that dies lets go of it.
+
+  Raises:
+    UsageError: another process has it, or it is a file.
+  """
+  directory = pathlib.Path(path)
+  if directory.exists() and not directory.is_dir():
+    raise nets_jax.UsageError(f"workdir {directory} is a file; give another --workdir")
+  made = [path for path in (directory, *directory.parents) if not path.exists()]
+  directory.mkdir(parents=True, exist_ok=True)
+  lock = filelock.FileLock(directory / LOCK, blocking=False)
+  try:
+    lock.acquire()
+  except filelock.Timeout as error:
+    raise nets_jax.UsageError(
+      f"another process is at work in {directory}; wait for it, or give another --workdir"
+    ) from error
+  try:
+    yield directory
+  finally:
+    with contextlib.suppress(OSError):  # the directory may be gone
+      (directory / LOCK).unlink()
+    lock.release()
+    with contextlib.suppress(OSError):  # unless there is something in them
+      for path in made:
+        path.rmdir()
+
+
+def read_config(path: pathlib.Path, part: str) -> dict[str, Any]:
+  """A part of a `config.json`.
+
+  Raises:
+    UsageError: it is damaged.
+  """
+  try:
+    found = json.loads(path.read_text())[part]
+    if isinstance(found, dict):
+      return found
+  except (ValueError, KeyError, TypeError, RecursionError):
+    pass
+  raise nets_jax.UsageError(f"{path} is damaged; give another --workdir")
+
+
+def check_same(
+  directory: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any], advice: str
+) -> None:
+  """Raises UsageError that names the settings of `here` which are not what they are `there`."""
+  here = json.loads(json.dumps(here))
+  differing = [name for name in sorted(here) if there.get(name) != here[name]]
+  if differing:
+    changes = ", ".join(f"{name} {there.get(name)} there and {here[name]} here" for name in differing)
+    raise nets_jax.UsageError(f"{directory} is of another configuration ({changes}); {advice}")
 
 
 def environment() -> dict[str, Any]:

@@ -10,6 +10,8 @@ same density and the dense networks alike, and prints how they compare; about a 
 is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Table 1); --method=imp and
 others run another ticket search, which leaves the same files.
 
+A run that was stopped goes on where it was when the same command is given again.
+
 Files in the run's directory: config.json, run.flags (which repeats it), history.csv, ticket.safetensors,
 figure_evolution.png, training.csv and summary.json; with --tensorboard, event files in tensorboard/. The
 directory holds one run; --overwrite replaces it.
@@ -24,10 +26,10 @@ from absl import app, flags
 from tqdm import tqdm
 
 import nets_jax
-from experiments import board, hosts, methods, outcome
+from experiments import board, hosts, methods, outcome, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
-from experiments.run_directory import RunDirectory
+from experiments.run_directory import RunDirectory, locked
 from nets_jax import plots, processes, storage, tickets, winning
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
@@ -50,7 +52,7 @@ class Job:
 
 def make_job(values: flags.FlagValues) -> Job:
   """Reads the flags, loads the data and the ticket, and checks that they go together."""
-  directory = RunDirectory(search_flags.workdir(values), values.overwrite)
+  directory = RunDirectory(search_flags.workdir(values), values.overwrite, search_flags.deciding(values))
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
   data = processes.primary_first(lambda: search_flags.make_data(values))
   network = search_flags.make_network(values, data.num_classes)
@@ -66,7 +68,7 @@ def make_job(values: flags.FlagValues) -> Job:
 
 
 def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
-  """Searches for a ticket, with a progress bar, and writes what was found."""
+  """Searches for a ticket, with a progress bar."""
   values = job.values
   say(f"compiling on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
   total = methods.reports(values.method, job.config, len(job.data.train))
@@ -75,14 +77,31 @@ def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
     progress(rows)
     shown.search(rows)
 
-  with Progress(values.method, total) as progress:
-    where = {"devices": values.devices, "chunk": values.chunk, "on_rows": show}
+  def take_up(saved):
+    progress.take_up(saved)
+    shown.search(saved.rows)
+
+  with (
+    Progress(values.method, total) as progress,
+    saving.checkpoints(
+      values,
+      job.directory / saving.DIRECTORY / "search",
+      journal=job.directory / "history.csv",
+      on_restore=take_up,
+    ) as checkpoints,
+  ):
+    where = {"devices": values.devices, "chunk": values.chunk, "on_rows": show, "checkpoints": checkpoints}
     network = job.network.clone(precision=values.precision)
     (result,) = methods.search_all(values.method, key[None], network, job.data, [job.config], **where)
-  storage.write_csv(job.directory / "history.csv", result.history)
-  figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), values.target_density)
-  plots.save_figure(figure, job.directory / "figure_evolution.png")
   return result
+
+
+def keep(result: nets_jax.SearchResult, job: Job) -> None:
+  """Writes what a search has found."""
+  storage.write_csv(job.directory / "history.csv", result.history)
+  figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), job.values.target_density)
+  plots.save_figure(figure, job.directory / "figure_evolution.png")
+  storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
 
 
 def compare(
@@ -105,7 +124,10 @@ def compare(
     del trained["random"]
     trained = {name: ticket, **trained}
   say(f"training {', '.join(trained)} for {values.train_epochs} epochs")
-  with tqdm(total=values.train_epochs, desc="training", disable=not sys.stderr.isatty()) as bar:
+  with (
+    tqdm(total=values.train_epochs, desc="training", disable=not sys.stderr.isatty()) as bar,
+    saving.checkpoints(values, job.directory / saving.DIRECTORY / "training") as checkpoints,
+  ):
     curves = nets_jax.train_tickets(
       training_key,
       job.network,
@@ -118,6 +140,7 @@ def compare(
       batch_size=values.batch_size,
       layout=nets_jax.make_layout(len(trained), devices=values.devices, chunk=values.chunk),
       on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
+      checkpoints=checkpoints,
     ).curves
   rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
   storage.write_csv(job.directory / "training.csv", rows)
@@ -134,16 +157,29 @@ def run(values: flags.FlagValues) -> None:
   if values.list is not None:
     print(outcome.list_runs(values.list))
     return
-  job = make_job(values)
-  job.directory.open(search_flags.as_dict(values))
-  again = search_flags.leave_flagfile(job.directory / "run.flags", values, search_flags.as_dict(values))
-  say(f"to repeat this run: python -m experiments.search {again}")
-  try:
-    with board.open_board(job.directory.path, values.tensorboard) as shown:
-      run_job(job, shown)
-  except nets_jax.UsageError:
-    job.directory.discard_if_empty()
-    raise
+  with locked(search_flags.workdir(values)):
+    job = make_job(values)
+    if job.directory.is_begun:
+      say(f"{job.directory.path} holds this run, unfinished")
+    job.directory.open(search_flags.as_dict(values))
+    again = search_flags.leave_flagfile(job.directory / "run.flags", values, search_flags.as_dict(values))
+    say(f"to repeat this run: python -m experiments.search {again}")
+    try:
+      with board.open_board(job.directory.path, values.tensorboard) as shown:
+        run_job(job, shown)
+    except nets_jax.Diverged as error:
+      if error.result is None:
+        job.directory.discard()
+        raise
+      keep(error.result, job)
+      raise nets_jax.UsageError(
+        f"{error}; the history and the best ticket before it are in {job.directory.path}"
+      ) from error
+    except nets_jax.UsageError:
+      if job.directory.is_empty:
+        job.directory.discard()
+      raise
+    saving.forget(job.directory / saving.DIRECTORY)
 
 
 def run_job(job: Job, shown: board.Board) -> None:
@@ -151,9 +187,10 @@ def run_job(job: Job, shown: board.Board) -> None:
   search_key, *comparison_keys = methods.run_keys(job.values.seed)
   if job.ticket is None:
     result, name = find(search_key, job, shown), job.values.method
+    keep(result, job)
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
-  storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
+    storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
   shown.ticket(result.ticket)
   results, verdicts = compare(comparison_keys, name, result.ticket, job, shown)
   summary = outcome.summarise(result, results, verdicts)

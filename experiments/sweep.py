@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import board, effects, methods, outcome, plan
+from experiments import board, effects, methods, outcome, plan, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
-from experiments.run_directory import RunDirectory, environment
+from experiments.run_directory import RunDirectory, environment, locked
 from nets_jax import plots, storage
 from nets_jax.files import replace_file
 
@@ -49,13 +49,21 @@ flags.DEFINE_bool("dry_run", False, "Print the plan and an estimate of the time,
 OWN_FLAGS = ("seeds", "grid", "random", "ranges", "random_seed")
 
 
-def run_batch(group: plan.Group, runs: Sequence[plan.Run], length: int, title: str) -> None:
-  """Searches, and trains what was found, side by side; then writes the files of each run."""
+def run_batch(
+  group: plan.Group, runs: Sequence[plan.Run], length: int, title: str, directory: pathlib.Path
+) -> None:
+  """Searches, and trains what was found, side by side; then writes the files of each run.
+
+  Both are saved in `directory` as they go.
+  """
   values, todo = group.values, [*runs, *[runs[-1]] * (length - len(runs))]
   keys = [methods.run_keys(run.seed) for run in todo]
   configs = [group.config(run) for run in todo]
   total = max(methods.reports(values.method, config, len(group.data.train), length) for config in configs)
-  with Progress(title, total) as progress:
+  with (
+    Progress(title, total) as progress,
+    saving.checkpoints(values, directory / "search", on_restore=progress.take_up) as checkpoints,
+  ):
     found = methods.search_all(
       values.method,
       jnp.stack([search for search, _, _ in keys]),
@@ -66,25 +74,36 @@ def run_batch(group: plan.Group, runs: Sequence[plan.Run], length: int, title: s
       chunk=values.chunk,
       on_rows=progress,
       keep_failures=True,
+      checkpoints=checkpoints,
     )
-  curves = train(group, todo, found, jnp.stack([training for _, _, training in keys]), title)
+  training_keys = jnp.stack([training for _, _, training in keys])
+  curves = train(group, todo, found, training_keys, title, directory / "training")
   for run, result, curve in zip(runs, found, curves, strict=False):
     write_run(run, group, result, curve)
+  saving.forget(directory)
 
 
 def train(
-  group: plan.Group, runs: Sequence[plan.Run], found: Sequence[methods.Outcome], keys: jax.Array, title: str
+  group: plan.Group,
+  runs: Sequence[plan.Run],
+  found: Sequence[methods.Outcome],
+  keys: jax.Array,
+  title: str,
+  directory: pathlib.Path,
 ) -> list[list[dict[str, Any]]]:
   """The curve of each ticket in the final training of experiments.search; empty if there is none.
 
   Where a search failed, another's ticket is trained in its place, to keep to the same program.
   """
   values = group.values
-  tickets = [None if isinstance(result, nets_jax.UsageError) else result.ticket for result in found]
+  tickets = [None if isinstance(result, nets_jax.Diverged) else result.ticket for result in found]
   any_ticket = next((ticket for ticket in tickets if ticket is not None), None)
   if any_ticket is None or values.train_epochs == 0:
     return [[] for _ in found]
-  with Progress(f"{title} training", values.train_epochs) as progress:
+  with (
+    Progress(f"{title} training", values.train_epochs) as progress,
+    saving.checkpoints(values, directory, on_restore=progress.take_up) as checkpoints,
+  ):
     rows = nets_jax.train_tickets(
       keys,
       group.network,
@@ -97,6 +116,7 @@ def train(
       batch_size=values.batch_size,
       layout=nets_jax.make_layout(len(found), devices=values.devices, chunk=values.chunk),
       on_rows=progress,
+      checkpoints=checkpoints,
     ).curves
   return [[row for row in rows if row["ticket"] == i] for i in range(len(found))]
 
@@ -107,7 +127,10 @@ def write_run(
   """The files that experiments.search leaves, but for the figure; summary.json is the last."""
   method, directory = group.values.method, RunDirectory(str(run.path), overwrite=True)
   directory.open(search_flags.as_dict(run.setting.values) | {"seed": run.seed, "workdir": str(run.path)})
-  if isinstance(result, nets_jax.UsageError):
+  if isinstance(result, nets_jax.Diverged):
+    if result.result is not None:
+      storage.write_csv(directory / "history.csv", result.result.history)
+      storage.save_ticket(directory / "ticket.safetensors", result.result.ticket, group.network)
     storage.write_json(directory / "summary.json", {"failed": str(result)})
     return
   storage.write_csv(directory / "history.csv", result.history)
@@ -160,12 +183,20 @@ def run(values: flags.FlagValues) -> None:
     board.check_installed()
   if values.at_once is not None and values.at_once < 1:
     raise nets_jax.UsageError(f"at_once must be at least 1, not {values.at_once}")
-  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / f"sweep-{values.dataset}-{values.method}")
-  runs = plan.make_runs(values, directory)
-  groups = plan.make_groups([run for run in runs if not run.is_done])
+  path = values.workdir or str(pathlib.Path("runs") / f"sweep-{values.dataset}-{values.method}")
   if values.dry_run:
+    runs = plan.make_runs(values, pathlib.Path(path))
+    groups = plan.make_groups([run for run in runs if not run.is_done])
     print(plan.describe(runs, groups), plan.estimate(groups), sep="\n")
     return
+  with locked(path) as directory:
+    run_all(directory, values)
+
+
+def run_all(directory: pathlib.Path, values: flags.FlagValues) -> None:
+  """The sweep in a directory of its own."""
+  runs = plan.make_runs(values, directory)
+  groups = plan.make_groups([run for run in runs if not run.is_done])
   say(plan.describe(runs, groups))
   names = [name for name in search_flags.as_dict(values) if name not in ("seed", "ticket")]
   again = search_flags.leave_flagfile(directory / "sweep.flags", values, [*names, *OWN_FLAGS])
@@ -176,7 +207,9 @@ def run(values: flags.FlagValues) -> None:
   for i, group in enumerate(groups):
     batches = group.batches()
     for j, batch in enumerate(batches):
-      run_batch(group, batch, len(batches[0]), f"program {i + 1}/{len(groups)}, batch {j + 1}/{len(batches)}")
+      title = f"program {i + 1}/{len(groups)}, batch {j + 1}/{len(batches)}"
+      run_batch(group, batch, len(batches[0]), title, directory / saving.DIRECTORY / plan.name(batch))
+  saving.forget(directory / saving.DIRECTORY)
   print(write_outputs(directory, runs, values))
   print(f"files in {directory}")
 

@@ -17,10 +17,11 @@ thrown away. NeTS in ten lines:
 """
 
 from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.checkpoints import Checkpoints, Stopped
 from nets_jax.config import NetsConfig
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
-from nets_jax.errors import UsageError
+from nets_jax.errors import Diverged, UsageError
 from nets_jax.evolution import search, search_all
 from nets_jax.fitness import Candidate, Metrics, density_penalty
 from nets_jax.nets import State, init, offspring, step
@@ -49,14 +50,17 @@ __version__ = "0.1.0"
 __all__ = [
   "MLP",
   "Candidate",
+  "Checkpoints",
   "Cost",
   "Dataset",
+  "Diverged",
   "Layout",
   "Metrics",
   "NetsConfig",
   "SearchResult",
   "Split",
   "State",
+  "Stopped",
   "Ticket",
   "UsageError",
   "class_accuracies",

@@ -13,6 +13,19 @@ class UsageError(ValueError):
   """
 
 
+class Diverged(UsageError):
+  """A search that has ended early, for no genome of a generation came through its training.
+
+  Attributes:
+    result: the `SearchResult` of the generations before; None if there are none.
+  """
+
+  def __init__(self, message: str, result: Any = None):
+    """Takes the message, and what the search had found."""
+    super().__init__(message)
+    self.result = result
+
+
 def check(config: Any, names: Sequence[str], rule: str, holds: Callable[[Any], bool]) -> None:
   """Raises UsageError, `<name> must be <rule>, not <value>`, for the first field that breaks a rule.
 

@@ -1,5 +1,7 @@
 """NeTS from its first generation to its last: the loop around `nets.step_all`, and its record."""
 
+import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +12,13 @@ import jax
 import numpy as np
 
 from nets_jax import parallel
+from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, fingerprint
 from nets_jax.config import NetsConfig, fitness_steps, stack_configs, validate
 from nets_jax.data import Dataset
-from nets_jax.errors import UsageError
+from nets_jax.errors import Diverged, UsageError
 from nets_jax.fitness import Metrics
-from nets_jax.nets import init_all, step_all
-from nets_jax.tickets import Cost, SearchResult, take
+from nets_jax.nets import State, init_all, step_all
+from nets_jax.tickets import Cost, SearchResult, Ticket, take
 from nets_jax.training import steps_per_epoch
 
 
@@ -40,7 +43,8 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
   keep_failures: bool = False,
-) -> list[SearchResult | UsageError]:
+  checkpoints: Checkpoints | None = None,
+) -> list[SearchResult | Diverged]:
   """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
 
   A run that has had its generations, or its patience, keeps its result and waits for the others.
@@ -53,8 +57,10 @@ def search_all(
     layout: of the R x population_size genomes; None is `parallel.make_layout` with `devices` and `chunk`.
     devices, chunk: see `parallel.make_layout`.
     on_rows: called with the history rows of each generation, of all runs still going, as it ends.
-    keep_failures: a run in which every genome of the first generation diverges ends with its error in place
-      of a result, and the others go on.
+    keep_failures: a run in which every genome of a generation diverges ends with its error in place of a
+      result, and the others go on.
+    checkpoints: where the search is saved as it goes, and goes on if it was stopped. The journal has the
+      history's rows, with `run` before the other columns if there are several. None saves nothing.
 
   Returns:
     For each run the ticket, its history and its cost. The history is a dict for each generation and
@@ -63,8 +69,9 @@ def search_all(
     wall-clock time since the start, without compilation, of all runs together over their number.
 
   Raises:
-    UsageError: an impossible setting, settings that cannot share a program, or a run in which every genome
-      of the first generation diverges, unless `keep_failures`.
+    UsageError: an impossible setting, settings that cannot share a program, or a checkpoint that cannot be
+      written or is of another run.
+    Diverged: every genome of a generation diverged, unless `keep_failures`.
   """
   runs = len(keys)
   config = NetsConfig() if config is None else config
@@ -74,69 +81,143 @@ def search_all(
   for own in configs:
     validate(own, len(data.train))
   traced = stack_configs(configs)
+  checkpoints = checkpoints or Unsaved()
+  saved = checkpoints.restore(functools.partial(_identity, keys, network, data, configs))
   layout = layout or parallel.make_layout(runs * traced.population_size, devices=devices, chunk=chunk)
   keys, traced = parallel.replicate((keys, traced), layout)
   state = init_all(keys, network, data.input_shape, traced, layout)
-  data = parallel.replicate(data.replace(test=None), layout)
-  run, compile_seconds = parallel.compile_program(step_all, state, network, data, traced, layout)
   records = [_Record(own) for own in configs]
-  seconds, generation = 0.0, 0
+  seconds, compile_seconds = 0.0, 0.0
+  if saved is not None:
+    state, records = _restored(saved, state, configs, layout)
+    seconds, compile_seconds = saved.record["seconds"], saved.record["compile_seconds"]
+  generation = int(state.generation)
+  data = parallel.replicate(data.replace(test=None), layout)
+  if not all(record.ended for record in records):
+    run, taken = parallel.compile_program(step_all, state, network, data, traced, layout)
+    compile_seconds += taken
   while not all(record.ended for record in records):
     begin, parents = time.perf_counter(), state.parents
     state, metrics = run(state, data, traced)
-    metrics, parents, best_fitness = jax.device_get((metrics, parents, state.best_fitness))
+    checkpoints.wait(metrics)
+    metrics, parents = jax.device_get((metrics, parents))
     seconds += (time.perf_counter() - begin) / runs
     rows = []
     for i, record in enumerate(records):
       if not record.ended:
         own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
-        rows += record.add(generation, own, parents[i], float(best_fitness[i]), seconds)
-        if record.failure and not keep_failures:
-          raise record.failure
+        rows.append((i, record.add(generation, own, parents[i], seconds)))
         if record.ended:
           record.ticket = take(jax.device_get(state.best), i)
-    if rows:
-      on_rows(rows)
+    if shown := [row for i, own in rows if records[i].failure is None for row in own]:
+      on_rows(shown)
+    checkpoints.note(
+      [{"run": i, **row} if runs > 1 else row for i, own in rows for row in own],
+      f"generation {generation}",
+      functools.partial(
+        _to_save, state, [dataclasses.replace(r) for r in records], layout, seconds, compile_seconds
+      ),
+      last=all(record.ended for record in records),
+    )
     generation += 1
-  per_generation = fitness_steps(traced, len(data.train)) / steps_per_epoch(
-    len(data.train), traced.batch_size
-  )
-  return [record.failure or record.result(per_generation, compile_seconds / runs) for record in records]
+  epochs = fitness_steps(traced, len(data.train)) / steps_per_epoch(len(data.train), traced.batch_size)
+  outcomes = [record.outcome(epochs, compile_seconds / runs) for record in records]
+  for outcome in outcomes:
+    if isinstance(outcome, Diverged) and not keep_failures:
+      raise outcome
+  return outcomes
 
 
+def _identity(keys, network, data, configs) -> dict[str, Any]:
+  """All that the runs' results depend on."""
+  fields = [
+    {name: describe(getattr(config, name)) for name in NetsConfig.__dataclass_fields__} for config in configs
+  ]
+  return {
+    "search": "nets",
+    "keys": fingerprint(keys),
+    "network": " ".join(repr(network).split()),
+    "data": fingerprint((data.train, data.valid)),
+    "config": fields[0] if len(fields) == 1 else {str(i): own for i, own in enumerate(fields)},
+  }
+
+
+def _to_save(
+  state: State, records: Sequence["_Record"], layout: parallel.Layout, seconds: float, compile_seconds: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The search between two generations, and the tickets of the runs that have ended."""
+  trees = {
+    "state": state.replace(population=None),
+    "population": parallel.fetch_population(state.population, layout),
+    **{f"ticket_{i}": record.ticket for i, record in enumerate(records) if record.ended},
+  }
+  counts = [record.counts() for record in records]
+  return trees, {"runs": counts, "seconds": seconds, "compile_seconds": compile_seconds}
+
+
+def _restored(
+  saved: Saved, state: State, configs: Sequence[NetsConfig], layout: parallel.Layout
+) -> tuple[State, list["_Record"]]:
+  """The state and the records that `_to_save` was given."""
+  population = saved.tree("population", parallel.unpadded(state.population, layout))
+  others = parallel.replicate(saved.tree("state", state.replace(population=None)), layout)
+  one = take(state.best, 0)
+  records = []
+  for i, (config, counts) in enumerate(zip(configs, saved.record["runs"], strict=True)):
+    own = (row for row in saved.rows if row.get("run", i) == i)
+    rows = [{name: value for name, value in row.items() if name != "run"} for row in own]
+    ticket = saved.tree(f"ticket_{i}", one) if counts["ended"] else None
+    records.append(_Record(config, rows, ticket, **counts))
+  return others.replace(population=parallel.pad(population, layout)), records
+
+
+@dataclasses.dataclass
 class _Record:
   """What one run has shown so far, and whether it has ended."""
 
-  def __init__(self, config: NetsConfig):
-    self.ticket, self.ended, self.failure = None, False, None
-    self._config, self._history, self._seconds = config, [], 0.0
-    self._generations, self._improved, self._lowest = 0, 0, math.inf
+  config: NetsConfig
+  history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  ticket: Ticket | None = None
+  ended: bool = False
+  failure: str | None = None
+  generations: int = 0
+  improved: int = 0
+  lowest: float = math.inf
+  seconds: float = 0.0
+
+  def counts(self) -> dict[str, Any]:
+    """All that is not stored elsewhere."""
+    return {name: getattr(self, name) for name in list(self.__dataclass_fields__)[3:]}
 
   def add(
-    self, generation: int, metrics: Metrics, parents: np.ndarray, best_fitness: float, seconds: float
+    self, generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
   ) -> list[dict[str, Any]]:
     """Notes a generation, and returns its history rows."""
-    config = self._config
-    if not math.isfinite(best_fitness):
-      self.ended = True
-      self.failure = UsageError(
-        f"every genome of generation {generation} diverged in training; lower learning_rate "
-        f"({config.learning_rate}) or init_scale ({config.init_scale})"
-      )
-      return []
+    config, lowest = self.config, float(metrics.fitness.min())
     rows = _history_rows(generation, metrics, parents, seconds)
-    self._history += rows
-    self._generations, self._seconds = generation + 1, seconds
-    if best_fitness < self._lowest:
-      self._improved, self._lowest = generation, best_fitness
-    tired = config.patience is not None and generation - self._improved > config.patience
-    self.ended = tired or generation >= config.generations
+    self.history += rows
+    self.generations, self.seconds = generation + 1, seconds
+    if lowest < self.lowest:
+      self.improved, self.lowest = generation, lowest
+    if not math.isfinite(lowest):
+      who = f"every genome of generation {generation}"
+      self.failure = (
+        f"{who} has an objective that is not a finite number, though training went well; mend the objective"
+        if np.isfinite(metrics.valid_loss).any()
+        else f"{who} diverged in training; lower learning_rate ({config.learning_rate}) or init_scale "
+        f"({config.init_scale})"
+      )
+    tired = config.patience is not None and generation - self.improved > config.patience
+    self.ended = tired or generation >= config.generations or self.failure is not None
     return rows
 
-  def result(self, epochs_of_a_fitness: float, compile_seconds: float) -> SearchResult:
-    """The run's outcome."""
-    epochs = self._generations * self._config.population_size * epochs_of_a_fitness
-    return SearchResult(self.ticket, self._history, Cost(epochs, self._seconds, compile_seconds))
+  def outcome(self, epochs_of_a_fitness: float, compile_seconds: float) -> SearchResult | Diverged:
+    """The run's result, or why it has none."""
+    epochs = self.generations * self.config.population_size * epochs_of_a_fitness
+    result = SearchResult(self.ticket, self.history, Cost(epochs, self.seconds, compile_seconds))
+    if self.failure is None:
+      return result
+    return Diverged(self.failure, result if math.isfinite(self.lowest) else None)
 
 
 def _history_rows(

@@ -213,6 +213,16 @@ def pad(population: Any, layout: Layout) -> Any:
   return _place(padded, NamedSharding(layout.mesh, SHARDED))
 
 
+def unpadded(population: Any, layout: Layout) -> Any:
+  """The shapes and types of a population without its padding, which depends on the number of devices."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct((layout.size, *x.shape[1:]), x.dtype), population)
+
+
+def fetch_population(population: Any, layout: Layout) -> Any:
+  """A population without its padding, as NumPy arrays in every process."""
+  return jax.tree.map(lambda x: x[: layout.size], fetch(population))
+
+
 def fetch(tree: Any) -> Any:
   """Arrays of a compiled program, wherever their parts lie, as NumPy arrays in every process."""
   return (

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import distributed  # its client's barrier has no public name
+from jax.experimental import multihost_utils
 
 from nets_jax.errors import UsageError
 
@@ -82,3 +84,19 @@ def primary_first(load: Callable[[], Any]) -> Any:
   if client is not None:  # a collective would give up after 30 s, and preparing data may take minutes
     client.wait_at_barrier(f"primary_first_{next(_BARRIERS)}", timeout_in_ms=1000 * LOAD_SECONDS)
   return loaded if is_primary() else load()
+
+
+def any_of(*flags: bool) -> tuple[bool, ...]:
+  """For each flag whether it is set in any process."""
+  if jax.process_count() == 1:
+    return flags
+  return tuple(bool(flag) for flag in multihost_utils.process_allgather(np.array(flags)).any(axis=0))
+
+
+def broadcast(content: bytes) -> bytes:
+  """The bytes that process 0 gives, in every process."""
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+  padded = np.zeros(size, np.uint8)
+  if is_primary():
+    padded[:] = np.frombuffer(content, np.uint8)
+  return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()

@@ -2,12 +2,13 @@
 
 A ticket file is in safetensors format (no code runs on loading). It holds theta_0 and M, never trained
 weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (float32) and `masks/<layer>/kernel`
-(bool). The file's metadata has one entry, `nets_jax`: a JSON object with `format_version`, `network` and
-`network_arguments`. (One entry, since safetensors writes several in no fixed order, and the same ticket
-must give the same bytes.)
+(bool). The file's metadata has one entry, `nets_jax`: a JSON object with `format_version`, `network`,
+`network_arguments` and `sha256`, a checksum of all the rest. (One entry, since safetensors writes several in
+no fixed order, and the same ticket must give the same bytes.)
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -25,10 +26,11 @@ from flax import traverse_util
 
 from nets_jax.errors import UsageError
 from nets_jax.files import replace_file
-from nets_jax.networks import MLP
+from nets_jax.networks import MLP, make_network
 from nets_jax.tickets import Ticket
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no checksum
+DEEPEST = 32  # levels of a module's parameters
 
 
 def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> None:
@@ -43,6 +45,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> 
   tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
   tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
   metadata = {"format_version": FORMAT_VERSION, **_network_metadata(network)}
+  metadata["sha256"] = checksum(tensors, metadata)
   with replace_file(path) as temporary:
     temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
 
@@ -57,15 +60,20 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
   parts = {"weights": {}, "masks": {}}
   for name, tensor in tensors.items():
     part, _, leaf = name.partition("/")
-    if part not in parts or not leaf or tensor.dtype != (np.bool_ if part == "masks" else np.float32):
+    has_place = part in parts and all(leaf.split("/")) and leaf.count("/") < DEEPEST
+    if not has_place or tensor.dtype != (np.bool_ if part == "masks" else np.float32):
       raise UsageError(f"{path} is not a ticket: tensor {name!r} of type {tensor.dtype} has no place in one")
     parts[part][leaf] = tensor
   weights, masks = parts["weights"], parts["masks"]
   for leaf, mask in masks.items():
     if leaf not in weights or weights[leaf].shape != mask.shape:
       raise UsageError(f"{path} is not a ticket: masks/{leaf} has no weights of its shape {mask.shape}")
-  if not masks:
+  if not sum(mask.size for mask in masks.values()):
     raise UsageError(f"{path} is not a ticket: it has no masks")
+  if any(np.any(mask.view(np.uint8) > 1) for mask in masks.values()):
+    raise UsageError(f"{path} is not a ticket: its masks are not binary")
+  if inner := [leaf for leaf in weights if any(other.startswith(f"{leaf}/") for other in weights)]:
+    raise UsageError(f"{path} is not a ticket: weights/{inner[0]} is both a tensor and a layer")
   if not all(np.isfinite(leaf).all() for leaf in weights.values()):
     raise UsageError(f"{path} holds weights that are NaN or infinite; it cannot be trained")
   masks = {leaf: masks.get(leaf) for leaf in weights}
@@ -78,14 +86,17 @@ def load_network(path: str | os.PathLike) -> MLP:
   Raises:
     UsageError: the file is not a ticket, or its network is not one of this library's.
   """
-  _, metadata = _read(path)
+  tensors, metadata = _read(path)
   if metadata.get("network") != "mlp":
     raise UsageError(
       f"{path} is for the network {metadata.get('network')!r}, which is not one of nets_jax; make it yourself"
     )
   try:
     arguments = metadata["network_arguments"]
-    return MLP(**{**arguments, "hidden_sizes": tuple(arguments["hidden_sizes"])})
+    sizes = {size for tensor in tensors.values() for size in tensor.shape}
+    if not {*arguments["hidden_sizes"], arguments["num_classes"]} <= sizes:
+      raise ValueError
+    return make_network("mlp", **arguments)
   except (KeyError, TypeError, ValueError) as error:
     raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
 
@@ -97,14 +108,28 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = _metadata(file.metadata())
-      if metadata.get("format_version") == FORMAT_VERSION:
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+      if metadata.get("format_version") != FORMAT_VERSION:
+        raise UsageError(
+          f"{path} is not a ticket of format version {FORMAT_VERSION} "
+          f"(its version: {metadata.get('format_version', 'none')})"
+        )
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except UsageError:
+    raise
   except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
     raise UsageError(f"{path} is not a whole safetensors file ({error}); was it cut short?") from error
-  raise UsageError(
-    f"{path} is not a ticket of format version {FORMAT_VERSION} "
-    f"(its version: {metadata.get('format_version', 'none')})"
-  )
+  if metadata.pop("sha256", None) != checksum(tensors, metadata):
+    raise UsageError(f"{path} is damaged: its checksum is wrong")
+  return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+  """The SHA-256 of a ticket file's content: its metadata, then each tensor by name."""
+  digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+  for name in sorted(tensors):
+    digest.update(f"{name}{tensors[name].dtype}{tensors[name].shape}".encode("utf-8", "surrogatepass"))
+    digest.update(tensors[name].tobytes())
+  return digest.hexdigest()
 
 
 def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:

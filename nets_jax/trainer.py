@@ -10,9 +10,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nets_jax.checkpoints import Checkpoints, Unsaved, describe, fingerprint
 from nets_jax.data import Dataset
 from nets_jax.networks import Params
-from nets_jax.parallel import Layout, compile_program, fetch, make_layout, map_tickets, pad, replicate, share
+from nets_jax.parallel import (
+  Layout,
+  compile_program,
+  fetch_population,
+  make_layout,
+  map_tickets,
+  pad,
+  replicate,
+  share,
+  unpadded,
+)
 from nets_jax.tickets import Ticket
 from nets_jax.training import (
   Evaluation,
@@ -99,6 +110,7 @@ def train_tickets(
   batch_size: int = 72,
   layout: Layout | None = None,
   on_rows: Callable[[list[dict]], None] = lambda rows: None,
+  checkpoints: Checkpoints | None = None,
 ) -> Trained:
   """Trains tickets side by side, each as it would be alone, and scores them as they go.
 
@@ -116,6 +128,10 @@ def train_tickets(
     learning_rate: of all, or of each.
     layout: of the tickets; None is `make_layout(number of tickets)`.
     on_rows: called with the rows of each evaluation as it is made.
+    checkpoints: where the training is saved as it goes, and goes on if it was stopped; None saves nothing.
+
+  Raises:
+    UsageError: a checkpoint cannot be written, or is of another training.
   """
   count = jax.tree.leaves(tickets)[0].shape[0]
   layout = layout or make_layout(count)
@@ -123,12 +139,30 @@ def train_tickets(
   steps = epochs * per_epoch if steps is None else steps
   eval_every = min(eval_every or per_epoch, steps)
   keys, rates = jnp.broadcast_to(keys, (count,)), jnp.broadcast_to(jnp.float32(learning_rate), (count,))
+  static = {"network": network, "layout": layout, "optimizer": optimizer, "batch_size": batch_size}
+  checkpoints = checkpoints or Unsaved()
+  saved = checkpoints.restore(
+    lambda: {
+      "network": " ".join(repr(network).split()),
+      "optimizer": describe(optimizer),
+      "batch_size": batch_size,
+      "steps": steps,
+      "eval_every": eval_every,
+      "keys": fingerprint(keys),
+      "learning_rate": fingerprint(rates),
+      "tickets": fingerprint(tickets),
+      "data": fingerprint([getattr(data, name) for name in ("train", *splits)]),
+    }
+  )
   keys, tickets, rates = pad((keys, tickets, rates), layout)
   train_split, scored = replicate((data.train, {name: getattr(data, name) for name in splits}), layout)
   state = _start_tickets((tickets, rates), layout=layout, optimizer=optimizer)
-  static = {"network": network, "layout": layout, "optimizer": optimizer, "batch_size": batch_size}
-  curves, seconds, compile_seconds, programs = [], 0.0, 0.0, {}
-  for first in range(0, steps, eval_every):
+  begun, curves, seconds, compile_seconds, programs = 0, [], 0.0, 0.0, {}
+  if saved is not None:
+    state = pad(saved.tree("training", unpadded(state, layout)), layout)
+    begun, seconds, compile_seconds = (saved.record[n] for n in ("iteration", "seconds", "compile_seconds"))
+    curves = list(saved.rows)
+  for first in range(begun, steps, eval_every):
     some = min(eval_every, steps - first)
     rows, shared = (keys, state, tickets.masks, rates), (first, train_split, scored)
     if some not in programs:
@@ -138,13 +172,21 @@ def train_tickets(
       )
       compile_seconds += taken
     begin = time.perf_counter()
-    state, evaluations = jax.block_until_ready(programs[some](rows, shared))
+    state, evaluations = programs[some](rows, shared)
+    checkpoints.wait((state, evaluations))
     seconds += time.perf_counter() - begin
-    found = _curve_rows(first + some, (first + some) / per_epoch, count, jax.device_get(evaluations), seconds)
+    end = first + some
+    found = _curve_rows(end, end / per_epoch, count, jax.device_get(evaluations), seconds)
     curves += found
     on_rows(found)
-  weights = jax.tree.map(lambda x: x[:count], fetch(state.weights))
-  return Trained(weights, curves, compile_seconds)
+    record = {"iteration": end, "seconds": seconds, "compile_seconds": compile_seconds}
+    take = functools.partial(_to_save, state, layout, record)
+    checkpoints.note(found, f"iteration {end:,} of {steps:,}", take, end == steps)
+  return Trained(fetch_population(state.weights, layout), curves, compile_seconds)
+
+
+def _to_save(state: TrainingState, layout: Layout, record: dict[str, Any]) -> tuple[dict, dict]:
+  return {"training": fetch_population(state, layout)}, record
 
 
 def _curve_rows(iteration, epoch, count, evaluations, seconds) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from absl import flags
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import search
+from experiments import interrupts, search
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -92,6 +92,7 @@ def run_binary(tmp_path, monkeypatch, capsys):
   """Runs a binary in this process, in an empty directory: (exit status, standard output, standard error)."""
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
+  monkeypatch.setattr(interrupts, "install", lambda: None)  # signals are pytest's
 
   def run(binary, *arguments, parse=search_flags.parse):
     reset_flags()

@@ -24,6 +24,8 @@ ORDER = (
   "config",
   "processes",
   "parallel",
+  "journal",
+  "checkpoints",
   "trainer",
   "nets",
   "evolution",
@@ -76,7 +78,7 @@ def loaded_by(statement):
 
 def test_heavy_packages_load_only_when_used():
   loaded = loaded_by("import nets_jax")
-  assert not loaded & {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets"}
+  assert not loaded & {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets", "orbax"}
 
 
 def test_figures_need_no_jax():

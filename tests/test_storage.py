@@ -40,7 +40,8 @@ def test_anyone_can_read_the_file(path, ticket):
     nets_jax.lenet_300_100(),
   ],
 )
-def test_the_file_says_what_network_it_is_for(tmp_path, ticket, module):
+def test_the_file_says_what_network_it_is_for(tmp_path, module):
+  ticket = nets_jax.random_ticket(jax.random.key(0), module, (4,), 0.5)
   nets_jax.save_ticket(tmp_path / "t", ticket, module)
   assert nets_jax.load_network(tmp_path / "t") == module
 
@@ -69,8 +70,15 @@ def rewritten(path, tensors=None, metadata=None):
   old = safetensors.numpy.load_file(path)
   with safetensors.safe_open(path, framework="numpy") as file:
     stored = json.loads(file.metadata()["nets_jax"])
-  stored = metadata if isinstance(metadata, str) else json.dumps({**stored, **(metadata or {})})
-  safetensors.numpy.save_file({**old, **(tensors or {})}, path, {"nets_jax": stored})
+  tensors = {**old, **(tensors or {})}
+  stored = metadata if isinstance(metadata, str) else sealed(tensors, {**stored, **(metadata or {})})
+  safetensors.numpy.save_file(tensors, path, {"nets_jax": stored})
+
+
+def sealed(tensors, metadata):
+  """The metadata with the checksum that they and the tensors ask for, as a forger would have them."""
+  metadata.pop("sha256", None)
+  return json.dumps({**metadata, "sha256": storage.checksum(tensors, metadata)})
 
 
 def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
@@ -82,9 +90,9 @@ def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
 @pytest.mark.parametrize(
   ("tensors", "metadata", "message"),
   [
-    ({}, {"format_version": 99}, r"not a ticket of format version 1 \(its version: 99\)"),
-    ({}, "{", r"not a ticket of format version 1 \(its version: none\)"),
-    ({}, "[1]", r"not a ticket of format version 1 \(its version: none\)"),
+    ({}, {"format_version": 99}, r"not a ticket of format version 2 \(its version: 99\)"),
+    ({}, "{", r"not a ticket of format version 2 \(its version: none\)"),
+    ({}, "[1]", r"not a ticket of format version 2 \(its version: none\)"),
     ({"trained/output/kernel": np.zeros(3, np.float32)}, {}, "'trained/output/kernel' .* has no place"),
     ({"weights/output/kernel": np.zeros((5, 3), np.float64)}, {}, "of type float64 has no place"),
     (
@@ -93,6 +101,16 @@ def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
       r"masks/output/kernel has no weights of its shape \(5, 4\)",
     ),
     ({"weights/output/bias": np.full(3, np.nan, np.float32)}, {}, "NaN or infinite"),
+    ({"weights/output/bias": np.full(3, np.inf, np.float32)}, {}, "NaN or infinite"),
+    ({"masks/output/kernel": np.full((5, 3), 2, np.uint8).view(bool)}, {}, "masks are not binary"),
+    (
+      {"weights/output/bias/x": np.zeros(3, np.float32)},
+      {},
+      "weights/output/bias is both a tensor and a layer",
+    ),
+    ({"weights/output//x": np.zeros(3, np.float32)}, {}, "has no place"),
+    ({"weights/" + "a/" * 40 + "x": np.zeros(3, np.float32)}, {}, "has no place"),
+    ({}, {"format_version": 1}, r"not a ticket of format version 2 \(its version: 1\)"),
   ],
 )
 def test_files_that_are_no_tickets(path, tensors, metadata, message):
@@ -101,7 +119,26 @@ def test_files_that_are_no_tickets(path, tensors, metadata, message):
     nets_jax.load_ticket(path)
 
 
-@pytest.mark.parametrize("arguments", [None, [], {"hidden_sizes": 3}, {"hidden_sizes": [3], "colour": 1}])
+def test_a_changed_file_is_told_by_its_checksum(path, tmp_path):
+  tensors = safetensors.numpy.load_file(path)
+  tensors["masks/output/kernel"][0, 0] ^= True
+  with safetensors.safe_open(path, framework="numpy") as file:
+    safetensors.numpy.save_file(tensors, tmp_path / "changed", file.metadata())
+  for load in (nets_jax.load_ticket, nets_jax.load_network):
+    with pytest.raises(nets_jax.UsageError, match="changed is damaged: its checksum is wrong"):
+      load(tmp_path / "changed")
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    None, [], {"hidden_sizes": 3}, {"hidden_sizes": [8, 5], "colour": 1},
+    {"hidden_sizes": [8, 5], "num_classes": -1},
+    {"hidden_sizes": ["8"], "num_classes": 3}, {"hidden_sizes": [8, 10**12], "num_classes": 3},
+    {"hidden_sizes": [8, 5], "num_classes": 3, "dropout_rate": "0"},
+    {"hidden_sizes": [8, 5], "num_classes": 3, "activation": "rm"},
+  ],
+)  # fmt: skip
 def test_damaged_metadata(path, arguments):
   rewritten(path, metadata={"network_arguments": arguments})
   with pytest.raises(nets_jax.UsageError, match="metadata are damaged"):

@@ -138,7 +138,7 @@ def test_settings_that_do_not_shape_the_program_share_one_compilation(job, monke
   grid = "--grid=noise_rate=0.1,0.2;target_density=0.2,0.4;penalty_weight=1,2;learning_rate=0.1,0.2"
   arguments = ("--seeds=0:2", "--train_epochs=1", "--at_once=12")
   assert job(sweep, *arguments, grid, "--workdir=out", "--random_seed=1")[0] == 0
-  assert [len(runs) for _, runs, _, _ in calls] == [11, 11, 10]  # 32 runs, at most 12 at once
+  assert [len(runs) for _, runs, *_ in calls] == [11, 11, 10]  # 32 runs, at most 12 at once
   with counted_compilations() as compilations:
     assert job(sweep, *arguments, grid.replace("0.1,0.2", "0.3,0.4"), "--workdir=other")[0] == 0
   assert compilations == []

@@ -1,5 +1,6 @@
 """Iterative magnitude pruning (paper, 2.3; Frankle & Carbin, 2019; rewinding: Frankle et al., 2020b)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax import parallel, trainer
+from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, fingerprint
 from nets_jax.data import Dataset
 from nets_jax.errors import check, check_fits_data
 from nets_jax.networks import Params
@@ -59,6 +61,7 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
   on_cycle: Callable[[int, Ticket], None] = lambda cycle, tickets: None,
+  checkpoints: Checkpoints | None = None,
 ) -> list[SearchResult]:
   """Runs IMP once for each key, side by side; each run is as it would be alone.
 
@@ -74,6 +77,9 @@ def search_all(
     on_rows: called with the history rows of each epoch as it ends.
     on_cycle: called at the start of each training with the cycle (from 0) and the tickets about to be
       trained, and once more at the end with the tickets found.
+    checkpoints: where the runs are saved as they go, within a cycle too, and go on if they were stopped. The
+      journal has the history's rows, with `run` before the other columns if there are several. None saves
+      nothing.
 
   Returns:
     For each run the ticket (theta_k, M) and its history: a dict for each cycle and epoch with keys
@@ -81,21 +87,34 @@ def search_all(
     which is the time of all runs together, without compilation, over their number.
 
   Raises:
-    UsageError: an impossible setting.
+    UsageError: an impossible setting, or a checkpoint that cannot be written or is of another run.
   """
   config = config or ImpConfig()
   validate(config, len(data.train))
+  checkpoints = checkpoints or Unsaved()
+  saved = checkpoints.restore(
+    lambda: {
+      "search": "imp",
+      "keys": fingerprint(keys),
+      "network": " ".join(repr(network).split()),
+      "data": fingerprint((data.train, data.valid)),
+      "config": {name: describe(getattr(config, name)) for name in ImpConfig.__dataclass_fields__},
+    }
+  )
   per_epoch = steps_per_epoch(len(data.train), config.batch_size)
   layout = parallel.make_layout(len(keys), devices=devices, chunk=chunk)
   data = parallel.replicate(data.replace(test=None), layout)
   weight_keys, training_keys = jax.vmap(lambda k: tuple(jax.random.split(k)))(keys)
   draw = lambda k: initialise(k, network, data.input_shape, init_scale=config.init_scale)  # noqa: E731
   tickets = jax.jit(jax.vmap(draw))(weight_keys)
-  runs = _Runs(training_keys, network, data, config, layout, on_rows)
-  if config.rewind_steps:
-    tickets = tickets.replace(weights=runs.train(0, tickets, config.rewind_steps))
+  runs, begun = _Runs(training_keys, network, data, config, layout, on_rows, checkpoints), 0
+  if saved is not None:
+    tickets, begun = saved.tree("tickets", tickets), saved.record["cycle"]
+    runs.go_on_from(saved)
+  if config.rewind_steps and (saved is None or saved.record["rewinding"]):
+    tickets = tickets.replace(weights=runs.train(0, tickets, config.rewind_steps, rewinding=True))
   counts = kept_counts([leaf[0] for leaf in jax.tree.leaves(tickets.masks)], config)
-  for cycle in range(config.cycles):
+  for cycle in range(begun, config.cycles):
     on_cycle(cycle, tickets)
     trained = runs.train(cycle, tickets, config.train_epochs * per_epoch)
     tickets = tickets.replace(masks=prune(trained, tickets.masks, counts[cycle], config.prune_scope))
@@ -108,10 +127,11 @@ def search_all(
 class _Runs:
   """Trains the tickets of runs side by side, and keeps their histories on one scale of time and steps."""
 
-  def __init__(self, keys, network, data, config, layout, on_rows):
+  def __init__(self, keys, network, data, config, layout, on_rows, checkpoints):
     self.histories = [[] for _ in keys]
     self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
-    self._keys, self._on_rows = keys, on_rows
+    self._keys, self._on_rows, self._checkpoints, self._saved = keys, on_rows, checkpoints, None
+    self._cycles = config.cycles
     self._train = functools.partial(
       trainer.train_tickets,
       network=network,
@@ -123,7 +143,16 @@ class _Runs:
       layout=layout,
     )
 
-  def train(self, cycle: int, tickets: Ticket, steps: int) -> Params:
+  def go_on_from(self, saved: Saved) -> None:
+    """Takes up the histories, and has the next `train` go on in the midst of its steps."""
+    self._saved = saved
+    self.steps, self.seconds, self.compile_seconds = (
+      saved.record[name] for name in ("steps", "seconds", "compile_seconds")
+    )
+    for row in saved.rows:
+      self.histories[row.pop("run", 0)].append(row)
+
+  def train(self, cycle: int, tickets: Ticket, steps: int, rewinding: bool = False) -> Params:
     """The weights of every ticket after so many steps on the cycle's own shuffles."""
     first_step, first_second = self.steps, self.seconds
     share = float(density(take(tickets, 0)))
@@ -145,11 +174,50 @@ class _Runs:
         history.append(row)
       self._on_rows(found)
 
+    outer = {
+      "cycle": cycle,
+      "rewinding": rewinding,
+      "steps": first_step,
+      "seconds": first_second,
+      "compile_seconds": self.compile_seconds,
+    }
+    part = _Part(self._checkpoints, self._saved, self.histories, tickets, outer)
+    part.ends_it = cycle + 1 == self._cycles and not rewinding
+    self._saved = None
     keys = jax.vmap(lambda k: jax.random.fold_in(k, cycle))(self._keys)
-    trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record)
+    trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record, checkpoints=part)
     self.steps += steps
+    self.seconds = self.histories[0][-1]["seconds"]
     self.compile_seconds += trained.compile_seconds
     return trained.weights
+
+
+class _Part:
+  """What a cycle's training saves and finds saved: its own state within that of the runs."""
+
+  def __init__(self, checkpoints, saved, histories, tickets, outer):
+    self._checkpoints, self._saved, self._histories = checkpoints, saved, histories
+    self._tickets, self._outer, self.ends_it = tickets, outer, False
+
+  def restore(self, identity: Callable[[], Any]) -> Saved | None:
+    """The training's part of what the runs go on from, in the first cycle after that."""
+    del identity
+    return self._saved and dataclasses.replace(self._saved, record=self._saved.record["training"], rows=[])
+
+  def note(self, rows: Sequence[Any], at: str, take: Callable[[], Any], last: bool = False) -> None:
+    """Notes the newest rows of the histories in place of the training's."""
+    several = len(self._histories) > 1
+    rows = [({"run": i} if several else {}) | history[-1] for i, history in enumerate(self._histories)]
+    at = f"cycle {self._outer['cycle']}, {at}"
+    self._checkpoints.note(rows, at, functools.partial(self._to_save, take), last and self.ends_it)
+
+  def wait(self, arrays: Any) -> None:
+    """As the runs' own."""
+    self._checkpoints.wait(arrays)
+
+  def _to_save(self, take: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    trees, record = take()
+    return {**trees, "tickets": self._tickets}, {**self._outer, "training": record}
 
 
 def kept_counts(layers: Sequence[jax.Array], config: ImpConfig) -> list[list[int]]:
