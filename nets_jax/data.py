@@ -127,14 +127,19 @@ def from_arrays(
       f"and {len(test_labels)} to test; give more data"
     )
   num_classes = int(max(labels.max(), test_labels.max())) + 1
-  train = inputs[train_order].astype(np.float32)
-  axes = tuple(range(train.ndim - 1))
-  mean = train.mean(axes, dtype=np.float64).astype(np.float32)
-  deviation = train.std(axes, dtype=np.float64).astype(np.float32)
+  with np.errstate(over="ignore", invalid="ignore"):  # `split` says what is too large
+    train = inputs[train_order].astype(np.float32)
+    axes = tuple(range(train.ndim - 1))
+    mean = train.mean(axes, dtype=np.float64).astype(np.float32)
+    deviation = train.std(axes, dtype=np.float64).astype(np.float32)
   scale = np.where(deviation > 0, deviation, 1)  # a constant channel becomes zero, not NaN
 
   def split(part: np.ndarray, part_labels: np.ndarray) -> Split:
-    return Split((part.astype(np.float32) - mean) / scale, part_labels.astype(np.int32))
+    with np.errstate(over="ignore", invalid="ignore"):
+      standardised = (part.astype(np.float32) - mean) / scale
+    if not np.isfinite(standardised).all():
+      raise UsageError("inputs are too large for float32 numbers; scale them down first")
+    return Split(standardised, part_labels.astype(np.int32))
 
   return Dataset(
     train=split(train, labels[train_order]),

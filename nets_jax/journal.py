@@ -1,6 +1,7 @@
 """A table that grows on disk: rows are added as they come about, and none is written twice."""
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -70,9 +71,15 @@ class Journal:
     return self._digest.hexdigest()
 
   def sync(self) -> None:
-    """Returns when the rows are on the disk."""
+    """Returns when the rows are on the disk.
+
+    Raises:
+      FileNotFoundError: the file is no longer in its place, or another one is.
+    """
     if self._file is not None:
       os.fsync(self._file.fileno())
+      if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
   def close(self) -> None:
     """Closes the file."""

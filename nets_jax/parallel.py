@@ -224,10 +224,14 @@ def fetch_population(population: Any, layout: Layout) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-  """Arrays of a compiled program, wherever their parts lie, as NumPy arrays in every process."""
-  return (
-    multihost_utils.process_allgather(tree, tiled=True) if jax.process_count() > 1 else jax.device_get(tree)
-  )
+  """Arrays as NumPy arrays in every process, wherever their parts lie."""
+
+  def whole(leaf):
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+      return jax.device_get(leaf)
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+  return jax.tree.map(whole, tree)
 
 
 def _place(tree: Any, sharding: NamedSharding) -> Any:

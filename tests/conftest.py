@@ -79,6 +79,19 @@ def assert_same_bits(a, b):
     np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)
 
 
+def without_seconds(rows):
+  """A history but for its timings."""
+  return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def assert_same_results(ones, others):
+  """Of searches: the same tickets, histories and epochs."""
+  for one, other in zip(ones, others, strict=True):
+    assert_same_bits(jax.device_get(one.ticket), jax.device_get(other.ticket))
+    assert without_seconds(one.history) == without_seconds(other.history)
+    assert one.cost.epochs == other.cost.epochs
+
+
 def reset_flags():
   """Every flag of the binaries back to its default, as in a new process."""
   for module, own in flags.FLAGS.flags_by_module_dict().items():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint
 import pytest
-from conftest import assert_same_bits
+from conftest import assert_same_bits, assert_same_results, without_seconds
 
 import nets_jax
 from nets_jax import journal
@@ -32,10 +32,6 @@ def stopping(directory, turns, **kwargs):
   return made
 
 
-def without_seconds(rows):
-  return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
-
 def in_pieces(run, directory, turns=2):
   """What a loop returns that is stopped every few turns, and how often it was."""
   for stops in range(100):
@@ -47,13 +43,6 @@ def in_pieces(run, directory, turns=2):
     finally:
       checkpoints.close()
   raise AssertionError("it never ends")
-
-
-def assert_same_results(ones, others):
-  for one, other in zip(ones, others, strict=True):
-    assert_same_bits(jax.device_get(one.ticket), jax.device_get(other.ticket))
-    assert without_seconds(one.history) == without_seconds(other.history)
-    assert one.cost.epochs == other.cost.epochs
 
 
 def test_a_search_in_pieces_is_the_whole_search(tmp_path, network, data):

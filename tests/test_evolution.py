@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits, counted_compilations
+from conftest import assert_same_results, counted_compilations, without_seconds
 
 import nets_jax
 from nets_jax import evolution
@@ -11,17 +11,6 @@ from nets_jax.config import NetsConfig, stack_configs
 
 CONFIG = NetsConfig(population_size=3, generations=3, learning_rate=0.2, batch_size=12)
 KEYS = jax.random.split(jax.random.key(0), 3)
-
-
-def without_seconds(history):
-  return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
-
-
-def assert_same_results(together, alone):
-  for one, other in zip(together, alone, strict=True):
-    assert_same_bits(one.ticket, other.ticket)
-    assert without_seconds(one.history) == without_seconds(other.history)
-    assert one.cost.epochs == other.cost.epochs
 
 
 @pytest.fixture(scope="module")
