@@ -17,7 +17,7 @@ from absl import flags, logging
 
 import nets_jax
 from experiments import help, interrupts, methods
-from nets_jax import networks, operators, training
+from nets_jax import config, guidance, networks, operators, training
 from nets_jax.errors import suggest
 from nets_jax.files import replace_file
 
@@ -48,15 +48,31 @@ flags.DEFINE_integer("generations", 150, "Generations after the first population
 flags.DEFINE_integer("population_size", 32, "Genomes in the population.")
 flags.DEFINE_integer("elites", 1, "Best genomes that go on unchanged.")
 flags.DEFINE_enum("selection", "truncation", operators.SELECTIONS, "How parents are drawn.")
+flags.DEFINE_integer("parents", 0, "truncation: how many of the best are drawn from; 0 is half of them.")
 flags.DEFINE_float("crossover_rate", 0.5, "Probability that a gene comes from parent 1.")
 flags.DEFINE_float("noise_rate", 0.02, "Probability that a weight gets noise.")
 flags.DEFINE_float("noise_scale", 0.1, "Standard deviation of the noise.")
 flags.DEFINE_float("resample_rate", 0.01, "Probability that a weight is drawn anew.")
 flags.DEFINE_float("dormancy_rate", 0.02, "Probability that a gene falls dormant.")
+flags.DEFINE_enum("dormancy", "random", config.DORMANCIES, "Which genes fall dormant: guided is by saliency.")
+flags.DEFINE_enum("saliency", "taylor", guidance.SALIENCIES, "What a training tells of a gene.")
+flags.DEFINE_enum(
+  "dormancy_scope", "global", guidance.SCOPES, "Genes of all layers ranked together, or of each."
+)
+flags.DEFINE_float("awakening_rate", 0.0, "Share of a child's genes that are dormant ones awakened; guided.")
+flags.DEFINE_float("scale_deviation", 0.0, "Deviation of a log-normal factor of each layer, at first.")
+flags.DEFINE_float("final_scale_deviation", 0.0, "That in the last generation, with a straight line between.")
 flags.DEFINE_float("init_scale", 0.1, "Standard deviation of initial weights.")
 flags.DEFINE_float("initial_density", 1.0, "Probability that a gene is expressed at first.")
 flags.DEFINE_float("target_density", 0.2, "Density that the penalty aims at, in (0, 1].")
 flags.DEFINE_float("penalty_weight", 1.0, "Factor of the density penalty.")
+flags.DEFINE_enum(
+  "density_rule",
+  "penalty",
+  config.DENSITY_RULES,
+  "penalty; or feasible, by which what is too dense loses; or schedule, which sets the density too.",
+)
+flags.DEFINE_enum("density_schedule", "geometric", guidance.SCHEDULES, "How a schedule's density falls.")
 flags.DEFINE_integer("patience", None, "Stop after more than this many generations without a better fitness.")
 flags.DEFINE_float("fitness_epochs", 2.0, "Epochs of training in a fitness evaluation; fractions too.")
 flags.DEFINE_bool("retain_weights", False, "Put trained weights back into the genome (Lamarckian).")

@@ -10,14 +10,19 @@ from absl import flags
 GROUPS = {
   "what to run": ("method", "dataset", "seed", "workdir", "overwrite", "ticket", "list", "tensorboard"),
   "network": ("network", "hidden_sizes", "activation", "use_bias", "dropout_rate"),
-  "search": ("generations", "population_size", "elites", "selection", "patience"),
+  "search": ("generations", "population_size", "elites", "selection", "parents", "patience"),
   "other searches": (
     "cycles", "prune_fraction", "output_prune_fraction", "prune_scope", "rewind_steps", "rewind_epochs",
     "cycle_epochs", "density_deviation", "score_batch", "rounds",
   ),
   "genetic operators": ("crossover_rate", "noise_rate", "noise_scale", "resample_rate", "dormancy_rate"),
+  "guided dormancy": ("dormancy", "saliency", "dormancy_scope", "awakening_rate"),
+  "layer scales": ("scale_deviation", "final_scale_deviation"),
   "first population": ("init_scale", "initial_density"),
-  "fitness": ("fitness_epochs", "target_density", "penalty_weight", "retain_weights"),
+  "fitness": (
+    "fitness_epochs", "target_density", "density_rule", "density_schedule", "penalty_weight",
+    "retain_weights",
+  ),
   "training": ("optimizer", "learning_rate", "batch_size", "train_epochs", "eval_every"),
   "machine": ("devices", "chunk", "precision", "compilation_cache_dir"),
   "if it stops": ("checkpoint_every", "checkpoint_seconds"),

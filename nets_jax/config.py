@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax import operators
+from nets_jax import guidance, operators
 from nets_jax.errors import UsageError, check, check_fits_data
 from nets_jax.fitness import Objective
 from nets_jax.tickets import Ticket
@@ -36,10 +36,24 @@ class NetsConfig:
     noise_scale: standard deviation of that noise.
     resample_rate: r, probability that a weight is drawn anew.
     dormancy_rate: s, probability that a gene falls dormant.
+    dormancy: which genes fall dormant: `random`, as in the paper, or `guided`, those of the lowest saliency
+      (static).
+    saliency: of guided dormancy, one of `guidance.SALIENCIES` (static).
+    dormancy_scope: of guided dormancy, one of `guidance.SCOPES` (static).
+    awakening_rate: share of a child's expressed genes that are dormant ones awakened, in guided dormancy
+      (static).
+    parents: how many of the best are drawn from under `truncation`; 0 is half of them.
+    scale_deviation: deviation of the log-normal factor of each layer of a genome in generations 0 and 1; 0 is
+      none.
+    final_scale_deviation: that in generation n, with a straight line between.
     init_scale: standard deviation of initial and redrawn weights.
     initial_density: probability that a gene of generation 0 is expressed.
     target_density: tau, in (0, 1].
     penalty_weight: factor of the density penalty; 1 in the paper.
+    density_rule: `penalty`, as in the paper; `feasible`, by which whatever is denser than the target loses to
+      whatever is not; or `schedule`: that, and every genome of a generation has exactly the number of
+      expressed genes that a schedule from `initial_density` to the target asks for (static).
+    density_schedule: one of `guidance.SCHEDULES` (static).
     patience: stops the search after more than this many generations without a better fitness; None
       never does.
     optimizer: a name in `training.OPTIMIZERS`, or a function from the learning rate to an optax
@@ -62,10 +76,19 @@ class NetsConfig:
   noise_scale: float = 0.1
   resample_rate: float = 0.1
   dormancy_rate: float = 0.2
+  dormancy: str = _static("random")
+  saliency: str = _static("taylor")
+  dormancy_scope: str = _static("global")
+  awakening_rate: float = _static(0.0)
+  parents: int = 0
+  scale_deviation: float = 0.0
+  final_scale_deviation: float = 0.0
   init_scale: float = 0.1
   initial_density: float = 1.0
   target_density: float = 0.2
   penalty_weight: float = 1.0
+  density_rule: str = _static("penalty")
+  density_schedule: str = _static("geometric")
   patience: int | None = None
   optimizer: Optimizer = _static("sgd")
   learning_rate: float = 1e-3
@@ -76,20 +99,36 @@ class NetsConfig:
   breeder: Callable[[jax.Array, Ticket, Ticket, "NetsConfig"], Ticket] | None = _static(None)
 
 
+DORMANCIES = ("random", "guided")
+DENSITY_RULES = ("penalty", "feasible", "schedule")
+
+
 def validate(config: NetsConfig, num_examples: int) -> None:
   """Raises UsageError for settings that make no search, one line each."""
   most = config.population_size - 1
   check(config, ["population_size"], "at least 2, for crossover takes two", lambda k: k >= 2)
   check(config, ["elites"], f"from 0 to population_size - 1 = {most}", lambda e: 0 <= e <= most)
-  rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate")
+  check(config, ["parents"], f"from 0 to population_size = {most + 1}", lambda p: 0 <= p <= most + 1)
+  rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate", "awakening_rate")
   check(config, rates, "in [0, 1]", lambda rate: 0 <= rate <= 1)
   check(config, ("initial_density", "target_density"), "in (0, 1]", lambda d: 0 < d <= 1)
   positive = ("init_scale", "learning_rate", "fitness_epochs")
   check(config, positive, "positive", lambda value: 0 < value < math.inf)
-  at_least_0 = ("noise_scale", "penalty_weight", "generations", "patience")
+  at_least_0 = (
+    "noise_scale", "penalty_weight", "generations", "patience", "scale_deviation", "final_scale_deviation",
+  )  # fmt: skip
   check(config, at_least_0, "at least 0", lambda value: 0 <= value < math.inf)
   check_fits_data(config, "batch_size", num_examples)
-  for name, allowed in (("selection", operators.SELECTIONS), ("optimizer", tuple(OPTIMIZERS))):
+  choices = {
+    "selection": operators.SELECTIONS,
+    "optimizer": tuple(OPTIMIZERS),
+    "dormancy": DORMANCIES,
+    "saliency": guidance.SALIENCIES,
+    "dormancy_scope": guidance.SCOPES,
+    "density_rule": DENSITY_RULES,
+    "density_schedule": guidance.SCHEDULES,
+  }
+  for name, allowed in choices.items():
     check(
       config, [name], f"one of {', '.join(allowed)}", lambda v, allowed=allowed: callable(v) or v in allowed
     )

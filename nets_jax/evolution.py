@@ -17,6 +17,7 @@ from nets_jax.config import NetsConfig, fitness_steps, stack_configs, validate
 from nets_jax.data import Dataset
 from nets_jax.errors import Diverged, UsageError
 from nets_jax.fitness import Metrics
+from nets_jax.history import History
 from nets_jax.nets import State, init_all, step_all
 from nets_jax.tickets import Cost, SearchResult, Ticket, take
 from nets_jax.training import steps_per_epoch
@@ -86,7 +87,7 @@ def search_all(
   layout = layout or parallel.make_layout(runs * traced.population_size, devices=devices, chunk=chunk)
   keys, traced = parallel.replicate((keys, traced), layout)
   state = init_all(keys, network, data.input_shape, traced, layout)
-  records = [_Record(own) for own in configs]
+  records = [_Record(own, History((), own.population_size)) for own in configs]
   seconds, compile_seconds = 0.0, 0.0
   if saved is not None:
     state, records = _restored(saved, state, configs, layout)
@@ -167,7 +168,7 @@ def _restored(
     own = (row for row in saved.rows if row.get("run", i) == i)
     rows = [{name: value for name, value in row.items() if name != "run"} for row in own]
     ticket = saved.tree(f"ticket_{i}", one) if counts["ended"] else None
-    records.append(_Record(config, rows, ticket, **counts))
+    records.append(_Record(config, History(rows, config.population_size), ticket, **counts))
   return others.replace(population=parallel.pad(population, layout)), records
 
 
@@ -176,7 +177,7 @@ class _Record:
   """What one run has shown so far, and whether it has ended."""
 
   config: NetsConfig
-  history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  history: History
   ticket: Ticket | None = None
   ended: bool = False
   failure: str | None = None
@@ -194,8 +195,7 @@ class _Record:
   ) -> list[dict[str, Any]]:
     """Notes a generation, and returns its history rows."""
     config, lowest = self.config, float(metrics.fitness.min())
-    rows = _history_rows(generation, metrics, parents, seconds)
-    self.history += rows
+    rows = self.history.add(generation, metrics, parents, seconds)
     self.generations, self.seconds = generation + 1, seconds
     if lowest < self.lowest:
       self.improved, self.lowest = generation, lowest
@@ -218,22 +218,3 @@ class _Record:
     if self.failure is None:
       return result
     return Diverged(self.failure, result if math.isfinite(self.lowest) else None)
-
-
-def _history_rows(
-  generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
-) -> list[dict[str, Any]]:
-  return [
-    {
-      "generation": generation,
-      "genome": i,
-      "parent_1": int(parents[i, 0]),
-      "parent_2": int(parents[i, 1]),
-      "fitness": float(metrics.fitness[i]),
-      "valid_loss": float(metrics.valid_loss[i]),
-      "valid_accuracy": float(metrics.valid_accuracy[i]),
-      "density": float(metrics.density[i]),
-      "seconds": seconds,
-    }
-    for i in range(len(metrics.fitness))
-  ]

@@ -13,6 +13,9 @@ from nets_jax.networks import Params
 from nets_jax.tickets import Ticket, density, map_kernels
 from nets_jax.training import evaluate, train
 
+TOLERANCE = 1e-4  # of a density
+INFEASIBLE = 1e3  # nats; a network that has learnt anything loses less than ten
+
 
 @struct.dataclass
 class Candidate:
@@ -65,6 +68,19 @@ def penalised_loss(target_density: jax.Array, penalty_weight: jax.Array) -> Obje
 
   def objective(candidate):
     return candidate.valid_loss + penalty_weight * density_penalty(candidate.density, target_density)
+
+  return objective
+
+
+def feasible_loss(target_density: jax.Array) -> Objective:
+  """Feasible first: the loss; for a genome denser than the target far more, the denser the more.
+
+  A density of up to `TOLERANCE` above the target counts as feasible, so that rounding decides nothing.
+  """
+
+  def objective(candidate):
+    excess = jnp.maximum(candidate.density - target_density - TOLERANCE, 0)
+    return jnp.minimum(candidate.valid_loss, INFEASIBLE) + jnp.where(excess > 0, INFEASIBLE * (1 + excess), 0)
 
   return objective
 

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax import operators, parallel
+from nets_jax import guidance, operators, parallel
 from nets_jax.config import NetsConfig, fitness_steps, stack_configs
 from nets_jax.data import Dataset
-from nets_jax.fitness import Metrics, fitness, penalised_loss, retain
-from nets_jax.tickets import Ticket, initialise
+from nets_jax.fitness import Metrics, feasible_loss, fitness, penalised_loss, retain
+from nets_jax.networks import draw_like
+from nets_jax.tickets import Ticket, initialise, maskable_count, unmasked_count
 from nets_jax.training import make_optimizer, minibatch_order
 
 
@@ -58,6 +59,8 @@ def init_all(
 ) -> State:
   """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
 
+  Each genome's layers are scaled as a child's are, where the configuration asks for that.
+
   Args:
     keys: of the runs [R].
     network: the module.
@@ -69,11 +72,15 @@ def init_all(
 
   def one(place, shared):
     run, genome = place
-    key, init_scale, initial_density = jax.tree.map(lambda leaf: leaf[run], shared)
+    key, init_scale, initial_density, scale_deviation = jax.tree.map(lambda leaf: leaf[run], shared)
     key = jax.random.fold_in(key, genome)
-    return initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
+    genome = initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
+    genome = operators.scale_layers(jax.random.fold_in(key, 1), genome, scale_deviation)
+    if configs.dormancy == "guided":
+      return genome.replace(scores=jax.tree.map(lambda mask: jnp.zeros(mask.shape), genome.masks))
+    return genome
 
-  shared = (population_keys, configs.init_scale, configs.initial_density)
+  shared = (population_keys, configs.init_scale, configs.initial_density, configs.scale_deviation)
   runs, k = keys.shape[0], configs.population_size
   population = parallel.map_tickets(one, layout, _places(runs, configs, layout), shared)
   state = State(
@@ -82,7 +89,7 @@ def init_all(
     population=population,
     parents=jnp.full((runs, k, 2), -1),
     fitness=jnp.full((runs, k), jnp.inf),
-    best=parallel.fetch_rows(population, k * jnp.arange(runs), layout),
+    best=parallel.fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
     best_fitness=jnp.full(runs, jnp.inf),
   )
   return _held(state, layout)
@@ -114,9 +121,11 @@ def step_all(
   index = jnp.argmin(metrics.fitness, axis=1)
   lowest = jnp.min(metrics.fitness, axis=1)
   first_rows = configs.population_size * jnp.arange(index.size)
-  leaders = parallel.fetch_rows(state.population, first_rows + index, layout)
+  leaders = parallel.fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
-  population, parents = breed(breeding_keys, population, metrics.fitness, configs, layout)
+  population, parents = breed(
+    breeding_keys, population, metrics.fitness, configs, layout, state.generation + 1
+  )
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
@@ -187,7 +196,13 @@ def genome_fitness(
   order: jax.Array,
   config: NetsConfig,
 ) -> tuple[Metrics, Ticket]:
-  """The fitness of genome `index`, and the genome as it goes on: itself, or as `retain_weights` has it."""
+  """The fitness of genome `index`, and the genome as it goes on.
+
+  That is itself, with what `retain_weights` or guided dormancy make of the training.
+  """
+  rule = penalised_loss(config.target_density, config.penalty_weight)
+  if config.density_rule != "penalty":
+    rule = feasible_loss(config.target_density)
   metrics, trained = fitness(
     jax.random.fold_in(training_key, index),
     network,
@@ -196,8 +211,12 @@ def genome_fitness(
     data.valid,
     order,
     make_optimizer(config.optimizer, config.learning_rate),
-    config.objective or penalised_loss(config.target_density, config.penalty_weight),
+    config.objective or rule,
   )
+  if config.dormancy == "guided":
+    awakens = config.awakening_rate > 0
+    scores = guidance.saliency(config.saliency, network, genome, trained, data.train, order, awakens)
+    genome = genome.replace(scores=scores)
   return metrics, retain(genome, trained) if config.retain_weights else genome
 
 
@@ -209,6 +228,7 @@ def _evaluate(
   shuffle = lambda key: minibatch_order(key, len(data.train), configs.batch_size, steps)  # noqa: E731
   orders = jax.vmap(shuffle)(shuffle_keys)
   runs, k = len(orders), configs.population_size
+  changes = configs.retain_weights or configs.dormancy == "guided"
 
   def one(row, shared):
     run, index, genome = row
@@ -216,26 +236,68 @@ def _evaluate(
     # Of one run the minibatches are everyone's, and an accelerator gathers them once for all genomes.
     training_key, order, config = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
     metrics, genome = genome_fitness(training_key, index, genome, network, data, order, config)
-    return (metrics, genome) if configs.retain_weights else metrics
+    return (metrics, genome) if changes else metrics
 
   rows = (*_places(runs, configs, layout), population)
   result = parallel.map_tickets(one, layout, rows, (data, (training_keys, orders, configs)))
-  metrics, population = result if configs.retain_weights else (result, population)
+  metrics, population = result if changes else (result, population)
   metrics = parallel.share(metrics, layout)
   return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
 
 
 def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsConfig) -> Ticket:
-  """One child: crossover, noise, resampling and dormancy, in the paper's order (section 3.3)."""
+  """One child: crossover, noise, resampling and dormancy, in the paper's order (section 3.3).
+
+  Where dormancy is guided or follows a schedule, it comes after this; see `dormant`.
+  """
   crossover_key, noise_key, resample_key, dormancy_key = jax.random.split(key, 4)
   child = operators.crossover(crossover_key, parent_1, parent_2, config.crossover_rate)
   child = operators.noise(noise_key, child, config.noise_rate, config.noise_scale)
   child = operators.resample(resample_key, child, config.resample_rate, config.init_scale)
+  if config.dormancy == "guided" or config.density_rule == "schedule":
+    return child
   return operators.dormancy(dormancy_key, child, config.dormancy_rate)
 
 
+def dormant(
+  key: jax.Array, genome: Ticket, generation: jax.Array, is_elite: jax.Array, config: NetsConfig
+) -> Ticket:
+  """The dormancy of a genome that the schedule or the genes' saliency decides, if either does.
+
+  By the schedule every genome gets its generation's count, elites too, for they would be too dense otherwise;
+  without one, a child loses `dormancy_rate` of its expressed genes. By the schedule alone, chance decides.
+  """
+  scheduled, guided = config.density_rule == "schedule", config.dormancy == "guided"
+  if not (scheduled or guided):
+    return genome
+  total, expressed = maskable_count(genome), unmasked_count(genome)
+  if scheduled:
+    share = guidance.scheduled_density(
+      config.density_schedule,
+      jnp.minimum(generation / jnp.maximum(config.generations, 1), 1.0),
+      config.initial_density,
+      config.target_density,
+      config.dormancy_rate,
+      config.generations,
+    )
+    count = jnp.round(share * total)
+  else:
+    count = jnp.where(is_elite, expressed, jnp.round(expressed * (1 - config.dormancy_rate)))
+  count = jnp.clip(count, 1, total).astype(jnp.int32)
+  if guided:
+    awaken = jnp.where(is_elite, 0, jnp.round(config.awakening_rate * count)).astype(jnp.int32)
+    return guidance.keep(genome, genome.scores, count, awaken, config.dormancy_scope)
+  chance = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
+  return guidance.keep(genome, chance, count, jnp.int32(0), config.dormancy_scope)
+
+
 def breed(
-  keys: jax.Array, population: Ticket, fitness: jax.Array, configs: NetsConfig, layout: parallel.Layout
+  keys: jax.Array,
+  population: Ticket,
+  fitness: jax.Array,
+  configs: NetsConfig,
+  layout: parallel.Layout,
+  generation: jax.Array,
 ) -> tuple[Ticket, jax.Array]:
   """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
 
@@ -245,6 +307,7 @@ def breed(
     fitness: of each, minimised [R, population_size].
     configs: settings whose traced fields have a leading axis [R].
     layout: of the population.
+    generation: that is bred.
 
   Returns:
     The population, and each genome's parents; see `State`.
@@ -252,7 +315,9 @@ def breed(
   k = configs.population_size
   run, index = _places(len(keys), configs, layout)
   child_keys = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 3))(run, index)
-  draw = lambda key, r: operators.select(key, fitness[r], configs.selection)  # noqa: E731
+  draw = lambda key, r: operators.select(  # noqa: E731
+    key, fitness[r], configs.selection, configs.parents[r]
+  )
   drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
   ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
   is_elite = (index < configs.elites[run]) & jnp.isfinite(fitness[run, ranked])
@@ -261,13 +326,19 @@ def breed(
   parent_1, parent_2 = parallel.take_rows(population, (rows[:, 0], rows[:, 1]), layout)
   make = configs.breeder or offspring
 
-  def one(row, configs):
+  def one(row, shared):
     key, run, is_elite, parent_1, parent_2 = row
-    child = make(key, parent_1, parent_2, jax.tree.map(lambda leaf: leaf[run], configs))
-    return jax.tree.map(functools.partial(jnp.where, is_elite), parent_1, child)
+    configs, generation = shared
+    config = jax.tree.map(lambda leaf: leaf[run], configs)
+    child = make(key, parent_1, parent_2, config)
+    past = jnp.clip((generation - 1) / jnp.maximum(config.generations - 1, 1), 0.0, 1.0)
+    deviation = config.scale_deviation + past * (config.final_scale_deviation - config.scale_deviation)
+    child = operators.scale_layers(jax.random.fold_in(key, 1), child, deviation)
+    genome = jax.tree.map(functools.partial(jnp.where, is_elite), parent_1, child)
+    return dormant(jax.random.fold_in(key, 2), genome, generation, is_elite, config)
 
   rows = parallel.hold((child_keys[:, 2], run, is_elite, parent_1, parent_2), layout)
-  children = parallel.map_tickets(one, layout, rows, configs)
+  children = parallel.map_tickets(one, layout, rows, (configs, generation))
   return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
 
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nets_jax.networks import Params, draw_like
-from nets_jax.tickets import Ticket, map_kernels
+from nets_jax.tickets import Ticket, kernels, map_kernels
 
 SELECTIONS = ("tournament", "rank", "truncation", "roulette")
 TOURNAMENT_SIZE = 2
 TRUNCATION_FRACTION = 0.5
 
 
-def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
+def select(key: jax.Array, fitness: jax.Array, scheme: str, parents: int | jax.Array = 0) -> jax.Array:
   """Draws one parent; each scheme favours low fitness.
 
   A genome of fitness +inf is never drawn while a finite one exists; if there is none, all are equal.
@@ -26,7 +26,8 @@ def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
 
   - `tournament`: that of being the best of `TOURNAMENT_SIZE` uniform draws, the first of equals;
   - `rank`: proportional to k - rank (linear ranking; Baker, 1985);
-  - `truncation`: the same for the best ceil(k * `TRUNCATION_FRACTION`), 0 for the others;
+  - `truncation`: the same for the best `parents`, or ceil(k * `TRUNCATION_FRACTION`) if that is 0, and 0 for
+    the others;
   - `roulette`: proportional to f_max - f, the distance to the worst (windowing; Goldberg, 1989),
     equal if all are the same.
 
@@ -34,6 +35,7 @@ def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
     key: consumed.
     fitness: [population], minimised, without NaN.
     scheme: one of `SELECTIONS`.
+    parents: of `truncation`.
 
   Returns:
     The parent's index, int32.
@@ -48,7 +50,7 @@ def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
   if scheme == "rank":
     share = count - rank
   elif scheme == "truncation":
-    share = rank < jnp.ceil(count * TRUNCATION_FRACTION)
+    share = rank < jnp.where(parents > 0, parents, jnp.ceil(count * TRUNCATION_FRACTION))
   elif scheme == "roulette":
     share = jnp.max(jnp.where(finite, fitness, -jnp.inf)) - fitness
     share = jnp.where(jnp.any(eligible & (share > 0)), share, 1.0)
@@ -59,17 +61,14 @@ def select(key: jax.Array, fitness: jax.Array, scheme: str) -> jax.Array:
 
 
 def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Array) -> Ticket:
-  """Uniform crossover: each gene, weight and mask together, is parent 1's with probability `rate`."""
+  """Uniform crossover: each gene is parent 1's with probability `rate`: weight, mask and score together."""
   from_1 = _choose(key, rate, parent_1.weights)
   weights = jax.tree.map(jnp.where, from_1, parent_1.weights, parent_2.weights)
-  masks = map_kernels(
-    lambda mask_1, _, choice, mask_2: jnp.where(choice, mask_1, mask_2),
-    parent_1.masks,
-    parent_1.masks,
-    from_1,
-    parent_2.masks,
-  )
-  return Ticket(weights, masks)
+  choice = kernels(from_1, parent_1.masks)
+  masks = jax.tree.map(jnp.where, choice, parent_1.masks, parent_2.masks)
+  if parent_1.scores is None:
+    return Ticket(weights, masks)
+  return Ticket(weights, masks, jax.tree.map(jnp.where, choice, parent_1.scores, parent_2.scores))
 
 
 def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
@@ -105,6 +104,18 @@ def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
   """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
   chosen = _choose(key, rate, ticket.masks)
   return ticket.replace(masks=jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen))
+
+
+def scale_layers(key: jax.Array, ticket: Ticket, deviation: jax.Array) -> Ticket:
+  """Scale mutation: the kernel of each layer times exp(N(0, deviation)), one factor for all its weights.
+
+  An addition to the paper's operators. The scale of a layer is then inherited with its weights, gene by gene.
+  """
+  layers, treedef = jax.tree.flatten(ticket.masks)
+  factors = jnp.exp(deviation * jax.random.normal(key, (len(layers),)))
+  factors = jax.tree.unflatten(treedef, list(factors))
+  scale = lambda _, weight, factor: weight * factor  # noqa: E731
+  return ticket.replace(weights=map_kernels(scale, ticket.masks, ticket.weights, factors))
 
 
 def _choose(key: jax.Array, rate: jax.Array, tree: Params) -> Params:

@@ -256,9 +256,8 @@ def test_a_vanished_directory(tmp_path):
   finish(again)
 
 
-def test_two_processes_are_killed_and_go_on(tmp_path):
-  arguments = (*SEARCH, "--generations=250", "--train_epochs=2")
-  rng = random.Random(0)
+def test_two_processes_of_which_one_is_killed_go_on(tmp_path):
+  arguments = (*SEARCH, "--generations=150", "--train_epochs=2")
 
   def both(*more):
     with socket.socket() as free:
@@ -267,15 +266,14 @@ def test_two_processes_are_killed_and_go_on(tmp_path):
     where = (f"--workdir={tmp_path}/two", "--devices=2", address, "--num_processes=2")
     return [start("search", *arguments, *where, f"--process_id={i}", *more) for i in (0, 1)]
 
-  for victim in (0, 1):
-    pair = both()
-    assert await_line(pair[0], "nets 1/" if victim == 0 else "going on after generation")
-    time.sleep(rng.uniform(1, 3))
-    pair[victim].kill()
-    for process in pair:
-      assert finish(process)[0] != 0
+  pair = both()
+  assert await_line(pair[0], "nets 1/")
+  time.sleep(2)
+  pair[1].kill()
+  assert [finish(process)[0] == 0 for process in pair] == [False, False]
   outcomes = [finish(process) for process in both()]
   assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+  assert "going on after generation" in outcomes[0][2]
   assert finish(start("search", *arguments, f"--workdir={tmp_path}/one"))[0] == 0
   assert_same_files(tmp_path / "one", tmp_path / "two")
 
@@ -291,4 +289,4 @@ def test_memory_is_flat_over_500_generations(tmp_path):
   saved.close()
   assert len(resident) == 501
   grown = resident[-1] - resident[100]
-  assert grown < 32 << 20, f"{grown / (1 << 20):.1f} MiB in 400 generations"
+  assert grown < 8 << 20, f"{grown / (1 << 20):.1f} MiB in 400 generations"

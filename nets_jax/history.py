@@ -1,0 +1,68 @@
+"""The record of a run of NeTS: a row for each generation and genome, kept small."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nets_jax.fitness import Metrics
+
+
+class History(Sequence):
+  """The record of a run: a dict for each generation and genome, made when it is looked at.
+
+  It is kept as arrays, a tenth of the memory of so many dicts, so that a run of days does not grow.
+  """
+
+  def __init__(self, rows: Sequence[Mapping[str, Any]] = (), population_size: int = 1):
+    """Starts with some rows, those of whole generations."""
+    self._generations, self._population_size = [], population_size
+    for first in range(0, len(rows), population_size):
+      self._add_rows(rows[first : first + population_size])
+
+  def add(
+    self, generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
+  ) -> list[dict[str, Any]]:
+    """Notes a generation, and returns its rows."""
+    copied = jax.tree.map(np.array, (metrics, parents))  # what is looked at would keep JAX's own buffers
+    self._generations.append((generation, *copied, seconds))
+    return _rows(*self._generations[-1])
+
+  def _add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    column = lambda name: np.array([row[name] for row in rows], np.float32)  # noqa: E731
+    metrics = Metrics(*(column(field.name) for field in dataclasses.fields(Metrics)))
+    parents = np.array([(row["parent_1"], row["parent_2"]) for row in rows], np.int32)
+    self._generations.append((rows[0]["generation"], metrics, parents, rows[0]["seconds"]))
+
+  def __len__(self) -> int:
+    return len(self._generations) * self._population_size
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    if not -len(self) <= index < len(self):
+      raise IndexError(index)
+    generation, genome = divmod(index % len(self), self._population_size)
+    return _rows(*self._generations[generation])[genome]
+
+  def __iter__(self) -> Iterator[dict[str, Any]]:
+    return (row for generation in self._generations for row in _rows(*generation))
+
+
+def _rows(generation: int, metrics: Metrics, parents: np.ndarray, seconds: float) -> list[dict[str, Any]]:
+  return [
+    {
+      "generation": generation,
+      "genome": i,
+      "parent_1": int(parents[i, 0]),
+      "parent_2": int(parents[i, 1]),
+      "fitness": float(metrics.fitness[i]),
+      "valid_loss": float(metrics.valid_loss[i]),
+      "valid_accuracy": float(metrics.valid_accuracy[i]),
+      "density": float(metrics.density[i]),
+      "seconds": seconds,
+    }
+    for i in range(len(metrics.fitness))
+  ]

@@ -1,0 +1,324 @@
+"""Guided dormancy: exact counts, signals that travel with their genes, no trained weight in any genome."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_bits, assert_same_results
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_checkpoints import in_pieces
+
+import nets_jax
+from nets_jax import guidance, operators
+from nets_jax.config import validate
+from nets_jax.fitness import Candidate, feasible_loss
+from nets_jax.training import make_optimizer, minibatch_order, train
+
+GUIDED = nets_jax.NetsConfig(
+  population_size=5, generations=4, elites=1, selection="truncation", parents=2, noise_rate=0.0,
+  resample_rate=0.0, dormancy="guided", density_rule="schedule", learning_rate=0.1, batch_size=8,
+  init_scale=0.3,
+)  # fmt: skip
+KEY = jax.random.key(0)
+LAYERS = {"a": (3, 4), "b": (5, 6), "c": (2,)}
+TOTAL = 12 + 30 + 2
+
+
+def tree(values):
+  """44 numbers in three layers, one of them small."""
+  ends = np.cumsum([np.prod(shape) for shape in LAYERS.values()])[:-1]
+  parts = np.split(np.asarray(values), ends)
+  return {
+    name: {"kernel": jnp.asarray(p.reshape(s))} for (name, s), p in zip(LAYERS.items(), parts, strict=True)
+  }
+
+
+def flat(masks):
+  return np.concatenate([np.asarray(masks[name]["kernel"]).reshape(-1) for name in LAYERS])
+
+
+def reference_keep(masks, scores, count, awaken, floors):
+  """One gene after another, by index where equal."""
+  first = []
+  start = 0
+  for shape, floor in zip(LAYERS.values(), floors, strict=True):
+    size = int(np.prod(shape))
+    own = [i for i in range(start, start + size) if masks[i]]
+    first += sorted(own, key=lambda i: -scores[i])[:floor]
+    start += size
+  expressed = sorted(
+    (i for i in range(TOTAL) if masks[i]), key=lambda i: (i not in first, -scores[i] if i not in first else 0)
+  )
+  dormant = sorted((i for i in range(TOTAL) if not masks[i]), key=lambda i: -scores[i])
+  stay = expressed[: max(0, count - min(awaken, len(dormant)))]
+  kept = set(stay) | set(dormant[: count - len(stay)])
+  return np.array([i in kept for i in range(TOTAL)])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+  st.lists(st.booleans(), min_size=TOTAL, max_size=TOTAL),
+  st.lists(st.sampled_from([0.0, 1e-9, 2e-9, 0.5, 1.0, 3.0, 1e9]), min_size=TOTAL, max_size=TOTAL),
+  st.integers(3, TOTAL),
+  st.integers(0, 8),
+)
+def test_keep_has_the_exact_count_and_the_highest(masks, scores, count, awaken):
+  awaken = min(awaken, count)
+  ticket = nets_jax.Ticket(tree(np.zeros(TOTAL)), tree(masks))
+  kept = flat(keep(ticket, tree(np.float32(scores)), count, awaken).masks)
+  floors = [
+    max(1, round(np.float32(guidance.LAYER_FLOOR * count) * np.float32(np.prod(s) / TOTAL)))
+    for s in LAYERS.values()
+  ]
+  np.testing.assert_array_equal(kept, reference_keep(masks, np.float32(scores), count, awaken, floors))
+  assert kept.sum() == count
+
+
+@functools.partial(jax.jit, static_argnames="scope")
+def keep(ticket, scores, count, awaken, scope="global"):
+  return guidance.keep(ticket, scores, count, awaken, scope)
+
+
+def test_a_layer_never_dies():
+  scores = tree(np.where(np.arange(TOTAL) < 12, 1.0, 0.0).astype(np.float32))
+  ticket = nets_jax.Ticket(tree(np.zeros(TOTAL)), tree(np.ones(TOTAL, bool)))
+  for count in (3, 5, 12):
+    counts = {
+      name: int(layer["kernel"].sum()) for name, layer in keep(ticket, scores, count, 0).masks.items()
+    }
+    assert min(counts.values()) >= 1
+    assert counts["a"] == count - 2
+  by_layer = keep(ticket, scores, 22, 0, scope="layer").masks
+  assert [int(by_layer[name]["kernel"].sum()) for name in LAYERS] == [6, 15, 1]
+
+
+@pytest.mark.parametrize("schedule", guidance.SCHEDULES)
+def test_schedules(schedule):
+  density = lambda g, first=1.0: float(  # noqa: E731
+    guidance.scheduled_density(schedule, g / 20, first, 0.2, 0.1, 20)
+  )
+  found = [density(g) for g in range(21)]
+  expected = {
+    "geometric": [0.2 ** (g / 20) for g in range(21)],
+    "cubic": [0.2 + 0.8 * (1 - g / 20) ** 3 for g in range(21)],
+    "constant": [max(0.2, 0.9**g) for g in range(21)],
+  }[schedule]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  assert found[0] == 1
+  assert found == sorted(found, reverse=True)
+  assert density(20, first=0.1) == pytest.approx(0.1 if schedule == "constant" else 0.2)
+
+
+@pytest.fixture(scope="module")
+def trained(network, data, ticket):
+  """A ticket's weights before and after a training, and its minibatches."""
+  order = minibatch_order(KEY, len(data.train), 8, 12)
+  after = train(KEY, network, ticket, data.train, order, make_optimizer("sgd", 0.1))
+  return jax.device_get((nets_jax.phenotype(ticket), after, order))
+
+
+@pytest.mark.parametrize("awakening", [False, True])
+@pytest.mark.parametrize("name", guidance.SALIENCIES)
+def test_saliencies(network, data, ticket, trained, name, awakening):
+  before, after, order = trained
+  found = guidance.saliency(name, network, ticket, after, data.train, order, awakening)
+  rows = order[-guidance.GRADIENT_BATCHES :].reshape(-1)
+
+  def loss(weights):
+    logits = network.apply({"params": weights}, data.train.inputs[rows])
+    return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(rows)), data.train.labels[rows]])
+
+  gradient = jax.grad(loss)(after)
+  for layer, mask in ticket.masks.items():
+    w_0, w, g, m = (np.asarray(t[layer]["kernel"]) for t in (before, after, gradient, ticket.masks))
+    expected = {"taylor": w * (w - w_0), "movement": w - w_0, "magnitude": w, "gradient": g * w}[name]
+    expected = np.where(m, np.abs(expected), np.abs(g) if awakening else 0)
+    np.testing.assert_allclose(found[layer]["kernel"], expected, rtol=1e-3, atol=1e-7)
+    assert found[layer]["bias"] is None
+    assert mask["bias"] is None
+
+
+def test_a_score_that_is_no_number_is_the_lowest(network, data, ticket, trained):
+  _, after, order = trained
+  after = jax.tree.map(lambda w: np.where(w > 0, np.nan, w), after)
+  scores = guidance.saliency("taylor", network, ticket, after, data.train, order, False)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores))
+
+
+def test_the_signal_travels_with_its_gene(network, data):
+  parents = [nets_jax.random_ticket(jax.random.key(i), network, data.input_shape, 0.5) for i in range(2)]
+  parents = [
+    p.replace(scores=jax.tree.map(lambda m, i=i: jnp.full(m.shape, 1.0 + i), p.masks))
+    for i, p in enumerate(parents)
+  ]
+  child = operators.crossover(KEY, *parents, 0.3)
+  for layer, scores in child.scores.items():
+    first = np.asarray(scores["kernel"]) == 1
+    assert 0 < first.mean() < 0.6
+    for part in ("weights", "masks"):
+      got, *own = (np.asarray(getattr(t, part)[layer]["kernel"]) for t in (child, *parents))
+      np.testing.assert_array_equal(got, np.where(first, *own))
+
+
+def populations(network, data, config, steps):
+  """The genomes of each generation, as NumPy arrays without padding."""
+  layout = nets_jax.make_layout(config.population_size)
+  state = nets_jax.init(KEY, network, data.input_shape, config, layout)
+  found = []
+  for _ in range(steps):
+    found.append(
+      jax.tree.map(lambda x: np.asarray(x)[: config.population_size], jax.device_get(state.population))
+    )
+    state, _ = nets_jax.step(state, network, data, config, layout)
+  return found, jax.device_get(state)
+
+
+def test_trained_weights_never_enter_a_genome(network, data):
+  """Without noise every weight of every generation is that of some genome of generation 0, at its place."""
+  generations, state = populations(network, data, GUIDED, 4)
+  for population in generations[1:]:
+    for layer, weights in population.weights.items():
+      initial = generations[0].weights[layer]["kernel"]
+      assert (weights["kernel"][:, None] == initial[None]).any(axis=1).all()
+      assert not weights["bias"].any()
+  assert not all((s == 0).all() for s in jax.tree.leaves(generations[-1].scores))
+  assert state.best.scores is None
+
+
+@pytest.mark.parametrize(
+  ("dormancy", "schedule", "scope"),
+  [("guided", "geometric", "global"), ("guided", "cubic", "layer"), ("random", "geometric", "global")],
+)
+def test_every_generation_has_its_count(network, data, dormancy, schedule, scope):
+  config = GUIDED.replace(dormancy=dormancy, density_schedule=schedule, dormancy_scope=scope)
+  result = nets_jax.search(KEY, network, data, config)
+  total = sum(mask.size for mask in jax.tree.leaves(result.ticket.masks))
+  for row in result.history:
+    x = row["generation"] / config.generations
+    share = 0.2**x if schedule == "geometric" else 0.2 + 0.8 * (1 - x) ** 3
+    slack = 0 if scope == "global" else 2  # each layer rounds for itself
+    assert abs(round(row["density"] * total) - round(np.float32(share) * total)) <= slack
+  last = [row for row in result.history if row["generation"] == config.generations]
+  assert round(float(nets_jax.density(result.ticket)) * total) == round(last[0]["density"] * total)
+  assert result.ticket.scores is None
+  assert min(row["fitness"] for row in result.history) == min(row["fitness"] for row in last)
+
+
+def test_without_a_schedule_a_child_loses_the_rate(network, data):
+  config = GUIDED.replace(density_rule="penalty", dormancy_rate=0.25, elites=0, crossover_rate=1.0)
+  history = nets_jax.search(KEY, network, data, config).history
+  total = 6 * 8 + 8 * 5 + 5 * 3
+  counts = {row["generation"]: set() for row in history}
+  for row in history:
+    counts[row["generation"]].add(round(row["density"] * total))
+  expected = [total]
+  for _ in range(config.generations):
+    expected.append(round(np.float32(expected[-1]) * np.float32(0.75)))
+  assert [found == {want} for found, want in zip(counts.values(), expected, strict=True)] == [True] * 5
+
+
+def test_awakening_brings_dormant_genes_back(network, data):
+  config = GUIDED.replace(
+    initial_density=0.5, target_density=0.5, awakening_rate=0.2, crossover_rate=1.0, elites=0
+  )
+  generations, _ = populations(network, data, config, 3)
+  ever = jax.tree.map(lambda mask: mask.any(axis=0), generations[0].masks)
+  later = generations[2].masks
+  awakened = sum(
+    int((mask & ~was).sum()) for mask, was in zip(jax.tree.leaves(later), jax.tree.leaves(ever), strict=True)
+  )
+  assert awakened > 0
+  rising = config.replace(initial_density=0.2, target_density=0.6)
+  history = nets_jax.search(KEY, network, data, rising).history
+  assert history[-1]["density"] == pytest.approx(0.6, abs=0.01)
+
+
+def test_layers_are_scaled_whole(ticket):
+  same = operators.scale_layers(KEY, ticket, 0.0)
+  assert_same_bits(same, ticket)
+  factors = []
+  for i in range(200):
+    scaled = jax.jit(operators.scale_layers)(jax.random.key(i), ticket, 0.5)
+    assert_same_bits(scaled.masks, ticket.masks)
+    own = []
+    for layer, weights in scaled.weights.items():
+      ratio = np.asarray(weights["kernel"]) / np.asarray(ticket.weights[layer]["kernel"])
+      np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-5)
+      np.testing.assert_array_equal(weights["bias"], ticket.weights[layer]["bias"])
+      own.append(np.log(ratio.flat[0]))
+    factors.append(own)
+  np.testing.assert_allclose(np.std(factors, axis=0), 0.5, atol=0.1)
+  assert abs(np.corrcoef(np.transpose(factors))[0, 1]) < 0.25
+
+
+def test_the_first_genomes_layers_are_scaled_too(network, data):
+  layout = nets_jax.make_layout(GUIDED.population_size)
+  plain, scaled = (
+    nets_jax.init(KEY, network, data.input_shape, GUIDED.replace(scale_deviation=d), layout).population
+    for d in (0.0, 0.7)
+  )
+  logs = []
+  for layer, weights in scaled.weights.items():
+    ratio = np.asarray(weights["kernel"])[:5] / np.asarray(plain.weights[layer]["kernel"])[:5]
+    ratio = ratio.reshape(5, -1)
+    np.testing.assert_allclose(ratio, np.repeat(ratio[:, :1], ratio.shape[1], axis=1), rtol=1e-5)
+    logs.append(np.log(ratio[:, 0]))
+  assert len(np.unique(np.round(logs, 4))) == 15
+  assert 0.3 < np.std(logs) < 1.2
+
+
+def test_truncation_to_some_parents():
+  fitness = jnp.array([3.0, 1.0, jnp.inf, 2.0, 4.0])
+  draw = jax.vmap(lambda key: operators.select(key, fitness, "truncation", 2))
+  assert set(np.asarray(draw(jax.random.split(KEY, 200)))) == {1, 3}
+
+
+def test_feasible_comes_first():
+  def fitness(density, loss):
+    return float(
+      feasible_loss(0.2)(Candidate(None, None, None, jnp.float32(loss), None, jnp.float32(density)))
+    )
+
+  assert fitness(0.2, 5.0) == 5.0
+  assert fitness(0.1, 2.0) == 2.0
+  assert fitness(0.20001, 1.0) == 1.0
+  assert fitness(0.2, 1e9) <= fitness(0.21, 0.1) < fitness(0.3, 0.0) < fitness(1.0, 0.0)
+  assert fitness(0.3, 0.1) < fitness(0.3, 0.2)
+
+
+def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, network, data):
+  configs = [
+    GUIDED.replace(scale_deviation=0.6, final_scale_deviation=0.1, awakening_rate=0.1),
+    GUIDED.replace(scale_deviation=0.1, target_density=0.4, parents=3, awakening_rate=0.1, generations=3),
+  ]
+  keys = jax.random.split(KEY, 2)
+  run = lambda saved, devices=4: nets_jax.search_all(  # noqa: E731
+    keys, network, data, configs, devices=devices, checkpoints=saved
+  )
+  whole = run(None)
+  assert_same_results(run(None, 1), whole)
+  assert_same_results(
+    [nets_jax.search(k, network, data, c) for k, c in zip(keys, configs, strict=True)], whole
+  )
+  assert_same_results(in_pieces(run, tmp_path, 3)[0], whole)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"dormancy": "blind"}, "dormancy must be one of random, guided, not 'blind'"),
+    ({"saliency": "luck"}, "saliency must be one of taylor, movement, magnitude, gradient, not 'luck'"),
+    ({"density_rule": "none"}, "density_rule must be one of penalty, feasible, schedule"),
+    ({"density_schedule": "steep"}, "density_schedule must be one of geometric, cubic, constant"),
+    ({"dormancy_scope": "row"}, "dormancy_scope must be one of global, layer"),
+    ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),
+    ({"awakening_rate": 1.5}, r"awakening_rate must be in \[0, 1\], not 1.5"),
+    ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
+  ],
+)
+def test_impossible_settings(changes, message):
+  with pytest.raises(nets_jax.UsageError, match=message):
+    validate(GUIDED.replace(**changes), 100)
