@@ -1,20 +1,16 @@
 """The state of a loop on disk, so that a run which was stopped goes on to the same bits.
 
-A checkpoint is one array of bytes that orbax stores asynchronously, whole or not at all: arrays by name in
-safetensors format, with a JSON record (what the loop keeps on the host, how far its journal went, what run it
-is of), and the SHA-256 of all that. Nothing in it is code. A loop calls `restore` once before it begins,
-`note` after every turn, and `wait` in place of blocking until a turn's arrays are there.
+A checkpoint holds arrays by name and a record: what the loop keeps on the host, how far its journal went, and
+what run it is of. A loop calls `restore` once before it begins, `note` after every turn, and `wait` in place
+of blocking until a turn's arrays are there.
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import pathlib
-import re
 import shutil
 import time
 import zlib
@@ -24,16 +20,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
-from nets_jax import parallel, processes
+from nets_jax import checkpoint_file, parallel, processes
 from nets_jax.errors import UsageError
 from nets_jax.journal import Journal
 
 FORMAT_VERSION = 1
-KEPT = 2  # so that one is left if the newest is damaged
-CONTENT, RECORD = "content", "record"
-DIGEST_SIZE = hashlib.sha256().digest_size
 
 # What a loop saves: trees of arrays by name, and a record that JSON can hold.
 State = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -237,14 +229,13 @@ class Checkpoints:
       "journal": {"size": self._journal.size, "digest": self._journal.digest()},
       "record": record,
     }
-    import orbax.checkpoint as ocp  # takes a third of a second
 
     def write():
       self._journal.sync()
       if self._manager is None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._manager = _manager(self.directory)
-      self._manager.save(self._turns, args=ocp.args.PyTreeSave({CONTENT: _pack(whole, arrays)}))
+        self._manager = checkpoint_file.make_manager(self.directory)
+      checkpoint_file.write(self._manager, self._turns, whole, arrays)
 
     self._guarded(write)
 
@@ -259,18 +250,21 @@ class Checkpoints:
       write()
     except Exception as error:  # orbax and tensorstore raise many kinds
       self._manager = None
+      why = checkpoint_file.reason(error)
       raise UsageError(
-        f"cannot write a checkpoint in {self.directory}: {_reason(error)}; the last whole one is kept"
+        f"cannot write a checkpoint in {self.directory}: {why}; the last whole one is kept"
       ) from error
 
   def _load(self) -> Saved | None:
     found = [path for path in self.directory.glob("*") if path.name.isdecimal() and not path.is_symlink()]
     for path in sorted(found, key=lambda path: int(path.name), reverse=True):
       try:
-        whole, arrays = _read(path)
+        whole, arrays = checkpoint_file.read(path)
         rows = self._journal.read(**whole["journal"])
       except Exception as error:  # whatever a damaged file makes of the libraries
-        self._tell(f"the checkpoint {path.name} in {self.directory} is damaged ({_reason(error)})")
+        self._tell(
+          f"the checkpoint {path.name} in {self.directory} is damaged ({checkpoint_file.reason(error)})"
+        )
         aside = path.with_name(f"damaged-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
@@ -296,75 +290,6 @@ class Checkpoints:
       raise UsageError(f"the checkpoint in {self.directory} is of another run or version ({fields})")
 
 
-def _manager(directory: pathlib.Path) -> Any:
-  """Orbax's manager, in this process alone; arrays are stored as they are, so that no file claims more."""
-  import orbax.checkpoint as ocp
-
-  alone = ocp.options.MultiprocessingOptions(
-    primary_host=0, active_processes={0}, barrier_sync_key_prefix="nets_jax"
-  )
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=KEPT, cleanup_tmp_directories=True, create=False, multiprocessing_options=alone
-  )
-  logging.getLogger("absl").addFilter(_QUIET)
-  handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
-  return ocp.CheckpointManager(directory, options=options, item_handlers=handler)
-
-
-class _Quiet(logging.Filter):
-  """Drops what orbax logs: it tells of one fault in hundreds of lines, and we in one."""
-
-  def filter(self, record: logging.LogRecord) -> bool:
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
-
-
-_QUIET = _Quiet()
-
-
-def _reason(error: BaseException) -> str:
-  """Why a file could not be read or written, shortly."""
-  text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-  code = re.search(r"os_error_code='(\d+)'", text)
-  return os.strerror(int(code[1])) if code else text[:160]
-
-
-def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """A checkpoint's record and arrays; any exception says that it is not whole."""
-  import orbax.checkpoint as ocp
-
-  with _manager(path.parent) as manager:
-    described = dict(manager.item_metadata(int(path.name)))
-    if described.keys() != {CONTENT}:
-      raise ValueError("it has other parts than a checkpoint's")
-    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    claimed = math.prod(described[CONTENT].shape) * np.dtype(described[CONTENT].dtype).itemsize
-    if claimed > on_disk:
-      raise ValueError(f"it claims {claimed:,} bytes and has {on_disk:,}")
-    as_numpy = {CONTENT: ocp.RestoreArgs(restore_type=np.ndarray)}
-    restored = manager.restore(int(path.name), args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-  whole, arrays = _unpack(restored[CONTENT])
-  if whole["turns"] != int(path.name):
-    raise ValueError(f"it is of turn {whole['turns']}")
-  return whole, arrays
-
-
-def _pack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-  """A record and arrays as bytes, with their SHA-256 at the end."""
-  text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-  arrays = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
-  content = safetensors.numpy.save({**arrays, RECORD: text})
-  return np.frombuffer(content + hashlib.sha256(content).digest(), np.uint8)
-
-
-def _unpack(packed: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """What `_pack` was given."""
-  content, digest = packed[:-DIGEST_SIZE].tobytes(), packed[-DIGEST_SIZE:].tobytes()
-  if hashlib.sha256(content).digest() != digest:
-    raise ValueError("its checksum is wrong")
-  arrays = safetensors.numpy.load(content)
-  return json.loads(arrays.pop(RECORD).tobytes()), arrays
-
-
 def _share(saved: Saved | None) -> Saved | None:
   """What process 0 has restored, in every process."""
   if jax.process_count() == 1:
@@ -373,11 +298,11 @@ def _share(saved: Saved | None) -> Saved | None:
   if saved is not None:
     plain = {field.name: getattr(saved, field.name) for field in dataclasses.fields(saved)}
     arrays = plain.pop("arrays")
-    packed = _pack(plain, arrays).tobytes()
+    packed = checkpoint_file.pack(plain, arrays).tobytes()
   packed = processes.broadcast(packed)
   if not packed:
     return None
-  plain, arrays = _unpack(np.frombuffer(packed, np.uint8))
+  plain, arrays = checkpoint_file.unpack(np.frombuffer(packed, np.uint8))
   return Saved(**plain, arrays=arrays)
 
 
@@ -394,7 +319,10 @@ def fingerprint(tree: Any) -> str:
 
 def describe(value: Any) -> Any:
   """A setting for an identity: a function by its name, for its address says nothing."""
-  return f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else value
+  if not callable(value):
+    return value
+  named = value if hasattr(value, "__qualname__") else type(value)
+  return f"{named.__module__}.{named.__qualname__}"
 
 
 def _leaf_name(name: str, path: Sequence[Any]) -> str:

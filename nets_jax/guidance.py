@@ -5,13 +5,15 @@ beside its mask bit and travels with it through crossover; the trained weights t
 ever. For ONE ticket, like the genetic operators; this is this project's addition to the paper.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nets_jax.data import Split
-from nets_jax.networks import Params, forward
-from nets_jax.tickets import Ticket, kernels, phenotype, top_masks
+from nets_jax.networks import Params, draw_like, forward
+from nets_jax.tickets import Ticket, kernels, maskable_count, phenotype, top_masks, unmasked_count
 from nets_jax.training import cross_entropy
 
 SALIENCIES = ("taylor", "movement", "magnitude", "gradient")
@@ -155,3 +157,42 @@ def _keep_of(masks: Params, scores: Params, count: jax.Array, awaken: jax.Array)
   stay = _highest(masks, scores, count - jnp.minimum(awaken, number(dormant)))
   awake = _highest(dormant, scores, count - number(stay))
   return jax.tree.map(jnp.logical_or, stay, awake)
+
+
+def dormant(
+  key: jax.Array, genome: Ticket, generation: jax.Array, is_elite: jax.Array, config: Any
+) -> Ticket:
+  """The dormancy of a genome that the schedule or the genes' saliency decides, if either does.
+
+  By the schedule every genome gets its generation's count, elites too, for they would be too dense otherwise;
+  without one, a child loses `dormancy_rate` of its expressed genes. By the schedule alone, chance decides.
+
+  Args:
+    key: of that chance.
+    genome: a child, or an elite.
+    generation: that it is of.
+    is_elite: whether it is one.
+    config: the search's `NetsConfig`.
+  """
+  scheduled, guided = config.density_rule == "schedule", config.dormancy == "guided"
+  if not (scheduled or guided):
+    return genome
+  total, expressed = maskable_count(genome), unmasked_count(genome)
+  if scheduled:
+    share = scheduled_density(
+      config.density_schedule,
+      jnp.minimum(generation / jnp.maximum(config.generations, 1), 1.0),
+      config.initial_density,
+      config.target_density,
+      config.dormancy_rate,
+      config.generations,
+    )
+    count = jnp.round(share * total)
+  else:
+    count = jnp.where(is_elite, expressed, jnp.round(expressed * (1 - config.dormancy_rate)))
+  count = jnp.clip(count, 1, total).astype(jnp.int32)
+  if guided:
+    awaken = jnp.where(is_elite, 0, jnp.round(config.awakening_rate * count)).astype(jnp.int32)
+    return keep(genome, genome.scores, count, awaken, config.dormancy_scope)
+  chance = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
+  return keep(genome, chance, count, jnp.int32(0), config.dormancy_scope)

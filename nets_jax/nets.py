@@ -18,8 +18,7 @@ from nets_jax import guidance, operators, parallel
 from nets_jax.config import NetsConfig, fitness_steps, stack_configs
 from nets_jax.data import Dataset
 from nets_jax.fitness import Metrics, feasible_loss, fitness, penalised_loss, retain
-from nets_jax.networks import draw_like
-from nets_jax.tickets import Ticket, initialise, maskable_count, unmasked_count
+from nets_jax.tickets import Ticket, initialise
 from nets_jax.training import make_optimizer, minibatch_order
 
 
@@ -74,8 +73,9 @@ def init_all(
     run, genome = place
     key, init_scale, initial_density, scale_deviation = jax.tree.map(lambda leaf: leaf[run], shared)
     key = jax.random.fold_in(key, genome)
+    scale_key = jax.random.split(key, 3)[2]  # `initialise` splits the key in two: the first two of these
     genome = initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
-    genome = operators.scale_layers(jax.random.fold_in(key, 1), genome, scale_deviation)
+    genome = operators.scale_layers(scale_key, genome, scale_deviation)
     if configs.dormancy == "guided":
       return genome.replace(scores=jax.tree.map(lambda mask: jnp.zeros(mask.shape), genome.masks))
     return genome
@@ -248,7 +248,7 @@ def _evaluate(
 def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsConfig) -> Ticket:
   """One child: crossover, noise, resampling and dormancy, in the paper's order (section 3.3).
 
-  Where dormancy is guided or follows a schedule, it comes after this; see `dormant`.
+  Where dormancy is guided or follows a schedule, it comes after this; see `guidance.dormant`.
   """
   crossover_key, noise_key, resample_key, dormancy_key = jax.random.split(key, 4)
   child = operators.crossover(crossover_key, parent_1, parent_2, config.crossover_rate)
@@ -257,38 +257,6 @@ def offspring(key: jax.Array, parent_1: Ticket, parent_2: Ticket, config: NetsCo
   if config.dormancy == "guided" or config.density_rule == "schedule":
     return child
   return operators.dormancy(dormancy_key, child, config.dormancy_rate)
-
-
-def dormant(
-  key: jax.Array, genome: Ticket, generation: jax.Array, is_elite: jax.Array, config: NetsConfig
-) -> Ticket:
-  """The dormancy of a genome that the schedule or the genes' saliency decides, if either does.
-
-  By the schedule every genome gets its generation's count, elites too, for they would be too dense otherwise;
-  without one, a child loses `dormancy_rate` of its expressed genes. By the schedule alone, chance decides.
-  """
-  scheduled, guided = config.density_rule == "schedule", config.dormancy == "guided"
-  if not (scheduled or guided):
-    return genome
-  total, expressed = maskable_count(genome), unmasked_count(genome)
-  if scheduled:
-    share = guidance.scheduled_density(
-      config.density_schedule,
-      jnp.minimum(generation / jnp.maximum(config.generations, 1), 1.0),
-      config.initial_density,
-      config.target_density,
-      config.dormancy_rate,
-      config.generations,
-    )
-    count = jnp.round(share * total)
-  else:
-    count = jnp.where(is_elite, expressed, jnp.round(expressed * (1 - config.dormancy_rate)))
-  count = jnp.clip(count, 1, total).astype(jnp.int32)
-  if guided:
-    awaken = jnp.where(is_elite, 0, jnp.round(config.awakening_rate * count)).astype(jnp.int32)
-    return guidance.keep(genome, genome.scores, count, awaken, config.dormancy_scope)
-  chance = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
-  return guidance.keep(genome, chance, count, jnp.int32(0), config.dormancy_scope)
 
 
 def breed(
@@ -314,7 +282,7 @@ def breed(
   """
   k = configs.population_size
   run, index = _places(len(keys), configs, layout)
-  child_keys = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 3))(run, index)
+  child_keys = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 5))(run, index)
   draw = lambda key, r: operators.select(  # noqa: E731
     key, fitness[r], configs.selection, configs.parents[r]
   )
@@ -327,17 +295,17 @@ def breed(
   make = configs.breeder or offspring
 
   def one(row, shared):
-    key, run, is_elite, parent_1, parent_2 = row
+    (child_key, scale_key, dormancy_key), run, is_elite, parent_1, parent_2 = row
     configs, generation = shared
     config = jax.tree.map(lambda leaf: leaf[run], configs)
-    child = make(key, parent_1, parent_2, config)
+    child = make(child_key, parent_1, parent_2, config)
     past = jnp.clip((generation - 1) / jnp.maximum(config.generations - 1, 1), 0.0, 1.0)
     deviation = config.scale_deviation + past * (config.final_scale_deviation - config.scale_deviation)
-    child = operators.scale_layers(jax.random.fold_in(key, 1), child, deviation)
+    child = operators.scale_layers(scale_key, child, deviation)
     genome = jax.tree.map(functools.partial(jnp.where, is_elite), parent_1, child)
-    return dormant(jax.random.fold_in(key, 2), genome, generation, is_elite, config)
+    return guidance.dormant(dormancy_key, genome, generation, is_elite, config)
 
-  rows = parallel.hold((child_keys[:, 2], run, is_elite, parent_1, parent_2), layout)
+  rows = parallel.hold((tuple(child_keys[:, 2:].T), run, is_elite, parent_1, parent_2), layout)
   children = parallel.map_tickets(one, layout, rows, (configs, generation))
   return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
 

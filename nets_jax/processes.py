@@ -95,7 +95,9 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
 
 def broadcast(content: bytes) -> bytes:
   """The bytes that process 0 gives, in every process."""
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+  halves = np.array(divmod(len(content), 1 << 31), np.int32)  # JAX has no wider integers by default
+  high, low = (int(half) for half in multihost_utils.broadcast_one_to_all(halves))
+  size = (high << 31) + low
   padded = np.zeros(size, np.uint8)
   if is_primary():
     padded[:] = np.frombuffer(content, np.uint8)

@@ -26,6 +26,7 @@ ORDER = (
   "processes",
   "parallel",
   "journal",
+  "checkpoint_file",
   "checkpoints",
   "trainer",
   "nets",
