@@ -210,6 +210,7 @@ def breeding_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Cas
     p.state.population,
     metrics.fitness[None],
     nets_config.stack_configs([p.config]),
+    p.state.generation + 1,
   )
   program, _ = parallel.compile_program(breed, *arguments, p.layout)
 

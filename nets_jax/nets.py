@@ -124,7 +124,7 @@ def step_all(
   leaders = parallel.fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
   population, parents = breed(
-    breeding_keys, population, metrics.fitness, configs, layout, state.generation + 1
+    breeding_keys, population, metrics.fitness, configs, state.generation + 1, layout
   )
   next_state = State(
     key=state.key,
@@ -264,8 +264,8 @@ def breed(
   population: Ticket,
   fitness: jax.Array,
   configs: NetsConfig,
-  layout: parallel.Layout,
   generation: jax.Array,
+  layout: parallel.Layout,
 ) -> tuple[Ticket, jax.Array]:
   """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
 
@@ -274,8 +274,8 @@ def breed(
     population: the genomes [layout.rows].
     fitness: of each, minimised [R, population_size].
     configs: settings whose traced fields have a leading axis [R].
+    generation: the one that is bred.
     layout: of the population.
-    generation: that is bred.
 
   Returns:
     The population, and each genome's parents; see `State`.
