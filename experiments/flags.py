@@ -29,7 +29,9 @@ flags.DEFINE_integer("seed", 0, "Seed of everything but the data split.")
 flags.DEFINE_string(
   "workdir", None, "Directory of the run's files; default runs/<dataset>-<method>-seed<seed>."
 )
-flags.DEFINE_bool("overwrite", False, "Replace the run that workdir holds.")
+flags.DEFINE_bool(
+  "overwrite", False, "Replace the run that workdir holds, unless it is this one, unfinished."
+)
 flags.DEFINE_string("ticket", None, "A ticket file to train again, in place of a search.")
 flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files beside a run's other files.")
 

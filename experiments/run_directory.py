@@ -45,7 +45,7 @@ class RunDirectory:
 
     Args:
       path: of the directory.
-      overwrite: to give up the run it holds.
+      overwrite: to give up the run it holds, unless that is this one and has not ended.
       deciding: the flags that decide the results; a run that was begun with others is not gone on with. None
         goes on with none.
 
@@ -55,15 +55,17 @@ class RunDirectory:
     self.path, self.is_begun = pathlib.Path(path), False
     if self.path.exists() and not self.path.is_dir():
       raise nets_jax.UsageError(f"workdir {self.path} is a file; give another --workdir")
-    if overwrite or not any(self._held()):
-      return
-    if deciding is None or (self / "summary.json").exists() or not (self / "config.json").exists():
-      raise nets_jax.UsageError(
-        f"{self.path} already holds a run; give another --workdir, or --overwrite to replace it"
-      )
-    stored = read_config(self / "config.json", "flags")
-    check_same(self.path, stored, deciding, "give another --workdir, or --overwrite to replace it")
-    self.is_begun = True
+    advice = "give another --workdir, or --overwrite to replace it"
+    has_config, has_ended = ((self / name).exists() for name in ("config.json", "summary.json"))
+    try:
+      if deciding is not None and has_config and not has_ended:
+        check_same(self.path, read_config(self / "config.json", "flags"), deciding, advice)
+        self.is_begun = True
+      elif any(self._held()):
+        raise nets_jax.UsageError(f"{self.path} already holds a run; {advice}")
+    except nets_jax.UsageError:
+      if not overwrite:
+        raise
 
   def _held(self) -> list[pathlib.Path]:
     return [self.path / name for name in FILES if (self.path / name).exists()]

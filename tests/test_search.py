@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from conftest import assert_same_bits, reset_flags
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import methods, search
+from experiments import methods, run_directory, search
 from nets_jax.baselines import imp, random_tickets
 from nets_jax.baselines.random_tickets import random_ticket
 
@@ -178,6 +179,54 @@ def test_a_directory_holds_one_run(job, tmp_path):
   assert job(*SMALL, "--workdir=a", "--overwrite", "--train_epochs=0")[0] == 0
   assert not (tmp_path / "a" / "training.csv").exists()
   assert (tmp_path / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_an_unfinished_run_is_gone_on_with_though_told_to_overwrite(job, tmp_path):
+  assert job(*SMALL, "--workdir=whole", "--checkpoint_every=0")[0] == 0
+  shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+  (tmp_path / "cut" / "summary.json").unlink()
+  (tmp_path / "cut" / "ticket.safetensors").unlink()
+  status, _, error = job(*SMALL, "--workdir=cut", "--overwrite")
+  assert status == 0
+  assert error.startswith("cut holds this run, unfinished\n")
+  tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in ("whole", "cut")]
+  assert tickets[0] == tickets[1]
+
+
+def test_what_a_directory_holds_decides(tmp_path):
+  def take(overwrite, **changes):
+    return run_directory.RunDirectory(str(tmp_path), overwrite, {"seed": 0, "elites": 1, **changes}).is_begun
+
+  config, summary = tmp_path / "config.json", tmp_path / "summary.json"
+  assert not take(False)
+  config.write_text('{"flags": {"seed": 0, "elites": 1, "workdir": "elsewhere"}}')
+  assert take(False)
+  assert take(True)
+  with pytest.raises(
+    nets_jax.UsageError, match=r"\(elites 1 there and 2 here, seed 0 there and 5 here\); give"
+  ):
+    take(False, seed=5, elites=2)
+  assert not take(True, seed=5)
+  for text in ("{", "[]", '{"flags": 3}', ""):
+    config.write_text(text)
+    with pytest.raises(nets_jax.UsageError, match=r"config.json is damaged; give another --workdir"):
+      take(False)
+    assert not take(True)
+  summary.write_text("{}")
+  with pytest.raises(nets_jax.UsageError, match="already holds a run"):
+    take(False)
+  assert not take(True)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ("--checkpoint_every=-1", "checkpoint_every must be at least 0, not -1"),
+    ("--checkpoint_seconds=nan", "checkpoint_seconds must be at least 0, not nan"),
+  ],
+)
+def test_impossible_checkpoints(job, arguments, message):
+  assert job(*SMALL, arguments)[::2] == (2, f"error: {message}\n")
 
 
 BAD = [
