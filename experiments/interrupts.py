@@ -43,12 +43,17 @@ def name() -> str:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-  """While this lasts a signal is noted alone, for the work looks at `asked`."""
+  """While this lasts a signal is noted alone, for the work looks at `asked`.
+
+  Work that ended without a look (a search of seconds, say) is interrupted at its end.
+  """
   _Asked.deferred = True
   try:
     yield
   finally:
     _Asked.deferred = False
+  if asked():
+    raise Interrupted
 
 
 def _handle(number: int, frame: object) -> None:

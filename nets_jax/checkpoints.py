@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -287,7 +288,10 @@ class Checkpoints:
     differing = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     if differing:
       fields = ", ".join(f"{name} {there.get(name)} there and {here.get(name)} here" for name in differing)
-      raise UsageError(f"the checkpoint in {self.directory} is of another run or version ({fields})")
+      raise UsageError(
+        f"the checkpoint in {self.directory} is of another run or version ({fields}); use "
+        "that, or remove the directory to begin anew"
+      )
 
 
 def _share(saved: Saved | None) -> Saved | None:
@@ -317,8 +321,15 @@ def fingerprint(tree: Any) -> str:
   return f"{total:08x}"
 
 
+def describe_fields(config: Any) -> dict[str, Any]:
+  """The settings of a configuration, for an identity."""
+  return {name: describe(getattr(config, name)) for name in config.__dataclass_fields__}
+
+
 def describe(value: Any) -> Any:
-  """A setting for an identity: a function by its name, for its address says nothing."""
+  """A setting for an identity: a module by its fields, a function by its name, not by its address."""
+  if isinstance(value, nn.Module):
+    return " ".join(repr(value).split())
   if not callable(value):
     return value
   named = value if hasattr(value, "__qualname__") else type(value)

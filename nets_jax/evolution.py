@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from nets_jax import parallel
-from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, fingerprint
+from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
 from nets_jax.config import NetsConfig, fitness_steps, stack_configs, validate
 from nets_jax.data import Dataset
 from nets_jax.errors import Diverged, UsageError
@@ -131,13 +131,11 @@ def search_all(
 
 def _identity(keys, network, data, configs) -> dict[str, Any]:
   """All that the runs' results depend on."""
-  fields = [
-    {name: describe(getattr(config, name)) for name in NetsConfig.__dataclass_fields__} for config in configs
-  ]
+  fields = [describe_fields(config) for config in configs]
   return {
     "search": "nets",
     "keys": fingerprint(keys),
-    "network": " ".join(repr(network).split()),
+    "network": describe(network),
     "data": fingerprint((data.train, data.valid)),
     "config": fields[0] if len(fields) == 1 else {str(i): own for i, own in enumerate(fields)},
   }

@@ -120,7 +120,7 @@ def keep(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.Array, sc
     scope: `global` ranks the genes of all layers together, but each layer keeps of its own at least
       `LAYER_FLOOR` of its proportional share, and at least one; `layer` gives each its proportional share.
   """
-  total = sum(mask.size for mask in jax.tree.leaves(ticket.masks))
+  total = maskable_count(ticket)
   if scope == "global":
     first = jax.tree.map(
       lambda mask, s: _highest(mask, s, jnp.maximum(1, _share(LAYER_FLOOR * count, mask, total))),

@@ -45,24 +45,27 @@ class History(Sequence):
     if not -len(self) <= index < len(self):
       raise IndexError(index)
     generation, genome = divmod(index % len(self), self._population_size)
-    return _rows(*self._generations[generation])[genome]
+    return _row(*self._generations[generation], genome)
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
     return (row for generation in self._generations for row in _rows(*generation))
 
 
 def _rows(generation: int, metrics: Metrics, parents: np.ndarray, seconds: float) -> list[dict[str, Any]]:
-  return [
-    {
-      "generation": generation,
-      "genome": i,
-      "parent_1": int(parents[i, 0]),
-      "parent_2": int(parents[i, 1]),
-      "fitness": float(metrics.fitness[i]),
-      "valid_loss": float(metrics.valid_loss[i]),
-      "valid_accuracy": float(metrics.valid_accuracy[i]),
-      "density": float(metrics.density[i]),
-      "seconds": seconds,
-    }
-    for i in range(len(metrics.fitness))
-  ]
+  return [_row(generation, metrics, parents, seconds, i) for i in range(len(metrics.fitness))]
+
+
+def _row(
+  generation: int, metrics: Metrics, parents: np.ndarray, seconds: float, genome: int
+) -> dict[str, Any]:
+  return {
+    "generation": generation,
+    "genome": genome,
+    "parent_1": int(parents[genome, 0]),
+    "parent_2": int(parents[genome, 1]),
+    "fitness": float(metrics.fitness[genome]),
+    "valid_loss": float(metrics.valid_loss[genome]),
+    "valid_accuracy": float(metrics.valid_accuracy[genome]),
+    "density": float(metrics.density[genome]),
+    "seconds": seconds,
+  }

@@ -275,8 +275,9 @@ def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -
   """What each hyperparameter does: a column for each, a row for each of the tickets' figures.
 
   A single hyperparameter has its panels in one row. A point is a run; where a value has several runs, the
-  line is their mean and the bars its 95 % interval. Of hyperparameters that were varied together each panel
-  shows all runs.
+  line is their mean and the bars its 95 % interval; the axes are those of the runs, so the bars of two or
+  three runs, far longer than these are apart, are cut off. Of hyperparameters that were varied together each
+  panel shows all runs.
 
   Args:
     results: rows of a sweep's `results.csv`.
@@ -306,6 +307,10 @@ def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -
       if all(len(found) > 1 for found in own.values()):
         means, halves = zip(*(mean_and_interval(found) for found in own.values()), strict=True)
         axes.errorbar(list(places.values()), means, halves, color=COLOURS["nets"], capsize=3, **STYLE)
+        low, high = min(map(min, own.values())), max(map(max, own.values()))
+        margin = 0.2 * (high - low)
+        if margin > 0:
+          axes.set_ylim(low - margin, high + margin)
       if words:
         axes.set_xticks(list(places.values()), [str(value) for value in values])
       elif values[0] > 0 and values[-1] / values[0] >= 8:

@@ -143,7 +143,7 @@ def train_tickets(
   checkpoints = checkpoints or Unsaved()
   saved = checkpoints.restore(
     lambda: {
-      "network": " ".join(repr(network).split()),
+      "network": describe(network),
       "optimizer": describe(optimizer),
       "batch_size": batch_size,
       "steps": steps,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax import parallel, trainer
-from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, fingerprint
+from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
 from nets_jax.data import Dataset
 from nets_jax.errors import check, check_fits_data
 from nets_jax.networks import Params
@@ -96,9 +96,9 @@ def search_all(
     lambda: {
       "search": "imp",
       "keys": fingerprint(keys),
-      "network": " ".join(repr(network).split()),
+      "network": describe(network),
       "data": fingerprint((data.train, data.valid)),
-      "config": {name: describe(getattr(config, name)) for name in ImpConfig.__dataclass_fields__},
+      "config": describe_fields(config),
     }
   )
   per_epoch = steps_per_epoch(len(data.train), config.batch_size)
