@@ -17,7 +17,7 @@ from absl import flags, logging
 
 import nets_jax
 from experiments import help, interrupts, methods
-from nets_jax import config, guidance, networks, operators, training
+from nets_jax import config, guidance, networks, operators, tickets, training
 from nets_jax.errors import suggest
 from nets_jax.files import replace_file
 
@@ -75,6 +75,15 @@ flags.DEFINE_enum(
   "penalty; or feasible, by which what is too dense loses; or schedule, which sets the density too.",
 )
 flags.DEFINE_enum("density_schedule", "geometric", guidance.SCHEDULES, "How a schedule's density falls.")
+flags.DEFINE_enum(
+  "objectives",
+  "fitness",
+  config.OBJECTIVES,
+  "What orders the genomes: fitness, or pareto: non-dominated rank and crowding in density and loss.",
+)
+flags.DEFINE_integer(
+  "frontier", 32, "nets: most tickets to keep of those that no other dominates in density and loss; 0 none."
+)
 flags.DEFINE_integer("patience", None, "Stop after more than this many generations without a better fitness.")
 flags.DEFINE_float("fitness_epochs", 2.0, "Epochs of training in a fitness evaluation; fractions too.")
 flags.DEFINE_bool("retain_weights", False, "Put trained weights back into the genome (Lamarckian).")
@@ -231,6 +240,7 @@ PLACES = (
   "workdir",
   "overwrite",
   "tensorboard",
+  "frontier",
   "checkpoint_every",
   "checkpoint_seconds",
   "ticket",
@@ -313,6 +323,13 @@ def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
     activation=values.activation,
     dropout_rate=values.dropout_rate,
   )
+
+
+def mask_shapes(values: flags.FlagValues, data: nets_jax.Dataset) -> list[jax.ShapeDtypeStruct]:
+  """The shape of each layer's mask, in the order of the ticket's leaves."""
+  network = make_network(values, data.num_classes)
+  draw = lambda key: tickets.initialise(key, network, data.input_shape)  # noqa: E731
+  return jax.tree.leaves(jax.eval_shape(draw, jax.random.key(0)).masks)
 
 
 def check_training(values: flags.FlagValues) -> None:

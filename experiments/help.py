@@ -10,7 +10,9 @@ from absl import flags
 GROUPS = {
   "what to run": ("method", "dataset", "seed", "workdir", "overwrite", "ticket", "list", "tensorboard"),
   "network": ("network", "hidden_sizes", "activation", "use_bias", "dropout_rate"),
-  "search": ("generations", "population_size", "elites", "selection", "parents", "patience"),
+  "search": (
+    "generations", "population_size", "elites", "selection", "parents", "patience", "objectives", "frontier",
+  ),
   "other searches": (
     "cycles", "prune_fraction", "output_prune_fraction", "prune_scope", "rewind_steps", "rewind_epochs",
     "cycle_epochs", "density_deviation", "score_batch", "rounds",

@@ -70,6 +70,8 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
   keep_failures: bool = False,
+  frontier_size: int = 0,
+  on_cycle: Callable[[int, nets_jax.Ticket], None] = lambda cycle, tickets: None,
   checkpoints: nets_jax.Checkpoints | None = None,
 ) -> list[Outcome]:
   """One ticket for each key, the runs side by side.
@@ -78,15 +80,17 @@ def search_all(
     method: one of `METHODS`.
     keys, network, data: see `nets_jax.search_all`.
     configs: the settings of each run, from `make_config`; those of all methods but nets must be the same.
-    devices, chunk, on_rows, keep_failures: see `nets_jax.search_all`.
+    devices, chunk, on_rows, keep_failures, frontier_size: see `nets_jax.search_all`.
+    on_cycle: see `imp.search_all`.
     checkpoints: see `nets_jax.search_all`; for nets and imp, all others being done in seconds.
   """
   where = {"devices": devices, "chunk": chunk, "on_rows": on_rows}
   if method == "nets":
-    saved = {"keep_failures": keep_failures, "checkpoints": checkpoints}
-    return evolution.search_all(keys, network, data, configs, **saved, **where)
+    own = {"keep_failures": keep_failures, "frontier_size": frontier_size, "checkpoints": checkpoints}
+    return evolution.search_all(keys, network, data, configs, **own, **where)
   if method == "imp":
-    return imp.search_all(keys, network, data, configs[0], checkpoints=checkpoints, **where)
+    own = {"on_cycle": on_cycle, "checkpoints": checkpoints}
+    return imp.search_all(keys, network, data, configs[0], **own, **where)
   run = random_tickets.search_all if method == "random" else one_shot.search_all
   return run(keys, network, data, configs[0], **where)
 

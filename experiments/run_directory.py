@@ -14,7 +14,7 @@ import filelock
 import jax
 
 import nets_jax
-from experiments import board, saving
+from experiments import board, frontier, saving
 from nets_jax import storage
 
 FILES = (
@@ -23,6 +23,7 @@ FILES = (
   "history.csv",
   "ticket.safetensors",
   "figure_evolution.png",
+  "figure_frontier.png",
   "training.csv",
   "summary.json",
 )
@@ -86,7 +87,7 @@ class RunDirectory:
     """Removes the run's files, and nobody else's."""
     for file in self._held():
       file.unlink()
-    for name in (board.DIRECTORY, saving.DIRECTORY):
+    for name in (board.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY):
       shutil.rmtree(self / name, ignore_errors=True)
 
   def __truediv__(self, name: str) -> pathlib.Path:

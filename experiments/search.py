@@ -13,8 +13,9 @@ others run another ticket search, which leaves the same files.
 A run that was stopped goes on where it was when the same command is given again.
 
 Files in the run's directory: config.json, run.flags (which repeats it), history.csv, ticket.safetensors,
-figure_evolution.png, training.csv and summary.json; with --tensorboard, event files in tensorboard/. The
-directory holds one run; --overwrite replaces it.
+figure_evolution.png, training.csv and summary.json; of nets also figure_frontier.png and, in frontier/, the
+tickets that no other dominates in density and validation loss; with --tensorboard, event files in
+tensorboard/. The directory holds one run; --overwrite replaces it.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 import nets_jax
-from experiments import board, hosts, methods, outcome, saving
+from experiments import board, frontier, hosts, methods, outcome, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, locked
@@ -91,6 +92,7 @@ def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
     ) as checkpoints,
   ):
     where = {"devices": values.devices, "chunk": values.chunk, "on_rows": show, "checkpoints": checkpoints}
+    where |= {"frontier_size": values.frontier}
     network = job.network.clone(precision=values.precision)
     (result,) = methods.search_all(values.method, key[None], network, job.data, [job.config], **where)
   return result
@@ -102,6 +104,7 @@ def keep(result: nets_jax.SearchResult, job: Job) -> None:
   figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), job.values.target_density)
   plots.save_figure(figure, job.directory / "figure_evolution.png")
   storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
+  frontier.write(job.directory.path, result.frontier, job.network)
 
 
 def compare(

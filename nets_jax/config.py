@@ -54,6 +54,8 @@ class NetsConfig:
       whatever is not; or `schedule`: that, and every genome of a generation has exactly the number of
       expressed genes that a schedule from `initial_density` to the target asks for (static).
     density_schedule: one of `guidance.SCHEDULES` (static).
+    objectives: what orders the genomes for selection and elites: their `fitness`, or `pareto`, non-dominated
+      rank and crowding in density and validation loss (static; see `pareto`).
     patience: stops the search after more than this many generations without a better fitness; None
       never does.
     optimizer: a name in `training.OPTIMIZERS`, or a function from the learning rate to an optax
@@ -89,6 +91,7 @@ class NetsConfig:
   penalty_weight: float = 1.0
   density_rule: str = _static("penalty")
   density_schedule: str = _static("geometric")
+  objectives: str = _static("fitness")
   patience: int | None = None
   optimizer: Optimizer = _static("sgd")
   learning_rate: float = 1e-3
@@ -101,6 +104,7 @@ class NetsConfig:
 
 DORMANCIES = ("random", "guided")
 DENSITY_RULES = ("penalty", "feasible", "schedule")
+OBJECTIVES = ("fitness", "pareto")
 
 
 def validate(config: NetsConfig, num_examples: int) -> None:
@@ -127,6 +131,7 @@ def validate(config: NetsConfig, num_examples: int) -> None:
     "dormancy_scope": guidance.SCOPES,
     "density_rule": DENSITY_RULES,
     "density_schedule": guidance.SCHEDULES,
+    "objectives": OBJECTIVES,
   }
   for name, allowed in choices.items():
     check(

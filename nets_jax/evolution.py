@@ -17,6 +17,7 @@ from nets_jax.config import NetsConfig, fitness_steps, stack_configs, validate
 from nets_jax.data import Dataset
 from nets_jax.errors import Diverged, UsageError
 from nets_jax.fitness import Metrics
+from nets_jax.frontier import Frontier, Met
 from nets_jax.history import History
 from nets_jax.nets import State, init_all, step_all
 from nets_jax.tickets import Cost, SearchResult, Ticket, take
@@ -44,6 +45,7 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
   keep_failures: bool = False,
+  frontier_size: int = 0,
   checkpoints: Checkpoints | None = None,
 ) -> list[SearchResult | Diverged]:
   """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
@@ -60,14 +62,18 @@ def search_all(
     on_rows: called with the history rows of each generation, of all runs still going, as it ends.
     keep_failures: a run in which every genome of a generation diverges ends with its error in place of a
       result, and the others go on.
+    frontier_size: how many of the tickets met, of those that no other dominates in density and validation
+      loss, are kept for the result's `frontier`; see `frontier.Frontier`. Few, for each is a network in the
+      host's memory and in every checkpoint. 0 keeps none.
     checkpoints: where the search is saved as it goes, and goes on if it was stopped. The journal has the
       history's rows, with `run` before the other columns if there are several. None saves nothing.
 
   Returns:
-    For each run the ticket, its history and its cost. The history is a dict for each generation and
-    genome with keys `generation`, `genome`, `parent_1` and `parent_2` (indices in the generation before;
-    -1 in the first), `fitness`, `valid_loss`, `valid_accuracy`, `density` and `seconds`. Seconds are the
-    wall-clock time since the start, without compilation, of all runs together over their number.
+    For each run the ticket, its history, its cost and its frontier. The history is a dict for each
+    generation and genome with keys `generation`, `genome`, `parent_1` and `parent_2` (indices in the
+    generation before; -1 in the first), `fitness`, `valid_loss`, `valid_accuracy`, `density` and `seconds`.
+    Seconds are the wall-clock time since the start, without compilation, of all runs together over their
+    number.
 
   Raises:
     UsageError: an impossible setting, settings that cannot share a program, or a checkpoint that cannot be
@@ -83,14 +89,16 @@ def search_all(
     validate(own, len(data.train))
   traced = stack_configs(configs)
   checkpoints = checkpoints or Unsaved()
-  saved = checkpoints.restore(functools.partial(_identity, keys, network, data, configs))
+  saved = checkpoints.restore(functools.partial(_identity, keys, network, data, configs, frontier_size))
   layout = layout or parallel.make_layout(runs * traced.population_size, devices=devices, chunk=chunk)
   keys, traced = parallel.replicate((keys, traced), layout)
   state = init_all(keys, network, data.input_shape, traced, layout)
-  records = [_Record(own, History((), own.population_size)) for own in configs]
+  if frontier_size < 0:
+    raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
+  records = [_Record(own, History((), own.population_size), Frontier(frontier_size)) for own in configs]
   seconds, compile_seconds = 0.0, 0.0
   if saved is not None:
-    state, records = _restored(saved, state, configs, layout)
+    state, records = _restored(saved, state, configs, frontier_size, layout)
     seconds, compile_seconds = saved.record["seconds"], saved.record["compile_seconds"]
   generation = int(state.generation)
   data = parallel.replicate(data.replace(test=None), layout)
@@ -98,7 +106,7 @@ def search_all(
     run, taken = parallel.compile_program(step_all, state, network, data, traced, layout)
     compile_seconds += taken
   while not all(record.ended for record in records):
-    begin, parents = time.perf_counter(), state.parents
+    begin, parents, population = time.perf_counter(), state.parents, state.population
     state, metrics = run(state, data, traced)
     checkpoints.wait(metrics)
     metrics, parents = jax.device_get((metrics, parents))
@@ -108,6 +116,8 @@ def search_all(
       if not record.ended:
         own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
         rows.append((i, record.add(generation, own, parents[i], seconds)))
+        take_genome = functools.partial(_fetch, population, i * traced.population_size, layout)
+        record.frontier.offer(rows[-1][1], take_genome)
         if record.ended:
           record.ticket = take(jax.device_get(state.best), i)
     if shown := [row for i, own in rows if records[i].failure is None for row in own]:
@@ -116,7 +126,7 @@ def search_all(
       [{"run": i, **row} if runs > 1 else row for i, own in rows for row in own],
       f"generation {generation}",
       functools.partial(
-        _to_save, state, [dataclasses.replace(r) for r in records], layout, seconds, compile_seconds
+        _to_save, state, [record.copy() for record in records], layout, seconds, compile_seconds
       ),
       last=all(record.ended for record in records),
     )
@@ -129,7 +139,19 @@ def search_all(
   return outcomes
 
 
-def _identity(keys, network, data, configs) -> dict[str, Any]:
+@functools.partial(jax.jit, static_argnames="layout")
+def _fetch_row(population: Ticket, index: jax.Array, layout: parallel.Layout) -> Ticket:
+  return parallel.fetch_rows(population.replace(scores=None), index[None], layout)
+
+
+def _fetch(population: Ticket, first: int, layout: parallel.Layout, genome: int) -> Ticket:
+  """A genome of the run that begins at a row, as a ticket on the host."""
+  index = parallel.replicate(np.int32(first + genome), layout)
+  row = jax.device_get(_fetch_row(population, index, layout))
+  return jax.tree.map(lambda leaf: np.array(leaf[0]), row)
+
+
+def _identity(keys, network, data, configs, frontier_size) -> dict[str, Any]:
   """All that the runs' results depend on."""
   fields = [describe_fields(config) for config in configs]
   return {
@@ -137,6 +159,7 @@ def _identity(keys, network, data, configs) -> dict[str, Any]:
     "keys": fingerprint(keys),
     "network": describe(network),
     "data": fingerprint((data.train, data.valid)),
+    "frontier_size": frontier_size,
     "config": fields[0] if len(fields) == 1 else {str(i): own for i, own in enumerate(fields)},
   }
 
@@ -149,13 +172,19 @@ def _to_save(
     "state": state.replace(population=None),
     "population": parallel.fetch_population(state.population, layout),
     **{f"ticket_{i}": record.ticket for i, record in enumerate(records) if record.ended},
+    **{
+      f"frontier_{i}_{j}": m.ticket for i, record in enumerate(records) for j, m in enumerate(record.frontier)
+    },
   }
-  counts = [record.counts() for record in records]
-  return trees, {"runs": counts, "seconds": seconds, "compile_seconds": compile_seconds}
+  kept = {
+    "runs": [record.counts() for record in records],
+    "frontiers": [[met.row for met in record.frontier] for record in records],
+  }
+  return trees, {**kept, "seconds": seconds, "compile_seconds": compile_seconds}
 
 
 def _restored(
-  saved: Saved, state: State, configs: Sequence[NetsConfig], layout: parallel.Layout
+  saved: Saved, state: State, configs: Sequence[NetsConfig], frontier_size: int, layout: parallel.Layout
 ) -> tuple[State, list["_Record"]]:
   """The state and the records that `_to_save` was given."""
   population = saved.tree("population", parallel.unpadded(state.population, layout))
@@ -166,7 +195,11 @@ def _restored(
     own = (row for row in saved.rows if row.get("run", i) == i)
     rows = [{name: value for name, value in row.items() if name != "run"} for row in own]
     ticket = saved.tree(f"ticket_{i}", one) if counts["ended"] else None
-    records.append(_Record(config, History(rows, config.population_size), ticket, **counts))
+    met = [
+      Met(saved.tree(f"frontier_{i}_{j}", one), row) for j, row in enumerate(saved.record["frontiers"][i])
+    ]
+    frontier = Frontier(frontier_size, met)
+    records.append(_Record(config, History(rows, config.population_size), frontier, ticket, **counts))
   return others.replace(population=parallel.pad(population, layout)), records
 
 
@@ -176,6 +209,7 @@ class _Record:
 
   config: NetsConfig
   history: History
+  frontier: Frontier
   ticket: Ticket | None = None
   ended: bool = False
   failure: str | None = None
@@ -186,7 +220,11 @@ class _Record:
 
   def counts(self) -> dict[str, Any]:
     """All that is not stored elsewhere."""
-    return {name: getattr(self, name) for name in list(self.__dataclass_fields__)[3:]}
+    return {name: getattr(self, name) for name in list(self.__dataclass_fields__)[4:]}
+
+  def copy(self) -> "_Record":
+    """As it is now, to be saved later."""
+    return dataclasses.replace(self, frontier=list(self.frontier))
 
   def add(
     self, generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
@@ -212,7 +250,8 @@ class _Record:
   def outcome(self, epochs_of_a_fitness: float, compile_seconds: float) -> SearchResult | Diverged:
     """The run's result, or why it has none."""
     epochs = self.generations * self.config.population_size * epochs_of_a_fitness
-    result = SearchResult(self.ticket, self.history, Cost(epochs, self.seconds, compile_seconds))
+    cost = Cost(epochs, self.seconds, compile_seconds)
+    result = SearchResult(self.ticket, self.history, cost, list(self.frontier))
     if self.failure is None:
       return result
     return Diverged(self.failure, result if math.isfinite(self.lowest) else None)

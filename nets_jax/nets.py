@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax import guidance, operators, parallel
+from nets_jax import guidance, operators, parallel, pareto
 from nets_jax.config import NetsConfig, fitness_steps, stack_configs
 from nets_jax.data import Dataset
 from nets_jax.fitness import Metrics, feasible_loss, fitness, penalised_loss, retain
@@ -58,7 +58,8 @@ def init_all(
 ) -> State:
   """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
 
-  Each genome's layers are scaled as a child's are, where the configuration asks for that.
+  Each genome's layers are scaled as a child's are, where the configuration asks for that: those of an even
+  index and the next by opposite factors; see `_mirrored`.
 
   Args:
     keys: of the runs [R].
@@ -72,10 +73,12 @@ def init_all(
   def one(place, shared):
     run, genome = place
     key, init_scale, initial_density, scale_deviation = jax.tree.map(lambda leaf: leaf[run], shared)
+    first, sign = _mirrored(genome)
+    # `initialise` splits its key in two: the first two of these.
+    scale_key = jax.random.split(jax.random.fold_in(key, first), 3)[2]
     key = jax.random.fold_in(key, genome)
-    scale_key = jax.random.split(key, 3)[2]  # `initialise` splits the key in two: the first two of these
     genome = initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
-    genome = operators.scale_layers(scale_key, genome, scale_deviation)
+    genome = operators.scale_layers(scale_key, genome, sign * scale_deviation)
     if configs.dormancy == "guided":
       return genome.replace(scores=jax.tree.map(lambda mask: jnp.zeros(mask.shape), genome.masks))
     return genome
@@ -123,9 +126,11 @@ def step_all(
   first_rows = configs.population_size * jnp.arange(index.size)
   leaders = parallel.fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
-  population, parents = breed(
-    breeding_keys, population, metrics.fitness, configs, state.generation + 1, layout
-  )
+  standings = metrics.fitness
+  if configs.objectives == "pareto":
+    both = jnp.stack([getattr(metrics, name) for name in pareto.OBJECTIVES], axis=-1)
+    standings = jax.vmap(pareto.standings)(both)
+  population, parents = breed(breeding_keys, population, standings, configs, state.generation + 1, layout)
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
@@ -185,6 +190,16 @@ def _places(runs: int, config: NetsConfig, layout: parallel.Layout) -> tuple[jax
   index = jnp.arange(layout.rows)
   run = jnp.minimum(index // config.population_size, runs - 1)
   return run, index - run * config.population_size
+
+
+def _mirrored(index: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The genome whose draw of scales a genome shares, and the sign it takes it with.
+
+  Of two genomes side by side the second takes the first's step the other way: mirrored sampling (Brockhoff et
+  al., 2010), by which six genomes rarely all miss the better half of the scales.
+  """
+  odd = index % 2
+  return index - odd, 1 - 2 * odd
 
 
 def genome_fitness(
@@ -272,7 +287,7 @@ def breed(
   Args:
     keys: of each run's breeding [R]; child i uses `fold_in` of its index.
     population: the genomes [layout.rows].
-    fitness: of each, minimised [R, population_size].
+    fitness: of each, minimised [R, population_size]; or another number that orders them.
     configs: settings whose traced fields have a leading axis [R].
     generation: the one that is bred.
     layout: of the population.
@@ -282,7 +297,10 @@ def breed(
   """
   k = configs.population_size
   run, index = _places(len(keys), configs, layout)
-  child_keys = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 5))(run, index)
+  child_key = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 5))
+  child_keys = child_key(run, index)
+  first, sign = _mirrored(index)
+  scale_keys = child_key(run, first)[:, 3]
   draw = lambda key, r: operators.select(  # noqa: E731
     key, fitness[r], configs.selection, configs.parents[r]
   )
@@ -295,17 +313,18 @@ def breed(
   make = configs.breeder or offspring
 
   def one(row, shared):
-    (child_key, scale_key, dormancy_key), run, is_elite, parent_1, parent_2 = row
+    (child_key, scale_key, dormancy_key), sign, run, is_elite, parent_1, parent_2 = row
     configs, generation = shared
     config = jax.tree.map(lambda leaf: leaf[run], configs)
     child = make(child_key, parent_1, parent_2, config)
     past = jnp.clip((generation - 1) / jnp.maximum(config.generations - 1, 1), 0.0, 1.0)
     deviation = config.scale_deviation + past * (config.final_scale_deviation - config.scale_deviation)
-    child = operators.scale_layers(scale_key, child, deviation)
+    child = operators.scale_layers(scale_key, child, sign * deviation)
     genome = jax.tree.map(functools.partial(jnp.where, is_elite), parent_1, child)
     return guidance.dormant(dormancy_key, genome, generation, is_elite, config)
 
-  rows = parallel.hold((tuple(child_keys[:, 2:].T), run, is_elite, parent_1, parent_2), layout)
+  keys_of_child = child_keys[:, 2], scale_keys, child_keys[:, 4]
+  rows = parallel.hold((keys_of_child, sign, run, is_elite, parent_1, parent_2), layout)
   children = parallel.map_tickets(one, layout, rows, (configs, generation))
   return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
 

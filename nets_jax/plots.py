@@ -1,5 +1,6 @@
 """Figures from recorded histories. Nothing here runs or imports the search."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nets_jax.errors import UsageError
 from nets_jax.files import replace_file
@@ -81,6 +83,56 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     axes.legend(frameon=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
   return figure
+
+
+def frontier_figure(
+  history: Sequence[Mapping[str, float]], frontier: Sequence[Mapping[str, float]]
+) -> Figure:
+  """The set of tickets that a run has met, by density and validation loss, and those that none dominates.
+
+  Args:
+    history: rows of a NeTS `history.csv`.
+    frontier: of these the ones that no other dominates, the sparsest first.
+  """
+  figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+  axes = figure.subplots()
+  met = [row for row in history if np.isfinite(row["valid_loss"])]
+  points = axes.scatter(
+    [100 * row["density"] for row in met],
+    [row["valid_loss"] for row in met],
+    c=[row["generation"] for row in met],
+    cmap="viridis_r",
+    s=9,
+    linewidths=0,
+    alpha=0.7,
+  )
+  ends = [100 * row["density"] for row in frontier], [row["valid_loss"] for row in frontier]
+  axes.step(*ends, where="post", color=COLOURS["imp"], linewidth=1.2, zorder=3)
+  axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
+  axes.set_xscale("log")
+  axes.set_yscale("log")
+  for axis, values in (
+    (axes.xaxis, [100 * row["density"] for row in met]),
+    (axes.yaxis, [row["valid_loss"] for row in met]),
+  ):
+    ticks = log_ticks(min(values), max(values))
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
+  dress(axes, "density (%)", PANELS["valid_loss"][0])
+  axes.legend(frameon=False)
+  figure.colorbar(points, label="generation", ticks=MaxNLocator(integer=True))
+  return figure
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+  """Round numbers from `low` to `high`, few enough to write on a logarithmic axis."""
+  decades = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+  for digits in ((1,), (1, 2, 5), range(1, 10)):
+    ticks = [digit * decade for decade in decades for digit in digits]
+    ticks = [tick for tick in ticks if low <= tick * 1.0001 and tick <= high * 1.0001]
+    if len(ticks) > 3:
+      break
+  return ticks or [low, high]
 
 
 def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:

@@ -57,11 +57,13 @@ class SearchResult:
     ticket: the best ticket found.
     history: one dict per row of the search's record; the keys are the columns of `history.csv`.
     cost: what the search cost.
+    frontier: of a search that keeps them, the tickets met that none dominates; see `frontier.Frontier`.
   """
 
   ticket: Ticket
   history: Sequence[dict[str, Any]]
   cost: Cost
+  frontier: Sequence[Any] = ()
 
 
 def map_kernels(function, masks: Params, *trees: Params) -> Params:

@@ -85,11 +85,14 @@ def without_seconds(rows):
 
 
 def assert_same_results(ones, others):
-  """Of searches: the same tickets, histories and epochs."""
+  """Of searches: the same tickets, histories, epochs and frontiers."""
   for one, other in zip(ones, others, strict=True):
     assert_same_bits(jax.device_get(one.ticket), jax.device_get(other.ticket))
     assert without_seconds(one.history) == without_seconds(other.history)
     assert one.cost.epochs == other.cost.epochs
+    for a, b in zip(one.frontier, other.frontier, strict=True):
+      assert_same_bits(a.ticket, b.ticket)
+      assert without_seconds([a.row]) == without_seconds([b.row])
 
 
 def reset_flags():

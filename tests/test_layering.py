@@ -22,6 +22,8 @@ ORDER = (
   "fitness",
   "guidance",
   "operators",
+  "pareto",
+  "frontier",
   "config",
   "processes",
   "parallel",
@@ -36,6 +38,7 @@ ORDER = (
   "winning",
   "storage",
   "plots",
+  "density_plots",
 )
 
 

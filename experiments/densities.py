@@ -1,0 +1,210 @@
+r"""How good are a method's tickets, the sparser they are, and what did finding them cost?
+
+  python -m experiments.densities --flagfile=experiments/presets/paper_mnist.flags --trials=5
+
+finds and trains the tickets of each method at each density, and writes densities.csv (a row for each ticket),
+densities.md, figure_densities and figure_cost (PNG and SVG). --methods are those of experiments.compare; IMP
+searches once, down to the lowest density, and its ticket of a density is that of the nearest cycle.
+
+Stages that are finished are not run again, and one that was stopped goes on where it was. Rows of methods and
+densities that are not asked for stay in the table, so that it can be made piece by piece.
+"""
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import app, flags
+
+import nets_jax
+from experiments import flags as search_flags
+from experiments import methods, stages, tables
+from experiments.progress import say
+from experiments.run_directory import locked
+from nets_jax import density_plots, plots, storage
+from nets_jax.baselines import imp
+from nets_jax.files import replace_file
+from nets_jax.statistics import mean_and_interval
+
+flags.adopt_module_key_flags(search_flags)
+flags.adopt_module_key_flags(methods)
+flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
+flags.DEFINE_list("methods", ["guided", "imp", "snip", "synflow", "random", "dense"], "Methods to run.")
+flags.DEFINE_list("densities", ["0.2", "0.1", "0.05", "0.02", "0.01"], "Densities of the tickets.")
+
+Rows = list[dict[str, Any]]
+
+
+def read_densities(values: flags.FlagValues) -> list[float]:
+  """The densities asked for, the highest first."""
+  try:
+    found = sorted({float(word) for word in values.densities}, reverse=True)
+  except ValueError as error:
+    raise nets_jax.UsageError(f"densities must be numbers, not {','.join(values.densities)}") from error
+  if not found or not all(0 < density <= 1 for density in found):
+    raise nets_jax.UsageError(f"densities must be in (0, 1], not {','.join(values.densities)}")
+  return found
+
+
+def tickets_of(
+  label: str,
+  densities: Sequence[float],
+  values: flags.FlagValues,
+  data: nets_jax.Dataset,
+  where: pathlib.Path,
+) -> Iterator[tuple[float, stages.Entrant]]:
+  """For each density an entrant whose search is done when it is given out."""
+  if label.startswith("dense"):
+    entrant = stages.make_entrant(label, values, where)
+    stages.search_stage(entrant, data)
+    yield 1.0, entrant
+    return
+  if label.startswith("imp"):
+    yield from imp_tickets(label, densities, values, data, where)
+    return
+  for density in densities:
+    settings = {"target_density": str(density), "density_deviation": "0"}
+    entrant = stages.make_entrant(label, values, where, settings)
+    stages.search_stage(entrant, data)
+    yield density, entrant
+
+
+def imp_tickets(
+  label: str,
+  densities: Sequence[float],
+  values: flags.FlagValues,
+  data: nets_jax.Dataset,
+  where: pathlib.Path,
+) -> Iterator[tuple[float, stages.Entrant]]:
+  """IMP's tickets on its way to the lowest density, each as if it had stopped there."""
+  cycles = {density: nearest_cycle(label, density, values, data, where) for density in densities}
+  whole = stages.make_entrant(label, values, where, {"cycles": str(max(cycles.values()))})
+  stages.search_stage(whole, data, keep_cycles=True)
+  history, costs = (storage.read_csv(whole.stage / name) for name in ("history.csv", "costs.csv"))
+  for density, count in cycles.items():
+    entrant = stages.make_entrant(label, values, where, {"cycles": str(count)})
+    if not (entrant.stage / "costs.csv").exists():
+      results = []
+      for trial, cost in enumerate(costs):
+        path = entrant.stage / f"ticket_{trial}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(stages.cycle_ticket(whole, count, trial), path)
+        rows = [row for row in history if int(row["trial"]) == trial and row["cycle"] < count]
+        share = rows[-1]["iteration"] / max(row["iteration"] for row in history)
+        spent = nets_jax.Cost(cost["epochs"] * share, rows[-1]["seconds"], cost["compile_seconds"])
+        results.append(nets_jax.SearchResult(nets_jax.load_ticket(path), rows, spent))
+      stages.write_costs(entrant.stage / "costs.csv", results)
+    yield density, entrant
+
+
+def nearest_cycle(
+  label: str, density: float, values: flags.FlagValues, data: nets_jax.Dataset, where: pathlib.Path
+) -> int:
+  """How many cycles of IMP leave nearest to a density, by ratio."""
+  entrant = stages.make_entrant(label, values, where, {"cycles": "1"})
+  config = methods.make_config("imp", entrant.values, len(data.train))
+  if not 0 < config.prune_fraction < 1:
+    raise nets_jax.UsageError(f"prune_fraction must be in (0, 1) here, not {config.prune_fraction}")
+  most = 2 + math.ceil(math.log(density) / math.log(1 - config.prune_fraction) * 1.5)
+  masks = search_flags.mask_shapes(entrant.values, data)
+  counts = imp.kept_counts(masks, dataclasses.replace(config, cycles=most))
+  total = sum(mask.size for mask in masks)
+  distances = [abs(math.log(sum(kept) / total / density)) for kept in counts]
+  return 1 + distances.index(min(distances))
+
+
+def rows_of(label: str, density: float, entrant: stages.Entrant) -> Rows:
+  """A row for each trial: the trained ticket, and what its search cost."""
+  rows = tables.table1_rows([(label, entrant.stage)])
+  return [{"method": row.pop("method"), "target_density": density, **row} for row in rows]
+
+
+def merged(before: Rows, new: Rows) -> Rows:
+  """All rows, the new ones in place of those before of the same method and density."""
+  place = lambda row: (row["method"], float(row["target_density"]))  # noqa: E731
+  replaced = {place(row) for row in new}
+  kept = [row for row in before if place(row) not in replaced]
+  names = list(dict.fromkeys(row["method"] for row in [*before, *new]))
+  order = lambda row: (names.index(row["method"]), -float(row["target_density"]), int(row["trial"]))  # noqa: E731
+  return sorted([*kept, *new], key=order)
+
+
+def table(rows: Rows) -> str:
+  """Mean test accuracy and its 95 % interval of each method at each density, and what its searches cost."""
+  densities = sorted({row["target_density"] for row in rows}, reverse=True)
+  head = ["method", *[f"{100 * density:g} %" for density in densities]]
+  lines = [head, ["---"] * len(head)]
+  for method in dict.fromkeys(row["method"] for row in rows):
+    cells = []
+    for density in densities:
+      own = [row for row in rows if (row["method"], row["target_density"]) == (method, density)]
+      cells.append(cell(own) if own else "")
+    lines.append([method, *cells])
+  title = "Test accuracy, mean and 95 % interval (lowest of the trials; genome-epochs and seconds of search)"
+  return "\n".join([title, "", *["| " + " | ".join(line) + " |" for line in lines]]) + "\n"
+
+
+def cell(own: Rows) -> str:
+  """One method at one density."""
+  found = [100 * row["test_accuracy"] for row in own]
+  mean, half = mean_and_interval(found)
+  interval = f" ± {half:.1f}" if math.isfinite(half) else ""
+  epochs, seconds = (sum(row[f"search_{k}"] for row in own) / len(own) for k in ("epochs", "seconds"))
+  return f"{mean:.1f}{interval} % ({min(found):.1f} %; {epochs:.0f}, {seconds:.0f} s)"
+
+
+def write_outputs(directory: pathlib.Path, new: Rows) -> None:
+  """The table with the new rows, as CSV and markdown, and the figures drawn from it."""
+  path = directory / "densities.csv"
+  before = storage.read_csv(path) if path.exists() else []
+  storage.write_csv(path, merged(before, new))
+  rows = storage.read_csv(path)
+  with replace_file(directory / "densities.md") as temporary:
+    temporary.write_text(table(rows))
+  densest = max(row["target_density"] for row in rows if row["target_density"] < 1) if len(rows) else 1.0
+  figures = {
+    "figure_densities": density_plots.densities_figure(rows),
+    "figure_cost": density_plots.cost_figure(rows, densest),
+  }
+  for name, figure in figures.items():
+    for suffix in ("png", "svg"):
+      plots.save_figure(figure, directory / f"{name}.{suffix}")
+
+
+def run(values: flags.FlagValues) -> None:
+  """Every method at every density, and the outputs as they come."""
+  for name in ("trials", "train_epochs"):
+    if values[name].value < 1:
+      raise nets_jax.UsageError(f"{name} must be at least 1, not {values[name].value}")
+  densities = read_densities(values)
+  with locked(values.workdir or str(pathlib.Path("runs") / f"densities-{values.dataset}")) as directory:
+    where = directory / "stages"
+    for label in values.methods:
+      stages.make_entrant(label, values, where)
+    data = search_flags.make_data(values)
+    shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
+    stages.claim(directory, shared)
+    for label in values.methods:
+      for density, entrant in tickets_of(label, densities, values, data, where):
+        stages.training_stage(entrant, data)
+        write_outputs(directory, rows_of(label, density, entrant))
+        say(f"{label} at {density:.2%} is in {directory / 'densities.md'}")
+    print((directory / "densities.md").read_text())
+    print(f"files in {directory}")
+
+
+# What all rows of a table must have in common, besides the training.
+ALIKE = ("dataset", "data_seed", "network", "hidden_sizes", "train_epochs")
+
+
+def main(argv: list[str]) -> None:
+  """Runs the study."""
+  del argv
+  search_flags.run_main(run)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=search_flags.parse)

@@ -1,0 +1,32 @@
+"""The files of a run's frontier: its tickets, a table of them, and a figure."""
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import nets_jax
+from nets_jax import plots, storage
+from nets_jax.frontier import Met
+
+DIRECTORY = "frontier"
+
+
+def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.MLP) -> None:
+  """Writes ticket-00.safetensors, the sparsest, and the others, frontier.csv and figure_frontier.png.
+
+  Args:
+    directory: of the run, with its `history.csv`.
+    frontier: the tickets, the sparsest first; nothing is written if there are none.
+    network: theirs.
+  """
+  shutil.rmtree(directory / DIRECTORY, ignore_errors=True)
+  if not frontier:
+    return
+  rows = []
+  for i, met in enumerate(frontier):
+    file = f"ticket-{i:02}.safetensors"
+    storage.save_ticket(directory / DIRECTORY / file, met.ticket, network)
+    rows.append({"file": file, **{k: v for k, v in met.row.items() if k not in ("parent_1", "parent_2")}})
+  storage.write_csv(directory / DIRECTORY / "frontier.csv", rows)
+  figure = plots.frontier_figure(storage.read_csv(directory / "history.csv"), rows)
+  plots.save_figure(figure, directory / "figure_frontier.png")

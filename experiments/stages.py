@@ -1,0 +1,218 @@
+"""The stages of a comparison: each method's search and final training in independent trials.
+
+A stage's directory is named by a hash of all that its results depend on; a stage that is finished is not run
+again, and one that was stopped goes on where it was.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+import nets_jax
+from experiments import flags as search_flags
+from experiments import methods, saving
+from experiments.progress import Progress, say
+from experiments.run_directory import check_same, environment, read_config
+from nets_jax import storage
+from nets_jax.tickets import maskable_count, unmasked_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+  """A method with its flags, and where its files go."""
+
+  label: str
+  method: str
+  values: flags.FlagValues
+  trials: int
+  stages: pathlib.Path
+
+  @property
+  def stage(self) -> pathlib.Path:
+    """The directory of its files, named by a hash of all that its results depend on."""
+    name = "".join(c if c.isalnum() else "_" for c in self.label)
+    settings = json.dumps([self.method, self.trials, relevant_settings(self.values)], sort_keys=True)
+    return self.stages / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+
+
+def relevant_settings(values: flags.FlagValues) -> dict[str, Any]:
+  """The flags that decide results."""
+  return {"seed": values.seed, **search_flags.settings(values)}
+
+
+DENSE = {"target_density": "1", "density_deviation": "0"}  # of a random ticket
+# Of a preset's settings those that are of the training that all methods share, or of the ticket asked for.
+SHARED = ("optimizer", "learning_rate", "batch_size", "init_scale", "target_density")
+
+
+def make_entrant(
+  label: str,
+  values: flags.FlagValues,
+  stages: pathlib.Path,
+  settings: Mapping[str, str] = types.MappingProxyType({}),
+) -> Entrant:
+  """Reads `method:flag=value:...`, where the method may also be `dense` or `guided`.
+
+  `dense` is a random ticket that keeps every weight; `guided` is nets with the search's settings of
+  presets/guided_<dataset>.flags, or of MNIST's for a set that has none.
+
+  Args:
+    label: as in `--methods`.
+    values: the flags.
+    stages: directory of all stages' files.
+    settings: more flags for this entrant, which the label's own override.
+  """
+  name, *overrides = label.split(":")
+  method, first = {"dense": ("random", DENSE), "guided": ("nets", {})}.get(name, (name, {}))
+  if name == "guided":
+    first = guided_settings(values.dataset)
+  if method not in methods.METHODS:
+    known = f"{', '.join(methods.METHODS)}, dense or guided"
+    raise nets_jax.UsageError(f"methods may be {known}, not {method!r}")
+  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
+  changes = {**first, **settings, **changes} if name != "dense" else {**settings, **first, **changes}
+  try:
+    own = search_flags.changed(values, changes)
+  except nets_jax.UsageError as error:
+    raise nets_jax.UsageError(f"in {label!r}: {error}; write method:flag=value") from error
+  return Entrant(label, method, own, values.trials, stages)
+
+
+def guided_settings(dataset: str) -> dict[str, str]:
+  """The search's own settings in the preset of guided NeTS, as written there."""
+  presets = pathlib.Path(__file__).parent / "presets"
+  own = presets / f"guided_{dataset}.flags"
+  text = (own if own.exists() else presets / "guided_mnist.flags").read_text()
+  given = dict(line[2:].split("=", 1) for line in text.splitlines() if line.startswith("--"))
+  fields = nets_jax.NetsConfig.__dataclass_fields__
+  return {name: value for name, value in given.items() if name in fields and name not in SHARED}
+
+
+def is_done(entrant: Entrant, what: str, file: pathlib.Path) -> bool:
+  """Whether a stage has left its last file; says so either way."""
+  if file.exists():
+    say(f"{entrant.label}: {what} is done already ({entrant.stage.name})")
+  else:
+    say(f"{entrant.label}: {what} of {entrant.trials} trials")
+  return file.exists()
+
+
+def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = False) -> None:
+  """Finds a ticket in each trial: ticket_<trial>.safetensors, history.csv and, last, costs.csv.
+
+  Args:
+    entrant: the method.
+    data: the problem.
+    keep_cycles: of imp also keeps the tickets that it had after each cycle; see `cycle_ticket`.
+  """
+  done = entrant.stage / "costs.csv"
+  if is_done(entrant, "search", done):
+    return
+  values = entrant.values
+  network = search_flags.make_network(values, data.num_classes)
+  config = methods.make_config(entrant.method, values, len(data.train))
+  total = methods.reports(entrant.method, config, len(data.train), entrant.trials)
+  where = entrant.stage / saving.DIRECTORY / "search"
+
+  def keep_cycle(cycle, tickets):
+    for trial in range(entrant.trials):
+      ticket = nets_jax.take(jax.device_get(tickets), trial)
+      storage.save_ticket(cycle_ticket(entrant, cycle, trial), ticket, network)
+
+  kept = {"on_cycle": keep_cycle} if keep_cycles else {}
+  with (
+    Progress(entrant.label, total) as progress,
+    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
+  ):
+    results = methods.search_all(
+      entrant.method,
+      trial_keys(values, 0),
+      network.clone(precision=values.precision),
+      data,
+      [config] * entrant.trials,
+      devices=values.devices,
+      chunk=values.chunk,
+      on_rows=progress,
+      checkpoints=checkpoints,
+      **kept,
+    )
+  for trial, result in enumerate(results):
+    storage.save_ticket(entrant.stage / f"ticket_{trial}.safetensors", result.ticket, network)
+  history = [{"trial": t, **row} for t, result in enumerate(results) for row in result.history]
+  storage.write_csv(entrant.stage / "history.csv", history)
+  write_costs(done, results)
+  saving.forget(where)
+
+
+def write_costs(path: pathlib.Path, results: Sequence[nets_jax.SearchResult]) -> None:
+  """Writes costs.csv, the last file of a search: what each trial's cost, and its weights left."""
+  costs = [
+    {"trial": trial, **dataclasses.asdict(result.cost)}
+    | {"unmasked": int(unmasked_count(result.ticket)), "weights": maskable_count(result.ticket)}
+    for trial, result in enumerate(results)
+  ]
+  storage.write_csv(path, costs)
+
+
+def cycle_ticket(entrant: Entrant, cycle: int, trial: int) -> pathlib.Path:
+  """Where `search_stage` keeps a trial's ticket after so many cycles of imp."""
+  return entrant.stage / f"cycle_{cycle}" / f"ticket_{trial}.safetensors"
+
+
+def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
+  """Trains the tickets of all trials side by side: training.csv, its seconds shared out."""
+  done = entrant.stage / "training.csv"
+  if is_done(entrant, "training", done):
+    return
+  values = entrant.values
+  paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
+  tickets = [nets_jax.load_ticket(path) for path in paths]
+  where = entrant.stage / saving.DIRECTORY / "training"
+  with (
+    Progress(f"{entrant.label} training", values.train_epochs) as progress,
+    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
+  ):
+    trained = nets_jax.train_tickets(
+      trial_keys(values, 1),
+      search_flags.make_network(values, data.num_classes),
+      nets_jax.stack(tickets),
+      data,
+      epochs=values.train_epochs,
+      eval_every=values.eval_every,
+      optimizer=values.optimizer,
+      learning_rate=values.learning_rate,
+      batch_size=values.batch_size,
+      layout=nets_jax.make_layout(entrant.trials, devices=values.devices, chunk=values.chunk),
+      on_rows=progress,
+      checkpoints=checkpoints,
+    )
+  densities = [float(nets_jax.density(ticket)) for ticket in tickets]
+  rows = [
+    {**row, "seconds": row["seconds"] / entrant.trials, "density": densities[row["ticket"]]}
+    for row in trained.curves
+  ]
+  storage.write_csv(done, [{"trial": row.pop("ticket"), **row} for row in rows])
+  saving.forget(entrant.stage / saving.DIRECTORY)
+
+
+def trial_keys(values: flags.FlagValues, purpose: int) -> jax.Array:
+  """A key for each trial's search (0) or training (1); all methods train by the same keys."""
+  return jax.vmap(lambda t: jax.random.split(jax.random.fold_in(jax.random.key(values.seed), t))[purpose])(
+    jax.numpy.arange(values.trials)
+  )
+
+
+def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  """Writes config.json, or checks that the directory is of these settings."""
+  path = directory / "config.json"
+  if path.exists():
+    check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
+  else:
+    storage.write_json(path, {"settings": settings, **environment()})

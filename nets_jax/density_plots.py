@@ -1,0 +1,103 @@
+"""Figures of what methods reach at several densities, from the rows of a `densities.csv`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nets_jax.plots import COLOURS, SPARE_COLOURS, STYLE, dress
+from nets_jax.statistics import mean_and_interval
+
+GUIDED = "#1f5fa8"
+
+
+def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+  """Test accuracy over density: a line for each method, its mean with 95 % intervals, and each trial's point.
+
+  Args:
+    rows: of `densities.csv`: `method`, `target_density`, `density`, `test_accuracy`.
+  """
+  figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+  axes = figure.subplots()
+  for method, colour in _colours(rows).items():
+    own = [row for row in rows if row["method"] == method]
+    groups = [
+      [r for r in own if r["target_density"] == d] for d in sorted({r["target_density"] for r in own})
+    ]
+    places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
+    means, halves = zip(*(_accuracy(group) for group in groups), strict=True)
+    if method == "dense":
+      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+      continue
+    axes.errorbar(
+      places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=method, **STYLE
+    )
+    points = [100 * row["density"] for row in own], [100 * row["test_accuracy"] for row in own]
+    axes.scatter(*points, s=8, color=colour, alpha=0.4, linewidths=0)
+  axes.set_xscale("log")
+  ticks = sorted({100 * row["target_density"] for row in rows if row["target_density"] < 1})
+  axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+  axes.minorticks_off()
+  _set_heights(axes, rows)
+  dress(axes, "density (%)", "test accuracy (%)")
+  axes.legend(frameon=False)
+  return figure
+
+
+def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
+  """Test accuracy at one density over the epochs and over the seconds of search: each trial, and the mean.
+
+  Args:
+    rows: of `densities.csv`: `method`, `target_density`, `test_accuracy`, `search_epochs`, `search_seconds`.
+    density: the `target_density` to show.
+  """
+  figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+  shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
+  columns = {"search_epochs": "genome-epochs of search", "search_seconds": "seconds of search"}
+  for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), columns.items(), strict=True):
+    for method, colour in _colours(rows).items():
+      own = [row for row in rows if row["method"] == method and row["target_density"] == density]
+      if method == "dense":
+        mean, _ = _accuracy([row for row in rows if row["method"] == "dense"])
+        axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+      elif own:
+        _draw_cost(axes, own, column, colour, method)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(-1, 1.6 * max(10, *(row[column] for row in shown)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    dress(axes, label, f"test accuracy at {100 * density:g} % (%)" if axes is figure.axes[0] else "")
+  _set_heights(figure.axes[0], shown)
+  figure.axes[0].legend(frameon=False, loc="best")
+  return figure
+
+
+def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour: str, method: str) -> None:
+  mean, half = _accuracy(own)
+  place = sum(row[column] for row in own) / len(own)
+  axes.scatter(
+    [row[column] for row in own], [100 * row["test_accuracy"] for row in own], s=9, color=colour, alpha=0.45,
+    linewidths=0,
+  )  # fmt: skip
+  axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=method, **STYLE)
+
+
+def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+  """The axis is that of the trials: the intervals of two or three, far longer, are cut off."""
+  low, high = (100 * bound(row["test_accuracy"] for row in rows) for bound in (min, max))
+  axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)
+
+
+def _accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+  """Mean test accuracy in percent, and half of its 95 % interval; 0 for a single trial."""
+  mean, half = mean_and_interval([100 * row["test_accuracy"] for row in rows])
+  return mean, half if math.isfinite(half) else 0.0
+
+
+def _colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+  """A colour for each method, the same in every figure of the same rows."""
+  spare = iter(SPARE_COLOURS)
+  known = {**COLOURS, "guided": GUIDED, "nets": SPARE_COLOURS[-1]}
+  names = dict.fromkeys(row["method"] for row in rows)
+  return {name: known.get(name) or next(spare, "#888888") for name in names}

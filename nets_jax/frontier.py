@@ -1,0 +1,74 @@
+"""The set of tickets that a run has met: those that no other dominates in density and validation loss."""
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nets_jax.pareto import OBJECTIVES
+from nets_jax.tickets import Ticket
+
+
+@dataclasses.dataclass(frozen=True)
+class Met:
+  """A ticket that a search met, and its row of the history."""
+
+  ticket: Ticket
+  row: Mapping[str, Any]
+
+
+class Frontier(Sequence):
+  """The tickets of a run that none dominates in density and validation loss, the sparsest first.
+
+  Of equal tickets the first met stays. Where there are more than `size`, the one whose two neighbours are
+  nearest to each other, by the frontier's range in each, is given up; the ends never are.
+  """
+
+  def __init__(self, size: int, met: Sequence[Met] = ()):
+    """Starts with some tickets of a frontier, the sparsest first."""
+    self._size, self._met = size, list(met)
+
+  def __len__(self) -> int:
+    return len(self._met)
+
+  def __getitem__(self, index):
+    return self._met[index]
+
+  def offer(self, rows: Sequence[Mapping[str, Any]], take: Callable[[int], Ticket]) -> None:
+    """Takes in those of a generation's genomes that nothing dominates.
+
+    Args:
+      rows: of the history, one for each genome.
+      take: gives a genome as a ticket, by its index; called for those taken in alone.
+    """
+    for row in sorted(rows, key=_place):
+      self._offer(row, take)
+
+  def _offer(self, row: Mapping[str, Any], take: Callable[[int], Ticket]) -> None:
+    if self._size < 1 or not np.isfinite(_place(row)).all():
+      return
+    at = bisect.bisect_right(self._met, _place(row), key=lambda met: _place(met.row))
+    # Sparser ones have higher losses, so that before it has the lowest loss of all that are as sparse.
+    if at and self._met[at - 1].row["valid_loss"] <= row["valid_loss"]:
+      return
+    end = at
+    while end < len(self._met) and self._met[end].row["valid_loss"] >= row["valid_loss"]:
+      end += 1
+    self._met[at:end] = [Met(take(row["genome"]), row)]
+    if len(self._met) > self._size:
+      del self._met[self._most_crowded()]
+
+  def _most_crowded(self) -> int:
+    """The index of the ticket to give up."""
+    places = np.array([_place(met.row) for met in self._met])
+    if len(places) < 3:
+      return 0  # of two, the one of lower loss stays
+    width = np.ptp(places, axis=0)
+    between = np.abs(places[2:] - places[:-2]) / np.where(width > 0, width, 1)
+    return 1 + int(np.argmin(between.sum(axis=1)))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[float, float]:
+  return tuple(float(row[name]) for name in OBJECTIVES)

@@ -1,0 +1,108 @@
+"""The tickets of a run that no other dominates."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import assert_same_bits, assert_same_results
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_checkpoints import in_pieces
+from test_pareto import dominates
+
+import nets_jax
+from nets_jax.frontier import Frontier
+
+CONFIG = nets_jax.NetsConfig(population_size=5, generations=3, learning_rate=0.1, batch_size=8)
+KEY = jax.random.key(1)
+NUMBERS = st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, float("nan"), float("inf")])
+GENERATIONS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=3), max_size=10)
+
+
+def place(row):
+  return row["density"], row["valid_loss"]
+
+
+def rows_of(generations):
+  return [
+    [{"genome": i, "generation": g, "density": d, "valid_loss": v} for i, (d, v) in enumerate(points)]
+    for g, points in enumerate(generations)
+  ]
+
+
+def offered(generations, size):
+  """The frontier of some generations; a ticket is the place it was taken from."""
+  frontier = Frontier(size)
+  for rows in rows_of(generations):
+    frontier.offer(rows, lambda genome, rows=rows: (rows[genome]["generation"], genome))
+  return frontier
+
+
+@settings(deadline=None)
+@given(GENERATIONS)
+def test_it_is_what_no_other_dominates(generations):
+  frontier = offered(generations, 100)
+  rows = [row for own in rows_of(generations) for row in own if np.isfinite(place(row)).all()]
+  best = {place(row) for row in rows if not any(dominates(place(other), place(row)) for other in rows)}
+  assert [place(met.row) for met in frontier] == sorted(best)
+  for met in frontier:
+    first = next(row for row in rows if place(row) == place(met.row))
+    assert met.row["generation"] == first["generation"]
+    assert met.ticket == (met.row["generation"], met.row["genome"])
+
+
+@settings(deadline=None)
+@given(GENERATIONS, st.integers(1, 4))
+def test_a_full_one_gives_up_what_is_most_crowded(generations, size):
+  frontier, whole = offered(generations, size), offered(generations, 100)
+  found = [place(met.row) for met in frontier]
+  assert len(found) == min(size, len(whole))
+  assert not any(dominates(a, b) for a in found for b in found)
+  if size > 1 and len(whole):
+    ends = [place(whole[0].row), place(whole[-1].row)]
+    assert [found[0], found[-1]] == ends
+
+
+def test_the_most_crowded_one():
+  points = [(0.1, 0.9), (0.2, 0.8), (0.25, 0.75), (0.3, 0.7), (0.9, 0.1)]
+  assert [place(met.row) for met in offered([points], 4)] == [p for p in points if p != (0.25, 0.75)]
+
+
+def test_a_search_keeps_the_genomes_themselves(network, data):
+  result = nets_jax.search(KEY, network, data, CONFIG, frontier_size=50, devices=4)
+  rows = result.history
+  assert [met.row for met in result.frontier] == sorted(
+    (a for a in rows if not any(dominates(place(b), place(a)) for b in rows)), key=place
+  )
+  assert len(result.frontier) > 1
+  layout = nets_jax.make_layout(5, devices=1)
+  state = nets_jax.init(KEY, network, data.input_shape, CONFIG, layout)
+  taken = {(met.row["generation"], met.row["genome"]): met.ticket for met in result.frontier}
+  for generation in range(4):
+    for genome in range(5):
+      if (generation, genome) in taken:
+        own = nets_jax.take(jax.device_get(state.population), genome)
+        assert_same_bits(taken.pop((generation, genome)), own)
+    state, _ = nets_jax.step(state, network, data, CONFIG, layout)
+  assert not taken
+  # It changes nothing else, and is not kept unless it is asked for.
+  plain = nets_jax.search(KEY, network, data, CONFIG, devices=4)
+  assert list(plain.frontier) == []
+  assert_same_bits(plain.ticket, result.ticket)
+
+
+def test_runs_side_by_side_have_their_own_and_go_on_with_them(tmp_path, network, data):
+  keys, configs = jax.random.split(KEY, 2), [CONFIG, CONFIG.replace(generations=2, noise_rate=0.3)]
+  search = lambda saved: nets_jax.search_all(  # noqa: E731
+    keys, network, data, configs, frontier_size=3, checkpoints=saved
+  )
+  whole = search(None)
+  alone = [nets_jax.search(k, network, data, c, frontier_size=3) for k, c in zip(keys, configs, strict=True)]
+  assert_same_results(whole, alone)
+  pieces, stops = in_pieces(search, tmp_path, 2)
+  assert stops >= 2
+  assert_same_results(pieces, whole)
+
+
+def test_an_impossible_size(network, data):
+  with pytest.raises(nets_jax.UsageError, match="frontier_size must be at least 0, not -1"):
+    nets_jax.search(KEY, network, data, CONFIG, frontier_size=-1)
