@@ -23,26 +23,19 @@ from absl import app, flags
 
 import nets_jax
 from experiments import flags as search_flags
-from experiments import methods, tables
+from experiments import methods, stages, tables
 from experiments.progress import say
 from experiments.run_directory import locked
-from experiments.stages import (
-  Entrant,
-  claim,
-  make_entrant,
-  relevant_settings,
-  search_stage,
-  training_stage,
-)
+from experiments.stages import Entrant
 from nets_jax import plots, storage
 from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
-flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
-flags.DEFINE_list("methods", ["random", "imp", "nets"], "Methods, each with flags of its own after colons.")
+flags.adopt_module_key_flags(stages)
 flags.DEFINE_bool("quick", False, "A short version for trying out; its outputs say so.")
 
+METHODS = ["random", "imp", "nets"]
 QUICK = {"generations": 4, "fitness_epochs": 0.2, "cycle_epochs": 1, "train_epochs": 2}
 
 
@@ -62,18 +55,20 @@ def run(values: flags.FlagValues) -> None:
 
 def run_stages(directory: pathlib.Path, values: flags.FlagValues) -> None:
   """The comparison in a directory of its own."""
-  entrants = [make_entrant(label, values, directory / "stages") for label in values.methods]
+  entrants = [stages.make_entrant(label, values, directory / "stages") for label in values.methods or METHODS]
   data = search_flags.make_data(values)
   for entrant in entrants:
     search_flags.make_network(entrant.values, data.num_classes)
     methods.make_config(entrant.method, entrant.values, len(data.train))
-  claim(directory, {"trials": values.trials, "quick": values.quick, **relevant_settings(values)})
+  stages.claim(
+    directory, {"trials": values.trials, "quick": values.quick, **stages.relevant_settings(values)}
+  )
   names = [*search_flags.as_dict(values), "trials", "methods", "quick"]
   again = search_flags.leave_flagfile(directory / "compare.flags", values, names)
   say(f"to repeat this comparison: python -m experiments.compare {again}")
   for entrant in entrants:
-    search_stage(entrant, data)
-    training_stage(entrant, data)
+    stages.search_stage(entrant, data)
+    stages.training_stage(entrant, data)
   write_outputs(directory, entrants, values)
   print((directory / "table1.md").read_text())
   print(f"files in {directory}")
@@ -82,15 +77,15 @@ def run_stages(directory: pathlib.Path, values: flags.FlagValues) -> None:
 def write_outputs(directory: pathlib.Path, entrants: Sequence[Entrant], values: flags.FlagValues) -> None:
   """The CSVs from the stages' files; the table and figures from the CSVs."""
   note = "quick version, not the paper's setting" if values.quick else ""
-  stages = [(entrant.label, entrant.stage) for entrant in entrants]
-  storage.write_csv(directory / "table1.csv", tables.table1_rows(stages))
+  places = [(entrant.label, entrant.stage) for entrant in entrants]
+  storage.write_csv(directory / "table1.csv", tables.table1_rows(places))
   table = tables.table1(storage.read_csv(directory / "table1.csv"), values.dataset, note)
   with replace_file(directory / "table1.md") as temporary:
-    temporary.write_text(table + tables.verdicts(stages))
+    temporary.write_text(table + tables.verdicts(places))
   drawn = (
-    ("figure1", tables.figure1_rows(stages), plots.trials_figure),
-    ("figure2", tables.figure2_rows(stages), plots.seconds_figure),
-    ("figure3", tables.figure3_rows(stages), plots.training_figure),
+    ("figure1", tables.figure1_rows(places), plots.trials_figure),
+    ("figure2", tables.figure2_rows(places), plots.seconds_figure),
+    ("figure3", tables.figure3_rows(places), plots.training_figure),
   )
   for name, rows, draw in drawn:
     if rows:

@@ -31,10 +31,10 @@ from nets_jax.statistics import mean_and_interval
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
-flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
-flags.DEFINE_list("methods", ["guided", "imp", "snip", "synflow", "random", "dense"], "Methods to run.")
+flags.adopt_module_key_flags(stages)
 flags.DEFINE_list("densities", ["0.2", "0.1", "0.05", "0.02", "0.01"], "Densities of the tickets.")
 
+METHODS = ["guided", "imp", "snip", "synflow", "random", "dense"]
 Rows = list[dict[str, Any]]
 
 
@@ -179,15 +179,15 @@ def run(values: flags.FlagValues) -> None:
   for name in ("trials", "train_epochs"):
     if values[name].value < 1:
       raise nets_jax.UsageError(f"{name} must be at least 1, not {values[name].value}")
-  densities = read_densities(values)
+  densities, chosen = read_densities(values), values.methods or METHODS
   with locked(values.workdir or str(pathlib.Path("runs") / f"densities-{values.dataset}")) as directory:
     where = directory / "stages"
-    for label in values.methods:
+    for label in chosen:
       stages.make_entrant(label, values, where)
     data = search_flags.make_data(values)
     shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
     stages.claim(directory, shared)
-    for label in values.methods:
+    for label in chosen:
       for density, entrant in tickets_of(label, densities, values, data, where):
         stages.training_stage(entrant, data)
         write_outputs(directory, rows_of(label, density, entrant))

@@ -21,6 +21,31 @@ from nets_jax import config, guidance, networks, operators, tickets, training
 from nets_jax.errors import suggest
 from nets_jax.files import replace_file
 
+
+class ScaleParser(flags.ArgumentParser):
+  """A number, or a tuple of some."""
+
+  def parse(self, argument):
+    """Reads `0.1`, `0.1,0.2` or `0.1/0.2` (within a list); a tuple has two or more."""
+    if isinstance(argument, str):
+      argument = [float(word) for word in argument.replace("/", ",").split(",")]
+    elif not isinstance(argument, tuple | list):
+      return float(argument)
+    return argument[0] if len(argument) == 1 else tuple(argument)
+
+  def flag_type(self):
+    """As `--help` names it."""
+    return "number(s)"
+
+
+class ScaleSerializer(flags.ArgumentSerializer):
+  """As `ScaleParser` reads it."""
+
+  def serialize(self, value):
+    """`0.1`, or `0.1/0.2`."""
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 flags.DEFINE_enum("method", "nets", methods.METHODS, "The ticket search.")
 flags.DEFINE_string(
   "dataset", "digits", "xor, digits, or the name of a TFDS image classification set (mnist, ...)."
@@ -64,7 +89,13 @@ flags.DEFINE_enum(
 flags.DEFINE_float("awakening_rate", 0.0, "Share of a child's genes that are dormant ones awakened; guided.")
 flags.DEFINE_float("scale_deviation", 0.0, "Deviation of a log-normal factor of each layer, at first.")
 flags.DEFINE_float("final_scale_deviation", 0.0, "That in the last generation, with a straight line between.")
-flags.DEFINE_float("init_scale", 0.1, "Standard deviation of initial weights.")
+flags.DEFINE(
+  ScaleParser(),
+  "init_scale",
+  0.1,
+  "Standard deviation of initial weights; one number, or one for each layer with commas or slashes between.",
+  serializer=ScaleSerializer(),
+)
 flags.DEFINE_float("initial_density", 1.0, "Probability that a gene is expressed at first.")
 flags.DEFINE_float("target_density", 0.2, "Density that the penalty aims at, in (0, 1].")
 flags.DEFINE_float("penalty_weight", 1.0, "Factor of the density penalty.")
@@ -148,6 +179,7 @@ def explain(error: flags.Error) -> str:
     flags.IntegerParser: "a whole number",
     flags.FloatParser: "a number",
     flags.BooleanParser: "true or false",
+    ScaleParser: "a number, or one for each layer",
   }
   return f"{wrong[0]}it must be {kinds[type(parser)]}" if type(parser) in kinds else text
 

@@ -40,6 +40,7 @@ def summarise(
     "best": min(scored, key=lambda row: row.get("fitness", row["valid_loss"]), default=None),
     "density": float(nets_jax.density(result.ticket)),
     "layer_densities": {k: float(v) for k, v in nets_jax.layer_densities(result.ticket).items()},
+    "layer_scales": {k: float(v) for k, v in nets_jax.layer_scales(result.ticket).items()},
   }
 
 

@@ -23,6 +23,11 @@ from experiments.run_directory import check_same, environment, read_config
 from nets_jax import storage
 from nets_jax.tickets import maskable_count, unmasked_count
 
+flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
+flags.DEFINE_list(
+  "methods", None, "Methods, each with flags of its own after colons; what compares them has its default."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax import guidance, operators
-from nets_jax.errors import UsageError, check, check_fits_data
+from nets_jax.errors import UsageError, check, check_fits_data, check_scale
 from nets_jax.fitness import Objective
+from nets_jax.networks import Scale
 from nets_jax.tickets import Ticket
 from nets_jax.training import OPTIMIZERS, Optimizer, steps_per_epoch
 
@@ -46,7 +47,8 @@ class NetsConfig:
     scale_deviation: deviation of the log-normal factor of each layer of a genome in generations 0 and 1; 0 is
       none.
     final_scale_deviation: that in generation n, with a straight line between.
-    init_scale: standard deviation of initial and redrawn weights.
+    init_scale: standard deviation of initial and redrawn weights; one number, or a tuple of one for each
+      layer.
     initial_density: probability that a gene of generation 0 is expressed.
     target_density: tau, in (0, 1].
     penalty_weight: factor of the density penalty; 1 in the paper.
@@ -85,7 +87,7 @@ class NetsConfig:
   parents: int = 0
   scale_deviation: float = 0.0
   final_scale_deviation: float = 0.0
-  init_scale: float = 0.1
+  init_scale: Scale = 0.1
   initial_density: float = 1.0
   target_density: float = 0.2
   penalty_weight: float = 1.0
@@ -116,7 +118,8 @@ def validate(config: NetsConfig, num_examples: int) -> None:
   rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate", "awakening_rate")
   check(config, rates, "in [0, 1]", lambda rate: 0 <= rate <= 1)
   check(config, ("initial_density", "target_density"), "in (0, 1]", lambda d: 0 < d <= 1)
-  positive = ("init_scale", "learning_rate", "fitness_epochs")
+  check_scale(config)
+  positive = ("learning_rate", "fitness_epochs")
   check(config, positive, "positive", lambda value: 0 < value < math.inf)
   at_least_0 = (
     "noise_scale", "penalty_weight", "generations", "patience", "scale_deviation", "final_scale_deviation",

@@ -1,6 +1,7 @@
 """The one exception that means: the request cannot be met, and here is what to do."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -36,6 +37,16 @@ def check(config: Any, names: Sequence[str], rule: str, holds: Callable[[Any], b
     if value is not None and not holds(value):
       shown = repr(value) if isinstance(value, str) else value
       raise UsageError(f"{name} must be {rule}, not {shown}")
+
+
+def check_scale(config: Any) -> None:
+  """Raises UsageError unless `init_scale` is a positive number, or a positive number for each layer."""
+
+  def holds(scale):
+    scales = scale if isinstance(scale, tuple | list) else [scale]
+    return len(scales) > 0 and all(0 < own < math.inf for own in scales)
+
+  check(config, ["init_scale"], "positive", holds)
 
 
 def check_fits_data(config: Any, name: str, num_examples: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from nets_jax.errors import UsageError
 
 Params = Any  # nested dict of arrays, as `flax` lays out a module's parameters
+Scale = float | jax.Array | tuple[float, ...]  # a standard deviation, for all kernels or for each
 
 
 class Precision(NamedTuple):
@@ -155,7 +156,7 @@ def forward(
 
 
 def initial_weights(
-  key: jax.Array, network: nn.Module, input_shape: Sequence[int], init_scale: float
+  key: jax.Array, network: nn.Module, input_shape: Sequence[int], init_scale: Scale
 ) -> Params:
   """theta_0: kernels ~ N(0, init_scale) (paper, 3.1); other leaves by the module's own initialiser.
 
@@ -165,10 +166,11 @@ def initial_weights(
     key: consumed.
     network: the module.
     input_shape: shape of one input, without the batch axis.
-    init_scale: standard deviation of the kernels (0.1 in the paper).
+    init_scale: standard deviation of the kernels (0.1 in the paper); one number, or one for each kernel.
 
   Raises:
-    UsageError: the module keeps state besides its parameters (batch statistics, say), or has no kernel.
+    UsageError: not as many numbers as kernels; or the module keeps state besides its parameters (batch
+      statistics, say), or has no kernel.
   """
   module_key, kernels_key = jax.random.split(key)
   variables = network.init(module_key, jnp.zeros((1, *input_shape)))
@@ -179,9 +181,26 @@ def initial_weights(
   if not any(is_maskable(path) for path, _ in leaves):
     raise UsageError(f"{type(network).__name__} has no parameter named 'kernel', so nothing can be masked")
   kernels = {i: leaf for i, (path, leaf) in enumerate(leaves) if is_maskable(path)}
-  drawn = draw_like(lambda size: init_scale * jax.random.normal(kernels_key, (size,)), kernels)
+  drawn = draw_like(lambda size: jax.random.normal(kernels_key, (size,)), kernels)
+  drawn = jax.tree.map(jnp.multiply, scale_of_each(init_scale, drawn), drawn)
   initial = [drawn[i].astype(leaf.dtype) if i in drawn else leaf for i, (_, leaf) in enumerate(leaves)]
   return jax.tree_util.tree_unflatten(treedef, initial)
+
+
+def scale_of_each(scale: Scale, tree: Params) -> Params:
+  """A scale for each leaf of a tree: the one for all, or its own, in the tree's order.
+
+  Raises:
+    UsageError: not as many as there are leaves.
+  """
+  leaves, treedef = jax.tree.flatten(tree)
+  scales = list(scale) if isinstance(scale, tuple | list) else [scale] * len(leaves)
+  if len(scales) != len(leaves):
+    raise UsageError(
+      f"init_scale must be one number, or one for each of the network's {len(leaves)} layers, not "
+      f"{len(scales)}"
+    )
+  return jax.tree.unflatten(treedef, scales)
 
 
 def draw_like(draw: Callable[[int], jax.Array], tree: Params) -> Params:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nets_jax.networks import Params, draw_like
+from nets_jax.networks import Params, Scale, draw_like, scale_of_each
 from nets_jax.tickets import Ticket, kernels, map_kernels
 
 SELECTIONS = ("tournament", "rank", "truncation", "roulette")
@@ -77,7 +77,7 @@ def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> 
   return _mutate_weights(key, ticket, rate, scale, add)
 
 
-def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: jax.Array) -> Ticket:
+def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: Scale) -> Ticket:
   """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene, dormant too."""
   replace = lambda chosen, weight, new: jnp.where(chosen, new.astype(weight.dtype), weight)  # noqa: E731
   return _mutate_weights(key, ticket, rate, init_scale, replace)
@@ -92,12 +92,13 @@ def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticke
   uniform = draw_like(
     lambda size: jax.random.uniform(key, (2, size), minval=above_minus_one, maxval=1.0), ticket.masks
   )
+  scales = scale_of_each(scale, ticket.masks)
 
-  def apply(_, weight, uniform):
+  def apply(_, weight, uniform, scale):
     normal = scale * np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform[1])
     return mutate(uniform[0] < 2 * rate - 1, weight, normal)
 
-  return ticket.replace(weights=map_kernels(apply, ticket.masks, ticket.weights, uniform))
+  return ticket.replace(weights=map_kernels(apply, ticket.masks, ticket.weights, uniform, scales))
 
 
 def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:

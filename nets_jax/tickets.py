@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from nets_jax.errors import UsageError
-from nets_jax.networks import Params, draw_like, initial_weights, is_maskable
+from nets_jax.networks import Params, Scale, draw_like, initial_weights, is_maskable
 
 
 @struct.dataclass
@@ -98,7 +98,7 @@ def initialise(
   network: nn.Module,
   input_shape: Sequence[int],
   *,
-  init_scale: float = 0.1,
+  init_scale: Scale = 0.1,
   initial_density: float = 1.0,
 ) -> Ticket:
   """A first genome: kernels ~ N(0, init_scale), masks ~ Bernoulli(initial_density) (paper, 3.1).
@@ -107,7 +107,7 @@ def initialise(
     key: consumed.
     network: the module.
     input_shape: shape of one input, without the batch axis.
-    init_scale: standard deviation of the weights.
+    init_scale: standard deviation of the weights; one number, or one for each layer.
     initial_density: probability that a gene is expressed.
   """
   weights_key, masks_key = jax.random.split(key)
@@ -142,6 +142,13 @@ def layer_densities(ticket: Ticket) -> dict[str, jax.Array]:
   """The density of each layer, by the layer's name."""
   layers, _ = jax.tree_util.tree_flatten_with_path(ticket.masks)
   return {"/".join(str(k.key) for k in path[:-1]): jnp.mean(mask) for path, mask in layers}
+
+
+def layer_scales(ticket: Ticket) -> dict[str, jax.Array]:
+  """The root mean square of each layer's weights, masked ones too, by the layer's name."""
+  squares = kernels(jax.tree.map(jnp.square, ticket.weights), ticket.masks)
+  layers, _ = jax.tree_util.tree_flatten_with_path(squares)
+  return {"/".join(str(k.key) for k in path[:-1]): jnp.sqrt(jnp.mean(leaf)) for path, leaf in layers}
 
 
 def stack(tickets: Sequence[Ticket]) -> Ticket:
@@ -204,7 +211,7 @@ def kernels(tree: Params, masks: Params) -> Params:
 
 
 def reinitialise(
-  key: jax.Array, ticket: Ticket, network: nn.Module, input_shape: Sequence[int], init_scale: float = 0.1
+  key: jax.Array, ticket: Ticket, network: nn.Module, input_shape: Sequence[int], init_scale: Scale = 0.1
 ) -> Ticket:
   """A control: the ticket's mask on new weights (Frankle & Carbin, 2019, section 3)."""
   return ticket.replace(weights=initial_weights(key, network, input_shape, init_scale))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.data import Dataset
+from nets_jax.networks import Scale
 from nets_jax.statistics import mean_and_interval
 from nets_jax.tickets import Ticket, maskable_count, stack, unmask, unmasked_count
 from nets_jax.trainer import train_tickets
@@ -108,7 +109,7 @@ def judge_ticket(
   ticket: Ticket,
   data: Dataset,
   *,
-  init_scale: float = 0.1,
+  init_scale: Scale = 0.1,
   **training: Any,
 ) -> dict[str, list[Verdict]]:
   """Trains a ticket and its dense networks identically, once for each key, and judges it.

@@ -13,8 +13,8 @@ from flax import struct
 from nets_jax import parallel, trainer
 from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
 from nets_jax.data import Dataset
-from nets_jax.errors import check, check_fits_data
-from nets_jax.networks import Params
+from nets_jax.errors import check, check_fits_data, check_scale
+from nets_jax.networks import Params, Scale
 from nets_jax.tickets import Cost, SearchResult, Ticket, density, initialise, kernels, take, top_masks
 from nets_jax.training import Optimizer, steps_per_epoch
 
@@ -30,7 +30,7 @@ class ImpConfig:
     prune_scope: `layer`, the smallest of each layer, or `global`, the smallest of all.
     rewind_steps: k, the iteration whose weights the survivors are rewound to; 0 is the initialisation.
     train_epochs: epochs of training in a cycle.
-    init_scale: standard deviation of the initial weights.
+    init_scale: standard deviation of the initial weights; one number, or one for each layer.
     optimizer, learning_rate, batch_size: see `training`.
   """
 
@@ -40,7 +40,7 @@ class ImpConfig:
   prune_scope: str = "layer"
   rewind_steps: int = 0
   train_epochs: int = 50
-  init_scale: float = 0.1
+  init_scale: Scale = 0.1
   optimizer: Optimizer = struct.field(pytree_node=False, default="sgd")
   learning_rate: float = 1e-3
   batch_size: int = 72
@@ -272,5 +272,6 @@ def validate(config: ImpConfig, num_examples: int) -> None:
   check(config, ["prune_scope"], "layer or global", lambda scope: scope in ("layer", "global"))
   check(config, ["rewind_steps"], "at least 0", lambda k: k >= 0)
   check(config, ["train_epochs"], "at least 1 in IMP's cycles", lambda epochs: epochs >= 1)
-  check(config, ("init_scale", "learning_rate"), "positive", lambda value: value > 0)
+  check_scale(config)
+  check(config, ["learning_rate"], "positive", lambda value: value > 0)
   check_fits_data(config, "batch_size", num_examples)

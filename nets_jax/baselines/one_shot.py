@@ -13,7 +13,8 @@ from flax import struct
 from nets_jax import parallel
 from nets_jax.baselines.scores import SCORES
 from nets_jax.data import Dataset, Split
-from nets_jax.errors import check, check_fits_data
+from nets_jax.errors import check, check_fits_data, check_scale
+from nets_jax.networks import Scale
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -36,14 +37,14 @@ class OneShotConfig:
     target_density: d, share of the weights kept in the end; the count is exact.
     rounds: R; round i keeps d^(i/R). None is the method's own: 100 for `synflow`, 1 for the others.
     score_batch: training examples that a score looks at (`snip`, `grasp`).
-    init_scale: standard deviation of the weights.
+    init_scale: standard deviation of the weights; one number, or one for each layer.
   """
 
   score: str = struct.field(pytree_node=False, default="snip")
   target_density: float = 0.2
   rounds: int | None = struct.field(pytree_node=False, default=None)
   score_batch: int = struct.field(pytree_node=False, default=100)
-  init_scale: float = 0.1
+  init_scale: Scale = 0.1
 
 
 def search(key: jax.Array, network: nn.Module, data: Dataset, config: OneShotConfig | None = None, **kwargs):
@@ -140,6 +141,6 @@ def validate(config: OneShotConfig, num_examples: int) -> None:
   """Raises UsageError for settings that make no search."""
   check(config, ["score"], f"one of {', '.join(SCORES)}", lambda name: name in SCORES)
   check(config, ["target_density"], "in (0, 1]", lambda d: 0 < d <= 1)
-  check(config, ["init_scale"], "positive", lambda scale: scale > 0)
+  check_scale(config)
   check(config, ["rounds"], "at least 1", lambda rounds: rounds >= 1)
   check_fits_data(config, "score_batch", num_examples)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax.data import Dataset
-from nets_jax.errors import check
-from nets_jax.networks import draw_like, initial_weights
+from nets_jax.errors import check, check_scale
+from nets_jax.networks import Scale, draw_like, initial_weights
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -29,12 +29,12 @@ class RandomConfig:
   Attributes:
     target_density: mean of the normal distribution that a ticket's density is drawn from.
     density_deviation: its standard deviation; 0 gives exactly the target. Draws are clipped to (0, 1].
-    init_scale: standard deviation of the weights.
+    init_scale: standard deviation of the weights; one number, or one for each layer.
   """
 
   target_density: float = 0.2
   density_deviation: float = 0.05
-  init_scale: float = 0.1
+  init_scale: Scale = 0.1
 
 
 def random_ticket(
@@ -43,7 +43,7 @@ def random_ticket(
   input_shape: Sequence[int],
   density: float | jax.Array,
   *,
-  init_scale: float = 0.1,
+  init_scale: Scale = 0.1,
 ) -> Ticket:
   """Kernels ~ N(0, init_scale) under a mask that is uniform among all of its count.
 
@@ -55,7 +55,7 @@ def random_ticket(
     network: the module.
     input_shape: shape of one input, without the batch axis.
     density: share of the maskable weights to keep; the count is rounded, and at least 1.
-    init_scale: standard deviation of the weights.
+    init_scale: standard deviation of the weights; one number, or one for each layer.
   """
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
@@ -116,4 +116,4 @@ def validate(config: RandomConfig) -> None:
   """Raises UsageError for settings that make no ticket."""
   check(config, ["target_density"], "in (0, 1]", lambda d: 0 < d <= 1)
   check(config, ["density_deviation"], "at least 0", lambda deviation: deviation >= 0)
-  check(config, ["init_scale"], "positive", lambda scale: scale > 0)
+  check_scale(config)

@@ -1,0 +1,217 @@
+r"""What is a ticket's worth owed to: its mask, its weights, or the scales of its layers?
+
+  python -m experiments.controls --flagfile=experiments/presets/paper_mnist.flags --tickets='*.safetensors'
+
+trains each ticket and its controls alike, and writes controls.csv (a row for each ticket and control),
+controls.md and the verdicts of the paper's Definition 3 against both dense networks. --controls picks:
+
+  ticket        as it is
+  unmasked      its weights without the mask (Definition 3's dense network)
+  shuffle_mask  its weights under its mask permuted within each layer
+  reinitialise  its mask on new weights of its layers' scales
+  reinitialise_plain  its mask on new weights of N(0, init_scale)
+  dense_scaled, random_scaled, snip_scaled  other tickets on new weights of its layers' scales: all weights;
+                a random mask of its density; SNIP's of its density
+  random_layers  a random mask with its density in each layer, on new weights of its layers' scales
+  dense         a fresh dense network of N(0, init_scale)
+
+A control that is done is not run again.
+"""
+
+import glob
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+import nets_jax
+from experiments import flags as search_flags
+from experiments import methods, saving, stages
+from experiments.progress import Progress, say
+from experiments.run_directory import locked
+from nets_jax import storage, tickets, winning
+from nets_jax.baselines import one_shot
+from nets_jax.checkpoints import fingerprint
+from nets_jax.files import replace_file
+from nets_jax.statistics import mean_and_interval
+
+flags.adopt_module_key_flags(search_flags)
+flags.adopt_module_key_flags(methods)
+flags.DEFINE_string(
+  "tickets", None, "Ticket files to look into; a pattern, such as 'runs/*/ticket.safetensors'."
+)
+
+Rows = list[dict[str, Any]]
+METRICS = ("density", "valid_loss", "test_loss", "valid_accuracy", "test_accuracy")
+
+
+def make_controls(
+  network: nets_jax.MLP, data: nets_jax.Dataset, values: flags.FlagValues
+) -> dict[str, Callable[[jax.Array, nets_jax.Ticket], nets_jax.Ticket]]:
+  """Every control by its name: a function of a key and the ticket."""
+  shape = data.input_shape
+
+  def scales(ticket):
+    return tuple(float(scale) for scale in nets_jax.layer_scales(ticket).values())
+
+  def random(key, density, scale):
+    return nets_jax.random_ticket(key, network, shape, density, init_scale=scale)
+
+  def snip(key, ticket):
+    config = one_shot.OneShotConfig(
+      score="snip",
+      target_density=float(nets_jax.density(ticket)),
+      init_scale=scales(ticket),
+      score_batch=values.score_batch,
+    )
+    return one_shot.search(key, network, data, config).ticket
+
+  def reinitialised(key, ticket):
+    return tickets.reinitialise(key, ticket, network, shape, scales(ticket))
+
+  return {
+    "ticket": lambda key, ticket: ticket,
+    "unmasked": lambda key, ticket: tickets.unmask(ticket),
+    "shuffle_mask": tickets.shuffle_mask,
+    "reinitialise": reinitialised,
+    "reinitialise_plain": lambda key, t: tickets.reinitialise(key, t, network, shape, values.init_scale),
+    "random_layers": lambda key, t: tickets.shuffle_mask(key, reinitialised(jax.random.fold_in(key, 1), t)),
+    "random_scaled": lambda key, t: random(key, float(nets_jax.density(t)), scales(t)),
+    "snip_scaled": snip,
+    "dense_scaled": lambda key, t: random(key, 1.0, scales(t)),
+    "dense": lambda key, t: random(key, 1.0, values.init_scale),
+  }
+
+
+NAMES = (
+  "ticket", "unmasked", "shuffle_mask", "reinitialise", "reinitialise_plain", "random_layers",
+  "random_scaled", "snip_scaled", "dense_scaled", "dense",
+)  # fmt: skip
+flags.DEFINE_list("controls", list(NAMES), "Controls to train.")
+
+
+def train_control(
+  name: str,
+  found: Sequence[nets_jax.Ticket],
+  data: nets_jax.Dataset,
+  values: flags.FlagValues,
+  path: pathlib.Path,
+) -> None:
+  """Trains one control of every ticket, side by side, and writes its curves."""
+  network = search_flags.make_network(values, data.num_classes)
+  control = make_controls(network, data, values)[name]
+  keys = [jax.random.split(jax.random.fold_in(jax.random.key(values.seed), i)) for i in range(len(found))]
+  made = [control(key, ticket) for (key, _), ticket in zip(keys, found, strict=True)]
+  where = path.with_suffix("") / saving.DIRECTORY
+  with (
+    Progress(name, values.train_epochs) as progress,
+    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
+  ):
+    curves = nets_jax.train_tickets(
+      jnp.stack([key for _, key in keys]),
+      network,
+      nets_jax.stack(made),
+      data,
+      epochs=values.train_epochs,
+      eval_every=values.eval_every,
+      optimizer=values.optimizer,
+      learning_rate=values.learning_rate,
+      batch_size=values.batch_size,
+      layout=nets_jax.make_layout(len(made), devices=values.devices, chunk=values.chunk),
+      on_rows=progress,
+      checkpoints=checkpoints,
+    ).curves
+  counts = [{"unmasked": int(tickets.unmasked_count(t)), "weights": tickets.maskable_count(t)} for t in made]
+  storage.write_csv(path, [{**row, **counts[row["ticket"]]} for row in curves])
+  saving.forget(path.with_suffix(""))
+
+
+def write_outputs(directory: pathlib.Path, names: Sequence[str]) -> str:
+  """The table of the controls that are done, as CSV and markdown. Returns the latter."""
+  curves = {name: storage.read_csv(directory / f"{name}.csv") for name in names}
+  curves = {name: [_curve(rows, i) for i in _tickets(rows)] for name, rows in curves.items()}
+  rows = [
+    {"control": name, "ticket": i, "density": curve[-1]["unmasked"] / curve[-1]["weights"]}
+    | {metric: curve[-1][metric] for metric in METRICS[1:]}
+    for name, own in curves.items()
+    for i, curve in enumerate(own)
+  ]
+  storage.write_csv(directory / "controls.csv", rows)
+  lines = ["| control | density | test loss | test accuracy | of each ticket |", "|---|---|---|---|---|"]
+  for name in names:
+    own = [row for row in rows if row["control"] == name]
+    each = ", ".join(f"{100 * row['test_accuracy']:.1f}" for row in own)
+    cells = (_spread(own, "density", 100, " %", 1), _spread(own, "test_loss", 1, "", 3))
+    lines.append(
+      f"| {name} | {' | '.join(cells)} | {_spread(own, 'test_accuracy', 100, ' %', 1)} | {each} % |"
+    )
+  text = "Mean and 95 % interval over the tickets.\n\n" + "\n".join(lines) + "\n"
+  for dense in ("unmasked", "dense"):
+    if dense in curves and "ticket" in curves:
+      found = [
+        winning.judge(own, other, int(own[-1]["unmasked"]), int(own[-1]["weights"]))
+        for own, other in zip(curves["ticket"], curves[dense], strict=True)
+      ]
+      text += f"\nDefinition 3 against {dense}: {winning.summarise(found)}\n"
+  with replace_file(directory / "controls.md") as temporary:
+    temporary.write_text(text)
+  return text
+
+
+def _tickets(rows: Rows) -> list[int]:
+  return sorted({int(row["ticket"]) for row in rows})
+
+
+def _curve(rows: Rows, ticket: int) -> Rows:
+  return [row for row in rows if int(row["ticket"]) == ticket]
+
+
+def _spread(rows: Rows, name: str, factor: float, unit: str, digits: int) -> str:
+  mean, half = mean_and_interval([factor * row[name] for row in rows])
+  return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "") + unit
+
+
+def run(values: flags.FlagValues) -> None:
+  """Every control that is not done, and the table as they come."""
+  paths = sorted(glob.glob(values.tickets or ""))
+  if not paths:
+    raise nets_jax.UsageError(
+      f"--tickets={values.tickets or ''} names no file; give a pattern of ticket files"
+    )
+  if values.train_epochs < 1:
+    raise nets_jax.UsageError(f"train_epochs must be at least 1, not {values.train_epochs}")
+  unknown = [name for name in values.controls if name not in NAMES]
+  if unknown:
+    raise nets_jax.UsageError(f"controls may be {', '.join(NAMES)}, not {unknown[0]!r}")
+  found = [nets_jax.load_ticket(path) for path in paths]
+  data = search_flags.make_data(values)
+  network = search_flags.make_network(values, data.num_classes)
+  for ticket in found:
+    tickets.check_fits(ticket, network, data.input_shape)
+  with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
+    claimed = [fingerprint(ticket) for ticket in found]
+    stages.claim(directory, {"tickets": claimed, **stages.relevant_settings(values)})
+    done = []
+    for name in values.controls:
+      path = directory / f"{name}.csv"
+      if not path.exists():
+        say(f"{name}: training of {len(found)} tickets")
+        train_control(name, found, data, values, path)
+      done.append(name)
+      text = write_outputs(directory, [name for name in NAMES if (directory / f"{name}.csv").exists()])
+    print(text)
+    print(f"files in {directory}")
+
+
+def main(argv: list[str]) -> None:
+  """Runs the study."""
+  del argv
+  search_flags.run_main(run)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=search_flags.parse)
