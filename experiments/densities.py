@@ -126,7 +126,7 @@ def merged(before: Rows, new: Rows) -> Rows:
   """All rows, the new ones in place of those before of the same method and density."""
   place = lambda row: (row["method"], float(row["target_density"]))  # noqa: E731
   replaced = {place(row) for row in new}
-  kept = [row for row in before if place(row) not in replaced]
+  kept = [{**row, "trial": int(row["trial"])} for row in before if place(row) not in replaced]
   names = list(dict.fromkeys(row["method"] for row in [*before, *new]))
   order = lambda row: (names.index(row["method"]), -float(row["target_density"]), int(row["trial"]))  # noqa: E731
   return sorted([*kept, *new], key=order)

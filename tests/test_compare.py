@@ -159,7 +159,7 @@ def test_the_quick_version_says_so(job, tmp_path):
   [
     (
       ["--methods=luck"],
-      "methods may be nets, random, imp, magnitude, snip, grasp, synflow or dense, not 'luck'",
+      "methods may be nets, random, imp, magnitude, snip, grasp, synflow, dense or guided, not 'luck'",
     ),
     (
       ["--methods=nets:colour=1"],

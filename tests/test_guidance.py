@@ -266,8 +266,31 @@ def test_the_first_genomes_layers_are_scaled_too(network, data):
     ratio = ratio.reshape(5, -1)
     np.testing.assert_allclose(ratio, np.repeat(ratio[:, :1], ratio.shape[1], axis=1), rtol=1e-5)
     logs.append(np.log(ratio[:, 0]))
+  logs = np.array(logs)
   assert len(np.unique(np.round(logs, 4))) == 15
   assert 0.3 < np.std(logs) < 1.2
+  # Two by two the other way; the fifth is alone.
+  np.testing.assert_allclose(logs[:, [1, 3]], -logs[:, [0, 2]], atol=1e-4)
+  assert (np.abs(logs[:, 4:] + logs[:, :4]) > 1e-3).all()
+
+
+def test_children_two_by_two_take_opposite_steps(network, data):
+  """All children of one parent, with nothing else to change its weights."""
+  config = GUIDED.replace(
+    parents=1, elites=0, crossover_rate=1.0, dormancy="random", density_rule="penalty", dormancy_rate=0.0,
+    scale_deviation=0.7, final_scale_deviation=0.7,
+  )  # fmt: skip
+  layout = nets_jax.make_layout(config.population_size)
+  state = nets_jax.init(KEY, network, data.input_shape, config, layout)
+  after, metrics = nets_jax.step(state, network, data, config, layout)
+  best = int(np.argmin(metrics.fitness))
+  logs = []
+  for layer, weights in after.population.weights.items():
+    ratio = np.asarray(weights["kernel"])[:5] / np.asarray(state.population.weights[layer]["kernel"])[best]
+    logs.append(np.log(ratio.reshape(5, -1)[:, 0]))
+  logs = np.array(logs)
+  np.testing.assert_allclose(logs[:, [1, 3]], -logs[:, [0, 2]], atol=1e-4)
+  assert np.abs(logs).min() > 1e-4
 
 
 def test_truncation_to_some_parents():

@@ -37,6 +37,16 @@ def test_initial_weights_are_normal_and_biases_zero():
   assert abs(np.corrcoef(first, second)[0, 1]) < 0.15
 
 
+def test_layers_may_have_scales_of_their_own():
+  draw = lambda scale: networks.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (784,), scale)  # noqa: E731
+  one, own = draw(1.0), draw((0.01, 2.0, 0.5))
+  for (_, a), (_, b), scale in zip(one.items(), own.items(), (0.01, 2.0, 0.5), strict=True):
+    np.testing.assert_allclose(b["kernel"], scale * a["kernel"], rtol=1e-6)
+  assert_same_bits(draw((0.1, 0.1, 0.1)), draw(0.1))
+  with pytest.raises(nets_jax.UsageError, match="one for each of the network's 3 layers, not 2"):
+    draw((0.1, 0.2))
+
+
 def test_network_without_biases(data):
   network = nets_jax.make_network("mlp", 3, (4,), use_bias=False)
   weights = networks.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)

@@ -19,6 +19,8 @@ def test_density_counts_unmasked_weights(ticket):
   np.testing.assert_allclose(nets_jax.density(ticket), kept / total)
   for name, layer in nets_jax.layer_densities(ticket).items():
     np.testing.assert_allclose(layer, np.mean(ticket.masks[name]["kernel"]))
+    scale = np.sqrt(np.mean(np.square(ticket.weights[name]["kernel"])))
+    np.testing.assert_allclose(nets_jax.layer_scales(ticket)[name], scale, rtol=1e-6)
 
 
 def test_phenotype_is_zero_where_masked_whatever_the_weight(ticket):
