@@ -90,6 +90,8 @@ def frontier_figure(
 ) -> Figure:
   """The set of tickets that a run has met, by density and validation loss, and those that none dominates.
 
+  Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
+
   Args:
     history: rows of a NeTS `history.csv`.
     frontier: of these the ones that no other dominates, the sparsest first.
@@ -111,11 +113,12 @@ def frontier_figure(
   axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
   axes.set_xscale("log")
   axes.set_yscale("log")
-  for axis, values in (
-    (axes.xaxis, [100 * row["density"] for row in met]),
-    (axes.yaxis, [row["valid_loss"] for row in met]),
-  ):
-    ticks = log_ticks(min(values), max(values))
+  losses = [row["valid_loss"] for row in met]
+  top = max(float(np.quantile(losses, 0.95)), *ends[1])
+  axes.set_ylim(0.93 * min(losses), 1.1 * top)
+  bounds = (axes.xaxis, 100 * min(row["density"] for row in met), 100.0), (axes.yaxis, min(losses), top)
+  for axis, low, high in bounds:
+    ticks = log_ticks(low, high)
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_ticks([], minor=True)
   dress(axes, "density (%)", PANELS["valid_loss"][0])
