@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import plots, storage
+from nets_jax import density_plots, plots, storage
 
 HISTORY = [
   {"generation": g, "genome": i, "fitness": 2.0 - g + i, "valid_loss": 1.0 + i, "density": 1 - 0.2 * g}
@@ -139,3 +139,62 @@ def test_curves_by_method_have_trials():
   assert [(row["method"], row["trial"], row["test_loss"]) for row in found] == [
     ("nets", 0, 0.0), ("dense", 0, 1.0), ("nets", 1, 2.0),
   ]  # fmt: skip
+
+
+def test_the_frontier_is_a_staircase_over_all_that_was_met():
+  frontier = [HISTORY[4], HISTORY[0]]
+  axes, bar = plots.frontier_figure(HISTORY, frontier).axes
+  points, ends = (collection.get_offsets() for collection in axes.collections)
+  assert len(points) == len(HISTORY) - 1  # the one that diverged is not drawn
+  np.testing.assert_allclose(ends, [[60, 1], [100, 1]])
+  assert axes.lines[0].get_drawstyle() == "steps-post"
+  assert bar.get_ylabel() == "generation"
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "ticks"),
+  [
+    (0.9, 2100.0, [1, 10, 100, 1000]),
+    (1.0, 100.0, [1, 2, 5, 10, 20, 50, 100]),
+    (60.0, 100.0, [60, 70, 80, 90, 100]),
+    (1.2, 1.3, [1.2, 1.3]),
+  ],
+)
+def test_ticks_of_a_logarithmic_axis(low, high, ticks):
+  np.testing.assert_allclose(plots.log_ticks(low, high), ticks)
+
+
+def densities_row(method, target, accuracy, epochs=0.0, trial=0):
+  return {
+    "method": method, "target_density": target, "density": 1.05 * target, "trial": trial,
+    "test_accuracy": accuracy, "search_epochs": epochs, "search_seconds": epochs / 2,
+  }  # fmt: skip
+
+
+DENSITIES = [
+  *(densities_row("guided", d, 0.9 + d / 10 + t / 100, 52, t) for d in (0.2, 0.05) for t in range(2)),
+  *(densities_row("imp", d, 0.9, 350, t) for d in (0.2, 0.05) for t in range(2)),
+  densities_row("luck", 0.05, 0.8),
+  densities_row("dense", 1.0, 0.95),
+]
+
+
+def test_densities_have_a_line_for_each_method():
+  (axes,) = density_plots.densities_figure(DENSITIES).axes
+  lines = {
+    line.get_label(): line for line in axes.get_legend_handles_labels()[0] if hasattr(line, "get_xdata")
+  }
+  np.testing.assert_allclose(lines["dense (100 %)"].get_xydata()[:, 1], 95)
+  drawn = {c.get_label(): np.array(c.lines[0].get_xydata(), float).T for c in axes.containers}
+  assert set(drawn) == {"guided", "imp", "luck"}
+  np.testing.assert_allclose(drawn["guided"], [[5.25, 21], [91, 92.5]])
+  assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20"]
+
+
+def test_cost_shows_one_density_over_epochs_and_seconds():
+  epochs, seconds = density_plots.cost_figure(DENSITIES, 0.2).axes
+  drawn = {c.get_label(): np.array(c.lines[0].get_xydata(), float).T for c in epochs.containers}
+  assert set(drawn) == {"guided", "imp"}
+  np.testing.assert_allclose(drawn["imp"], [[350], [90]])
+  np.testing.assert_allclose(seconds.containers[1].lines[0].get_xydata()[0, 0], 175)
+  assert epochs.get_ylabel() == "test accuracy at 20 % (%)"

@@ -37,7 +37,7 @@ def test_a_run_leaves_its_files(job, tmp_path):
   assert status == 0
   directory = tmp_path / "run"
   assert sorted(p.name for p in directory.iterdir()) == [
-    "config.json", "figure_evolution.png", "history.csv", "run.flags",
+    "config.json", "figure_evolution.png", "figure_frontier.png", "frontier", "history.csv", "run.flags",
     "summary.json", "ticket.safetensors", "training.csv",
   ]  # fmt: skip
   config = json.loads((directory / "config.json").read_text())
@@ -57,6 +57,13 @@ def test_a_run_leaves_its_files(job, tmp_path):
     "density",
     "seconds",
   ]
+  kept = table(directory / "frontier" / "frontier.csv")
+  assert 1 <= len(kept) <= len(history)
+  places = {(r["generation"], r["genome"]): (r["density"], r["valid_loss"]) for r in history}
+  for row in kept:
+    assert (row["density"], row["valid_loss"]) == places[row["generation"], row["genome"]]
+    ticket = nets_jax.load_ticket(directory / "frontier" / row["file"])
+    assert float(nets_jax.density(ticket)) == float(row["density"])
   assert [(r["generation"], r["genome"]) for r in history] == [
     (str(g), str(i)) for g in range(3) for i in range(4)
   ]
