@@ -164,7 +164,7 @@ def write_outputs(directory: pathlib.Path, new: Rows) -> None:
   rows = storage.read_csv(path)
   with replace_file(directory / "densities.md") as temporary:
     temporary.write_text(table(rows))
-  densest = max(row["target_density"] for row in rows if row["target_density"] < 1) if len(rows) else 1.0
+  densest = max((row["target_density"] for row in rows if row["target_density"] < 1), default=1.0)
   figures = {
     "figure_densities": density_plots.densities_figure(rows),
     "figure_cost": density_plots.cost_figure(rows, densest),

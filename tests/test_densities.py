@@ -106,6 +106,13 @@ def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
   assert table(done / "densities.csv") == rows
 
 
+def test_a_dense_network_alone_has_a_table_and_figures(tmp_path):
+  row = {"trial": 0, "density": 1.0, "test_accuracy": 0.9, "search_epochs": 0.0, "search_seconds": 0.0}
+  densities.write_outputs(tmp_path, [{"method": "dense", "target_density": 1.0, **row}])
+  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in (tmp_path / "densities.md").read_text()
+  assert (tmp_path / "figure_cost.png").exists()
+
+
 def test_the_nearest_cycle():
   values = densities.flags.FLAGS
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
