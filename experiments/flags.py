@@ -365,8 +365,8 @@ def mask_shapes(values: flags.FlagValues, data: nets_jax.Dataset) -> list[jax.Sh
 
 
 def check_training(values: flags.FlagValues) -> None:
-  """Raises UsageError for an impossible final training."""
-  for name, least in (("train_epochs", 0), ("eval_every", 1)):
+  """Raises UsageError for an impossible final training, or too few tickets to keep."""
+  for name, least in (("train_epochs", 0), ("eval_every", 1), ("frontier", 0)):
     if values[name].value is not None and values[name].value < least:
       raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
 

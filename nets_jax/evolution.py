@@ -87,14 +87,14 @@ def search_all(
     raise UsageError(f"{runs} keys ask for as many configurations, not {len(configs)}")
   for own in configs:
     validate(own, len(data.train))
+  if frontier_size < 0:
+    raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
   traced = stack_configs(configs)
   checkpoints = checkpoints or Unsaved()
   saved = checkpoints.restore(functools.partial(_identity, keys, network, data, configs, frontier_size))
   layout = layout or parallel.make_layout(runs * traced.population_size, devices=devices, chunk=chunk)
   keys, traced = parallel.replicate((keys, traced), layout)
   state = init_all(keys, network, data.input_shape, traced, layout)
-  if frontier_size < 0:
-    raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
   records = [_Record(own, History((), own.population_size), Frontier(frontier_size)) for own in configs]
   seconds, compile_seconds = 0.0, 0.0
   if saved is not None:

@@ -253,6 +253,7 @@ BAD = [
   ),
   (["--batch_size=91"], "batch_size must be from 1 to the 90 training examples, not 91"),
   (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
+  (["--frontier=-1"], "frontier must be at least 0, not -1"),
   (["--hidden_sizes=ten"], "hidden_sizes must be whole numbers with commas between, not ten"),
   (["--hidden_sizes=0"], "hidden_sizes must be positive, not 0"),
   (["--dropout_rate=1"], "dropout_rate must be in [0, 1), not 1.0"),
