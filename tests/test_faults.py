@@ -244,7 +244,10 @@ def test_a_file_limit_and_a_read_only_directory(tmp_path):
 def test_a_vanished_directory(tmp_path):
   process = start("search", *WIDE, f"--workdir={tmp_path}/run")
   await_line(process, "nets 1/")
-  time.sleep(1)
+  for _ in range(1200):  # until there is a whole checkpoint, whose directory has a number for its name
+    if any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").glob("*/*")):
+      break
+    time.sleep(0.1)
   (tmp_path / "run").rename(tmp_path / "moved")
   status, out, error = finish(process)
   assert (status, out) == (2, "")
