@@ -31,7 +31,7 @@ from absl import app, flags
 import nets_jax
 from experiments import flags as search_flags
 from experiments import methods, saving, stages
-from experiments.progress import Progress, say
+from experiments.progress import say
 from experiments.run_directory import locked
 from nets_jax import storage, tickets, winning
 from nets_jax.baselines import one_shot
@@ -107,24 +107,7 @@ def train_control(
   keys = [jax.random.split(jax.random.fold_in(jax.random.key(values.seed), i)) for i in range(len(found))]
   made = [control(key, ticket) for (key, _), ticket in zip(keys, found, strict=True)]
   where = path.with_suffix("") / saving.DIRECTORY
-  with (
-    Progress(name, values.train_epochs) as progress,
-    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
-  ):
-    curves = nets_jax.train_tickets(
-      jnp.stack([key for _, key in keys]),
-      network,
-      nets_jax.stack(made),
-      data,
-      epochs=values.train_epochs,
-      eval_every=values.eval_every,
-      optimizer=values.optimizer,
-      learning_rate=values.learning_rate,
-      batch_size=values.batch_size,
-      layout=nets_jax.make_layout(len(made), devices=values.devices, chunk=values.chunk),
-      on_rows=progress,
-      checkpoints=checkpoints,
-    ).curves
+  curves = stages.train(jnp.stack([key for _, key in keys]), made, data, values, name, where)
   counts = [{"unmasked": int(tickets.unmasked_count(t)), "weights": tickets.maskable_count(t)} for t in made]
   storage.write_csv(path, [{**row, **counts[row["ticket"]]} for row in curves])
   saving.forget(path.with_suffix(""))

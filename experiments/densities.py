@@ -11,10 +11,11 @@ densities that are not asked for stay in the table, so that it can be made piece
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -49,71 +50,61 @@ def read_densities(values: flags.FlagValues) -> list[float]:
   return found
 
 
-def tickets_of(
-  label: str,
-  densities: Sequence[float],
-  values: flags.FlagValues,
-  data: nets_jax.Dataset,
-  where: pathlib.Path,
-) -> Iterator[tuple[float, stages.Entrant]]:
-  """For each density an entrant whose search is done when it is given out."""
-  if label.startswith("dense"):
-    entrant = stages.make_entrant(label, values, where)
-    stages.search_stage(entrant, data)
-    yield 1.0, entrant
-    return
+# An entrant of one label, with these flags of its own.
+Make = Callable[[Mapping[str, str]], stages.Entrant]
+
+
+def at_density(label: str, density: float, make: Make, data: nets_jax.Dataset) -> stages.Entrant:
+  """The entrant whose tickets have a density, its settings checked.
+
+  Raises:
+    UsageError: an impossible setting.
+  """
+  settings = {"target_density": str(density), "density_deviation": "0"}
   if label.startswith("imp"):
-    yield from imp_tickets(label, densities, values, data, where)
-    return
-  for density in densities:
-    settings = {"target_density": str(density), "density_deviation": "0"}
-    entrant = stages.make_entrant(label, values, where, settings)
-    stages.search_stage(entrant, data)
-    yield density, entrant
+    settings = {"cycles": str(nearest_cycle(density, make, data))}
+  entrant = make(settings)
+  search_flags.make_network(entrant.values, data.num_classes)
+  methods.make_config(entrant.method, entrant.values, len(data.train))
+  return entrant
 
 
-def imp_tickets(
-  label: str,
-  densities: Sequence[float],
-  values: flags.FlagValues,
-  data: nets_jax.Dataset,
-  where: pathlib.Path,
-) -> Iterator[tuple[float, stages.Entrant]]:
-  """IMP's tickets on its way to the lowest density, each as if it had stopped there."""
-  cycles = {density: nearest_cycle(label, density, values, data, where) for density in densities}
-  whole = stages.make_entrant(label, values, where, {"cycles": str(max(cycles.values()))})
-  stages.search_stage(whole, data, keep_cycles=True)
-  history, costs = (storage.read_csv(whole.stage / name) for name in ("history.csv", "costs.csv"))
-  for density, count in cycles.items():
-    entrant = stages.make_entrant(label, values, where, {"cycles": str(count)})
-    if not (entrant.stage / "costs.csv").exists():
-      results = []
-      for trial, cost in enumerate(costs):
-        path = entrant.stage / f"ticket_{trial}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(stages.cycle_ticket(whole, count, trial), path)
-        rows = [row for row in history if int(row["trial"]) == trial and row["cycle"] < count]
-        share = rows[-1]["iteration"] / max(row["iteration"] for row in history)
-        spent = nets_jax.Cost(cost["epochs"] * share, rows[-1]["seconds"], cost["compile_seconds"])
-        results.append(nets_jax.SearchResult(nets_jax.load_ticket(path), rows, spent))
-      stages.write_costs(entrant.stage / "costs.csv", results)
-    yield density, entrant
-
-
-def nearest_cycle(
-  label: str, density: float, values: flags.FlagValues, data: nets_jax.Dataset, where: pathlib.Path
-) -> int:
+def nearest_cycle(density: float, make: Make, data: nets_jax.Dataset) -> int:
   """How many cycles of IMP leave nearest to a density, by ratio."""
-  entrant = stages.make_entrant(label, values, where, {"cycles": "1"})
-  config = methods.make_config("imp", entrant.values, len(data.train))
+  values = make({"cycles": "1"}).values
+  config = methods.make_config("imp", values, len(data.train))
   if not 0 < config.prune_fraction < 1:
     raise nets_jax.UsageError(f"prune_fraction must be in (0, 1) here, not {config.prune_fraction}")
   most = 2 + math.ceil(math.log(density) / math.log(1 - config.prune_fraction) * 1.5)
-  masks = search_flags.mask_shapes(entrant.values, data)
+  masks = search_flags.mask_shapes(values, data)
   counts = imp.kept_counts(masks, dataclasses.replace(config, cycles=most))
   total = sum(mask.size for mask in masks)
   distances = [abs(math.log(sum(kept) / total / density)) for kept in counts]
   return 1 + distances.index(min(distances))
+
+
+def search_imp(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> None:
+  """IMP once, with the most cycles asked for; the others' tickets are those it had on its way."""
+  cycles = lambda entrant: entrant.values.cycles  # noqa: E731
+  longest = max(entrants, key=cycles)
+  whole = dataclasses.replace(longest, label=f"{longest.label} on its way")  # a stage of its own
+  todo = [entrant for entrant in entrants if not (entrant.stage / "costs.csv").exists()]
+  if not todo:
+    return
+  stages.search_stage(whole, data, keep_cycles=True)
+  history, costs = (storage.read_csv(whole.stage / name) for name in ("history.csv", "costs.csv"))
+  last = max(row["iteration"] for row in history)
+  for entrant in todo:
+    results = []
+    for trial, cost in enumerate(costs):
+      path = entrant.stage / f"ticket_{trial}.safetensors"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copyfile(stages.cycle_ticket(whole, cycles(entrant), trial), path)
+      rows = [row for row in history if int(row["trial"]) == trial and row["cycle"] < cycles(entrant)]
+      epochs = cost["epochs"] * rows[-1]["iteration"] / last
+      spent = nets_jax.Cost(epochs, rows[-1]["seconds"], cost["compile_seconds"])
+      results.append(nets_jax.SearchResult(nets_jax.load_ticket(path), rows, spent))
+    stages.write_costs(entrant.stage / "costs.csv", results)
 
 
 def rows_of(label: str, density: float, entrant: stages.Entrant) -> Rows:
@@ -181,14 +172,19 @@ def run(values: flags.FlagValues) -> None:
       raise nets_jax.UsageError(f"{name} must be at least 1, not {values[name].value}")
   densities, chosen = read_densities(values), values.methods or METHODS
   with locked(values.workdir or str(pathlib.Path("runs") / f"densities-{values.dataset}")) as directory:
-    where = directory / "stages"
-    for label in chosen:
-      stages.make_entrant(label, values, where)
     data = search_flags.make_data(values)
+    entrants = {}
+    for label in chosen:
+      make = functools.partial(stages.make_entrant, label, values, directory / "stages")
+      own = [1.0] if label.startswith("dense") else densities
+      entrants[label] = {density: at_density(label, density, make, data) for density in own}
     shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
     stages.claim(directory, shared)
-    for label in chosen:
-      for density, entrant in tickets_of(label, densities, values, data, where):
+    for label, own in entrants.items():
+      if label.startswith("imp"):
+        search_imp(list(own.values()), data)
+      for density, entrant in own.items():
+        stages.search_stage(entrant, data)
         stages.training_stage(entrant, data)
         write_outputs(directory, rows_of(label, density, entrant))
         say(f"{label} at {density:.2%} is in {directory / 'densities.md'}")

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 
 import nets_jax
-from nets_jax import plots, storage
+from nets_jax import density_plots, plots, storage
 from nets_jax.frontier import Met
 
 DIRECTORY = "frontier"
@@ -28,5 +28,5 @@ def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.ML
     storage.save_ticket(directory / DIRECTORY / file, met.ticket, network)
     rows.append({"file": file, **{k: v for k, v in met.row.items() if k not in ("parent_1", "parent_2")}})
   storage.write_csv(directory / DIRECTORY / "frontier.csv", rows)
-  figure = plots.frontier_figure(storage.read_csv(directory / "history.csv"), rows)
+  figure = density_plots.frontier_figure(storage.read_csv(directory / "history.csv"), rows)
   plots.save_figure(figure, directory / "figure_frontier.png")

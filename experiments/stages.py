@@ -176,16 +176,42 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   done = entrant.stage / "training.csv"
   if is_done(entrant, "training", done):
     return
-  values = entrant.values
   paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
   tickets = [nets_jax.load_ticket(path) for path in paths]
   where = entrant.stage / saving.DIRECTORY / "training"
+  curves = train(trial_keys(entrant.values, 1), tickets, data, entrant.values, entrant.label, where)
+  densities = [float(nets_jax.density(ticket)) for ticket in tickets]
+  rows = [
+    {**row, "seconds": row["seconds"] / entrant.trials, "density": densities[row["ticket"]]} for row in curves
+  ]
+  storage.write_csv(done, [{"trial": row.pop("ticket"), **row} for row in rows])
+  saving.forget(entrant.stage / saving.DIRECTORY)
+
+
+def train(
+  keys: jax.Array,
+  tickets: Sequence[nets_jax.Ticket],
+  data: nets_jax.Dataset,
+  values: flags.FlagValues,
+  label: str,
+  where: pathlib.Path,
+) -> list[dict[str, Any]]:
+  """The curves of tickets in the final training that the flags ask for, side by side.
+
+  Args:
+    keys: one for each ticket.
+    tickets: to train.
+    data: the problem.
+    values: the flags.
+    label: of the progress bar.
+    where: directory of the training's checkpoints.
+  """
   with (
-    Progress(f"{entrant.label} training", values.train_epochs) as progress,
+    Progress(f"{label} training", values.train_epochs) as progress,
     saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
   ):
-    trained = nets_jax.train_tickets(
-      trial_keys(values, 1),
+    return nets_jax.train_tickets(
+      keys,
       search_flags.make_network(values, data.num_classes),
       nets_jax.stack(tickets),
       data,
@@ -194,17 +220,10 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
       optimizer=values.optimizer,
       learning_rate=values.learning_rate,
       batch_size=values.batch_size,
-      layout=nets_jax.make_layout(entrant.trials, devices=values.devices, chunk=values.chunk),
+      layout=nets_jax.make_layout(len(tickets), devices=values.devices, chunk=values.chunk),
       on_rows=progress,
       checkpoints=checkpoints,
-    )
-  densities = [float(nets_jax.density(ticket)) for ticket in tickets]
-  rows = [
-    {**row, "seconds": row["seconds"] / entrant.trials, "density": densities[row["ticket"]]}
-    for row in trained.curves
-  ]
-  storage.write_csv(done, [{"trial": row.pop("ticket"), **row} for row in rows])
-  saving.forget(entrant.stage / saving.DIRECTORY)
+    ).curves
 
 
 def trial_keys(values: flags.FlagValues, purpose: int) -> jax.Array:

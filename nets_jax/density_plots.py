@@ -1,16 +1,69 @@
-"""Figures of what methods reach at several densities, from the rows of a `densities.csv`."""
+"""Figures over density: what one run has met, and what methods reach at several densities."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from nets_jax.plots import COLOURS, SPARE_COLOURS, STYLE, dress
+from nets_jax.plots import COLOURS, PANELS, STYLE, dress, method_colours
 from nets_jax.statistics import mean_and_interval
 
-GUIDED = "#1f5fa8"
+
+def frontier_figure(
+  history: Sequence[Mapping[str, float]], frontier: Sequence[Mapping[str, float]]
+) -> Figure:
+  """The set of tickets that a run has met, by density and validation loss, and those that none dominates.
+
+  Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
+
+  Args:
+    history: rows of a NeTS `history.csv`.
+    frontier: of these the ones that no other dominates, the sparsest first.
+  """
+  figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+  axes = figure.subplots()
+  met = [row for row in history if np.isfinite(row["valid_loss"])]
+  points = axes.scatter(
+    [100 * row["density"] for row in met],
+    [row["valid_loss"] for row in met],
+    c=[row["generation"] for row in met],
+    cmap="viridis_r",
+    s=9,
+    linewidths=0,
+    alpha=0.7,
+  )
+  ends = [100 * row["density"] for row in frontier], [row["valid_loss"] for row in frontier]
+  axes.step(*ends, where="post", color=COLOURS["imp"], linewidth=1.2, zorder=3)
+  axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
+  axes.set_xscale("log")
+  axes.set_yscale("log")
+  losses = [row["valid_loss"] for row in met]
+  top = max(float(np.quantile(losses, 0.95)), *ends[1])
+  axes.set_ylim(0.93 * min(losses), 1.1 * top)
+  bounds = (axes.xaxis, 100 * min(row["density"] for row in met), 100.0), (axes.yaxis, min(losses), top)
+  for axis, low, high in bounds:
+    ticks = log_ticks(low, high)
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
+  dress(axes, "density (%)", PANELS["valid_loss"][0])
+  axes.legend(frameon=False)
+  figure.colorbar(points, label="generation", ticks=MaxNLocator(integer=True))
+  return figure
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+  """Round numbers from `low` to `high`, few enough to write on a logarithmic axis."""
+  decades = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+  for digits in ((1,), (1, 2, 5), range(1, 10)):
+    ticks = [digit * decade for decade in decades for digit in digits]
+    ticks = [tick for tick in ticks if low <= tick * 1.0001 and tick <= high * 1.0001]
+    if len(ticks) > 3:
+      break
+  return ticks or [low, high]
 
 
 def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -21,7 +74,7 @@ def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   """
   figure = Figure(figsize=(7.2, 4.8), layout="constrained")
   axes = figure.subplots()
-  for method, colour in _colours(rows).items():
+  for method, colour in method_colours(rows).items():
     own = [row for row in rows if row["method"] == method]
     groups = [
       [r for r in own if r["target_density"] == d] for d in sorted({r["target_density"] for r in own})
@@ -57,7 +110,7 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
   shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
   columns = {"search_epochs": "genome-epochs of search", "search_seconds": "seconds of search"}
   for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), columns.items(), strict=True):
-    for method, colour in _colours(rows).items():
+    for method, colour in method_colours(rows).items():
       own = [row for row in rows if row["method"] == method and row["target_density"] == density]
       if method == "dense":
         mean, _ = _accuracy([row for row in rows if row["method"] == "dense"])
@@ -93,11 +146,3 @@ def _accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
   """Mean test accuracy in percent, and half of its 95 % interval; 0 for a single trial."""
   mean, half = mean_and_interval([100 * row["test_accuracy"] for row in rows])
   return mean, half if math.isfinite(half) else 0.0
-
-
-def _colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-  """A colour for each method, the same in every figure of the same rows."""
-  spare = iter(SPARE_COLOURS)
-  known = {**COLOURS, "guided": GUIDED, "nets": SPARE_COLOURS[-1]}
-  names = dict.fromkeys(row["method"] for row in rows)
-  return {name: known.get(name) or next(spare, "#888888") for name in names}

@@ -1,6 +1,5 @@
 """Figures from recorded histories. Nothing here runs or imports the search."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,13 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from nets_jax.errors import UsageError
 from nets_jax.files import replace_file
 from nets_jax.statistics import mean_and_interval
 
-COLOURS = {"nets": "#1f5fa8", "random": "#3a8f3a", "imp": "#c0392b", "dense": "#444444"}
+COLOURS = {"nets": "#1f5fa8", "guided": "#0f9bd1", "random": "#3a8f3a", "imp": "#c0392b", "dense": "#444444"}
 SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
 STYLE = {"linewidth": 1.8}
 
@@ -83,59 +81,6 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     axes.legend(frameon=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
   return figure
-
-
-def frontier_figure(
-  history: Sequence[Mapping[str, float]], frontier: Sequence[Mapping[str, float]]
-) -> Figure:
-  """The set of tickets that a run has met, by density and validation loss, and those that none dominates.
-
-  Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
-
-  Args:
-    history: rows of a NeTS `history.csv`.
-    frontier: of these the ones that no other dominates, the sparsest first.
-  """
-  figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-  axes = figure.subplots()
-  met = [row for row in history if np.isfinite(row["valid_loss"])]
-  points = axes.scatter(
-    [100 * row["density"] for row in met],
-    [row["valid_loss"] for row in met],
-    c=[row["generation"] for row in met],
-    cmap="viridis_r",
-    s=9,
-    linewidths=0,
-    alpha=0.7,
-  )
-  ends = [100 * row["density"] for row in frontier], [row["valid_loss"] for row in frontier]
-  axes.step(*ends, where="post", color=COLOURS["imp"], linewidth=1.2, zorder=3)
-  axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
-  axes.set_xscale("log")
-  axes.set_yscale("log")
-  losses = [row["valid_loss"] for row in met]
-  top = max(float(np.quantile(losses, 0.95)), *ends[1])
-  axes.set_ylim(0.93 * min(losses), 1.1 * top)
-  bounds = (axes.xaxis, 100 * min(row["density"] for row in met), 100.0), (axes.yaxis, min(losses), top)
-  for axis, low, high in bounds:
-    ticks = log_ticks(low, high)
-    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_ticks([], minor=True)
-  dress(axes, "density (%)", PANELS["valid_loss"][0])
-  axes.legend(frameon=False)
-  figure.colorbar(points, label="generation", ticks=MaxNLocator(integer=True))
-  return figure
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-  """Round numbers from `low` to `high`, few enough to write on a logarithmic axis."""
-  decades = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-  for digits in ((1,), (1, 2, 5), range(1, 10)):
-    ticks = [digit * decade for decade in decades for digit in digits]
-    ticks = [tick for tick in ticks if low <= tick * 1.0001 and tick <= high * 1.0001]
-    if len(ticks) > 3:
-      break
-  return ticks or [low, high]
 
 
 def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
@@ -378,14 +323,19 @@ def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -
   return figure
 
 
+def method_colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+  """A colour for each method of some rows, in their order; grey where there are too many."""
+  spare = iter(SPARE_COLOURS)
+  names = dict.fromkeys(row["method"] for row in rows)
+  return {name: COLOURS.get(name) or next(spare, "#888888") for name in names}
+
+
 def _by_method(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[list[Mapping[str, Any]]]]]:
   """For each method its name, its colour, and its rows by trial."""
-  spare = iter(SPARE_COLOURS)
   found = []
-  for method in dict.fromkeys(row["method"] for row in rows):
+  for method, colour in method_colours(rows).items():
     own = [row for row in rows if row["method"] == method]
     trials = sorted({row["trial"] for row in own})
-    colour = COLOURS.get(method) or next(spare, "#888888")
     found.append((method, colour, [[row for row in own if row["trial"] == trial] for trial in trials]))
   return found
 

@@ -1,8 +1,10 @@
 """A hostile harness: several fake CPU devices, rank promotion raises, our own warnings are errors."""
 
 import contextlib
+import csv
 import functools
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -93,6 +95,29 @@ def assert_same_results(ones, others):
     for a, b in zip(one.frontier, other.frontier, strict=True):
       assert_same_bits(a.ticket, b.ticket)
       assert without_seconds([a.row]) == without_seconds([b.row])
+
+
+def table(path):
+  """The rows of a CSV file, as they are written."""
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def made_once(kept, place, make):
+  """What `make` leaves at a place: made by the first test that asks, copied from `kept` for the others."""
+  if kept.exists():
+    shutil.copytree(kept, place)
+  else:
+    status, _, error = make()
+    assert status == 0, error
+    shutil.copytree(place, kept)
+  return place
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """Where a module keeps one finished job for several tests; see `made_once`."""
+  return tmp_path_factory.mktemp("finished") / "out"
 
 
 def reset_flags():

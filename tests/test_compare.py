@@ -1,13 +1,12 @@
 """The paper's comparison: stages, tables and figures."""
 
-import csv
 import functools
 import json
 import pathlib
-import shutil
 
 import pytest
 from absl import flags
+from conftest import made_once, table
 
 import nets_jax
 from experiments import compare, methods, tables
@@ -25,27 +24,10 @@ def job(run_binary):
   return functools.partial(run_binary, compare, parse=compare.parse)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-  """A place to keep one finished comparison for several tests."""
-  return tmp_path_factory.mktemp("finished") / "out"
-
-
 @pytest.fixture
 def done(job, finished, tmp_path):
   """A copy of that comparison, made once."""
-  if not finished.exists():
-    status, _, error = job(*TINY, "--methods=random,imp,nets,dense")
-    assert status == 0, error
-    shutil.copytree(tmp_path / "out", finished)
-  else:
-    shutil.copytree(finished, tmp_path / "out")
-  return tmp_path / "out"
-
-
-def table(path):
-  with open(path, newline="") as file:
-    return list(csv.DictReader(file))
+  return made_once(finished, tmp_path / "out", lambda: job(*TINY, "--methods=random,imp,nets,dense"))
 
 
 def test_it_writes_the_table_the_figures_and_their_data(done):

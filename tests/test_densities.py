@@ -1,11 +1,10 @@
 """Accuracy over density: the tickets of each method, IMP's on its way, the table that grows."""
 
-import csv
 import functools
-import shutil
 
 import numpy as np
 import pytest
+from conftest import made_once, table
 
 import nets_jax
 from experiments import densities, methods, stages
@@ -23,26 +22,10 @@ def job(run_binary):
   return functools.partial(run_binary, densities)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-  return tmp_path_factory.mktemp("finished") / "out"
-
-
 @pytest.fixture
 def done(job, finished, tmp_path):
   """A copy of a finished study, made once."""
-  if not finished.exists():
-    status, _, error = job(*TINY, f"--methods={GUIDED},imp,dense")
-    assert status == 0, error
-    shutil.copytree(tmp_path / "out", finished)
-  else:
-    shutil.copytree(finished, tmp_path / "out")
-  return tmp_path / "out"
-
-
-def table(path):
-  with open(path, newline="") as file:
-    return list(csv.DictReader(file))
+  return made_once(finished, tmp_path / "out", lambda: job(*TINY, f"--methods={GUIDED},imp,dense"))
 
 
 def test_each_method_has_its_tickets_at_each_density(done):
@@ -65,33 +48,39 @@ def test_each_method_has_its_tickets_at_each_density(done):
 
 
 def test_imps_tickets_are_those_of_shorter_runs(done):
-  """12 + 12 weights: 24, 20.4, 17.4 are nearest 70 and 50 % after 2 and 4 cycles or so."""
   rows = [row for row in table(done / "densities.csv") if row["method"] == "imp"]
-  (whole,) = (p for p in (done / "stages").glob("imp-*") if (p / "cycle_1").exists())
-  shorter = [p for p in (done / "stages").glob("imp-*") if p != whole]
-  assert len(shorter) == 1
-  costs = table(shorter[0] / "costs.csv")
-  cycles = int(float(costs[0]["epochs"]) / 2)
-  assert [row["search_epochs"] for row in rows] == [f"{2.0 * cycles}"] * 2 + [
-    row["epochs"] for row in table(whole / "costs.csv")
-  ]
-  assert float(costs[0]["seconds"]) < float(table(whole / "costs.csv")[0]["seconds"])
-  for trial in range(2):
-    own, kept = (
-      nets_jax.load_ticket(path)
-      for path in (
-        shorter[0] / f"ticket_{trial}.safetensors",
-        whole / f"cycle_{cycles}" / f"ticket_{trial}.safetensors",
-      )
-    )
-    assert float(nets_jax.density(own)) == float(nets_jax.density(kept)) == float(rows[trial]["density"])
-  # A run of its own for so many cycles finds the same.
+  (whole,) = (done / "stages").glob("imp_on_its_way-*")
+  stages_of_imp = sorted((done / "stages").glob("imp-*"), key=lambda p: table(p / "costs.csv")[0]["epochs"])
+  assert len(stages_of_imp) == 2
+  last = table(whole / "costs.csv")[0]
+  for own, found in zip(stages_of_imp, (rows[:2], rows[2:]), strict=True):
+    costs = table(own / "costs.csv")
+    cycles = int(float(costs[0]["epochs"]) / 2)
+    assert [row["search_epochs"] for row in found] == [f"{2.0 * cycles}"] * 2
+    for trial in range(2):
+      ticket, kept = (p / f"ticket_{trial}.safetensors" for p in (own, whole / f"cycle_{cycles}"))
+      assert ticket.read_bytes() == kept.read_bytes()
+      assert float(nets_jax.density(nets_jax.load_ticket(ticket))) == float(found[trial]["density"])
+  assert costs[0]["epochs"] == last["epochs"]
+  assert [float(table(p / "costs.csv")[0]["seconds"]) < float(last["seconds"]) for p in stages_of_imp] == [
+    True, False,
+  ]  # fmt: skip
+  # A run of its own for fewer cycles finds the same.
+  cycles = int(float(table(stages_of_imp[0] / "costs.csv")[0]["epochs"]) / 2)
   values = densities.flags.FLAGS
   entrant = stages.make_entrant("imp", values, done / "alone", {"cycles": str(cycles)})
   stages.search_stage(entrant, densities.search_flags.make_data(values))
   for trial in range(2):
     name = f"ticket_{trial}.safetensors"
-    assert (entrant.stage / name).read_bytes() == (shorter[0] / name).read_bytes()
+    assert (entrant.stage / name).read_bytes() == (stages_of_imp[0] / name).read_bytes()
+
+
+def test_imp_may_be_asked_for_a_density_between_later(done, job):
+  """Of fewer cycles than were run, after the ticket of its longest run was found in another way."""
+  assert job(*TINY, "--methods=imp", "--densities=0.7,0.8")[0] == 0
+  assert [row["target_density"] for row in table(done / "densities.csv") if row["method"] == "imp"] == [
+    "0.8", "0.8", "0.7", "0.7", "0.5", "0.5",
+  ]  # fmt: skip
 
 
 def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
@@ -117,9 +106,9 @@ def test_the_nearest_cycle():
   values = densities.flags.FLAGS
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
   densities.search_flags.parse(["densities", "--network=lenet_300_100", "--batch_size=2"])
+  make = functools.partial(stages.make_entrant, "imp", values, stages.pathlib.Path("x"))
   found = [
-    densities.nearest_cycle("imp", density, values, data, stages.pathlib.Path("x"))
-    for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
+    densities.nearest_cycle(density, make, data) for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
   ]
   assert found == [7, 7, 9, 15, 18, 21]  # the densities of Frankle & Carbin's rounds
 
@@ -142,12 +131,15 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
     (["--densities=0.2,0"], "densities must be in (0, 1], not 0.2,0"),
     (["--methods=luck"], "methods may be nets,"),
     (["--methods=imp:prune_fraction=0"], "prune_fraction must be in (0, 1) here, not 0.0"),
+    (["--methods=nets:elites=9"], "elites must be from 0"),
+    (["--methods=imp:rewind_steps=-1"], "rewind_steps must be at least 0"),
     (["--trials=0"], "trials must be at least 1, not 0"),
     (["--train_epochs=0"], "train_epochs must be at least 1, not 0"),
   ],
 )
-def test_wrong_requests(job, arguments, message):
+def test_wrong_requests(job, tmp_path, arguments, message):
   status, _, error = job(*TINY, *arguments)
   assert status == 2
   assert error.count("\n") == 1
   assert message in error
+  assert not (tmp_path / "out").exists()

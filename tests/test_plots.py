@@ -143,7 +143,7 @@ def test_curves_by_method_have_trials():
 
 def test_the_frontier_is_a_staircase_over_all_that_was_met():
   frontier = [HISTORY[4], HISTORY[0]]
-  axes, bar = plots.frontier_figure(HISTORY, frontier).axes
+  axes, bar = density_plots.frontier_figure(HISTORY, frontier).axes
   points, ends = (collection.get_offsets() for collection in axes.collections)
   assert len(points) == len(HISTORY) - 1  # the one that diverged is not drawn
   np.testing.assert_allclose(ends, [[60, 1], [100, 1]])
@@ -161,7 +161,7 @@ def test_the_frontier_is_a_staircase_over_all_that_was_met():
   ],
 )
 def test_ticks_of_a_logarithmic_axis(low, high, ticks):
-  np.testing.assert_allclose(plots.log_ticks(low, high), ticks)
+  np.testing.assert_allclose(density_plots.log_ticks(low, high), ticks)
 
 
 def densities_row(method, target, accuracy, epochs=0.0, trial=0):

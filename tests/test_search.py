@@ -1,6 +1,5 @@
 """The main job, from its flags to its files."""
 
-import csv
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from conftest import assert_same_bits, reset_flags
+from conftest import assert_same_bits, reset_flags, table
 
 import nets_jax
 from experiments import flags as search_flags
@@ -25,11 +24,6 @@ SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
   "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=3", "--devices=4",
 )  # fmt: skip
-
-
-def table(path):
-  with open(path, newline="") as file:
-    return list(csv.DictReader(file))
 
 
 def test_a_run_leaves_its_files(job, tmp_path):

@@ -2,11 +2,10 @@
 
 import json
 import pathlib
-import shutil
 
 import pytest
 from absl import flags
-from conftest import counted_compilations, reset_flags
+from conftest import counted_compilations, made_once, reset_flags
 
 from experiments import effects, methods, plan, search, sweep
 from experiments import flags as search_flags
@@ -25,21 +24,10 @@ def job(run_binary):
   return lambda binary, *arguments: run_binary(binary, *SMALL, *arguments)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-  return tmp_path_factory.mktemp("finished") / "out"
-
-
 @pytest.fixture
 def done(job, finished, tmp_path):
   """A copy of a finished sweep of two rates, two numbers of generations and two seeds, made once."""
-  if not finished.exists():
-    status, _, error = job(sweep, *GRID)
-    assert status == 0, error
-    shutil.copytree(tmp_path / "out", finished)
-  else:
-    shutil.copytree(finished, tmp_path / "out")
-  return tmp_path / "out"
+  return made_once(finished, tmp_path / "out", lambda: job(sweep, *GRID))
 
 
 def without_seconds(path):
