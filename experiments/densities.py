@@ -3,8 +3,10 @@ r"""How good are a method's tickets, the sparser they are, and what did finding 
   python -m experiments.densities --flagfile=experiments/presets/paper_mnist.flags --trials=5
 
 finds and trains the tickets of each method at each density, and writes densities.csv (a row for each ticket),
-densities.md, figure_densities and figure_cost (PNG and SVG). --methods are those of experiments.compare; IMP
-searches once, down to the lowest density, and its ticket of a density is that of the nearest cycle.
+densities.md, and as PNG and SVG figure_densities and figure_cost (of ten methods at most) and
+figure_differences, what each method differs by from the first. --methods are those of experiments.compare;
+IMP searches once, down to the lowest density; its ticket of a density is that of the nearest cycle.
+presets/studies/ablations.flags has the ablations of guided NeTS.
 
 Stages that are finished are not run again, and one that was stopped goes on where it was. Rows of methods and
 densities that are not asked for stay in the table, so that it can be made piece by piece.
@@ -16,19 +18,17 @@ import math
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from absl import app, flags
 
 import nets_jax
+from experiments import density_tables, methods, stages, tables
 from experiments import flags as search_flags
-from experiments import methods, stages, tables
 from experiments.progress import say
 from experiments.run_directory import locked
 from nets_jax import density_plots, plots, storage
 from nets_jax.baselines import imp
 from nets_jax.files import replace_file
-from nets_jax.statistics import mean_and_interval
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
@@ -36,7 +36,7 @@ flags.adopt_module_key_flags(stages)
 flags.DEFINE_list("densities", ["0.2", "0.1", "0.05", "0.02", "0.01"], "Densities of the tickets.")
 
 METHODS = ["guided", "imp", "snip", "synflow", "random", "dense"]
-Rows = list[dict[str, Any]]
+MOST_LINES = 10  # methods that a figure of lines can still show apart
 
 
 def read_densities(values: flags.FlagValues) -> list[float]:
@@ -107,59 +107,28 @@ def search_imp(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> No
     stages.write_costs(entrant.stage / "costs.csv", results)
 
 
-def rows_of(label: str, density: float, entrant: stages.Entrant) -> Rows:
+def rows_of(label: str, density: float, entrant: stages.Entrant) -> density_tables.Rows:
   """A row for each trial: the trained ticket, and what its search cost."""
   rows = tables.table1_rows([(label, entrant.stage)])
   return [{"method": row.pop("method"), "target_density": density, **row} for row in rows]
 
 
-def merged(before: Rows, new: Rows) -> Rows:
-  """All rows, the new ones in place of those before of the same method and density."""
-  place = lambda row: (row["method"], float(row["target_density"]))  # noqa: E731
-  replaced = {place(row) for row in new}
-  kept = [{**row, "trial": int(row["trial"])} for row in before if place(row) not in replaced]
-  names = list(dict.fromkeys(row["method"] for row in [*before, *new]))
-  order = lambda row: (names.index(row["method"]), -float(row["target_density"]), int(row["trial"]))  # noqa: E731
-  return sorted([*kept, *new], key=order)
-
-
-def table(rows: Rows) -> str:
-  """Mean test accuracy and its 95 % interval of each method at each density, and what its searches cost."""
-  densities = sorted({row["target_density"] for row in rows}, reverse=True)
-  head = ["method", *[f"{100 * density:g} %" for density in densities]]
-  lines = [head, ["---"] * len(head)]
-  for method in dict.fromkeys(row["method"] for row in rows):
-    cells = []
-    for density in densities:
-      own = [row for row in rows if (row["method"], row["target_density"]) == (method, density)]
-      cells.append(cell(own) if own else "")
-    lines.append([method, *cells])
-  title = "Test accuracy, mean and 95 % interval (lowest of the trials; genome-epochs and seconds of search)"
-  return "\n".join([title, "", *["| " + " | ".join(line) + " |" for line in lines]]) + "\n"
-
-
-def cell(own: Rows) -> str:
-  """One method at one density."""
-  found = [100 * row["test_accuracy"] for row in own]
-  mean, half = mean_and_interval(found)
-  interval = f" ± {half:.1f}" if math.isfinite(half) else ""
-  epochs, seconds = (sum(row[f"search_{k}"] for row in own) / len(own) for k in ("epochs", "seconds"))
-  return f"{mean:.1f}{interval} % ({min(found):.1f} %; {epochs:.0f}, {seconds:.0f} s)"
-
-
-def write_outputs(directory: pathlib.Path, new: Rows) -> None:
+def write_outputs(directory: pathlib.Path, new: density_tables.Rows) -> None:
   """The table with the new rows, as CSV and markdown, and the figures drawn from it."""
   path = directory / "densities.csv"
   before = storage.read_csv(path) if path.exists() else []
-  storage.write_csv(path, merged(before, new))
+  storage.write_csv(path, density_tables.merged(before, new))
   rows = storage.read_csv(path)
+  differences = density_tables.differences(rows)
   with replace_file(directory / "densities.md") as temporary:
-    temporary.write_text(table(rows))
+    temporary.write_text(density_tables.accuracies(rows) + density_tables.difference_table(differences))
   densest = max((row["target_density"] for row in rows if row["target_density"] < 1), default=1.0)
-  figures = {
-    "figure_densities": density_plots.densities_figure(rows),
-    "figure_cost": density_plots.cost_figure(rows, densest),
-  }
+  figures = {}
+  if len({row["method"] for row in rows}) <= MOST_LINES:
+    figures["figure_densities"] = density_plots.densities_figure(rows)
+    figures["figure_cost"] = density_plots.cost_figure(rows, densest)
+  if differences:
+    figures["figure_differences"] = density_plots.differences_figure(differences)
   for name, figure in figures.items():
     for suffix in ("png", "svg"):
       plots.save_figure(figure, directory / f"{name}.{suffix}")

@@ -1,6 +1,7 @@
 """The flags that describe a search, and the library's objects made from their values.
 
-The defaults suit the digits data; `presets/` has the paper's setting.
+The defaults are guided NeTS (`presets/guided_digits.flags`) with a training that suits the digits; `presets/`
+has the paper's search and settings too.
 """
 
 import copy
@@ -47,24 +48,26 @@ flags.DEFINE_enum("activation", "relu", ("relu", "sigmoid", "tanh"), "Activation
 flags.DEFINE_bool("use_bias", True, "Whether layers have bias vectors (trained, never masked).")
 flags.DEFINE_float("dropout_rate", 0.0, "Probability that training silences a hidden unit.")
 
-flags.DEFINE_integer("generations", 150, "Generations after the first population.")
-flags.DEFINE_integer("population_size", 32, "Genomes in the population.")
+flags.DEFINE_integer("generations", 12, "Generations after the first population.")
+flags.DEFINE_integer("population_size", 16, "Genomes in the population.")
 flags.DEFINE_integer("elites", 1, "Best genomes that go on unchanged.")
 flags.DEFINE_enum("selection", "truncation", operators.SELECTIONS, "How parents are drawn.")
-flags.DEFINE_integer("parents", 0, "truncation: how many of the best are drawn from; 0 is half of them.")
+flags.DEFINE_integer("parents", 2, "truncation: how many of the best are drawn from; 0 is half of them.")
 flags.DEFINE_float("crossover_rate", 0.5, "Probability that a gene comes from parent 1.")
-flags.DEFINE_float("noise_rate", 0.02, "Probability that a weight gets noise.")
+flags.DEFINE_float("noise_rate", 0.0, "Probability that a weight gets noise.")
 flags.DEFINE_float("noise_scale", 0.1, "Standard deviation of the noise.")
-flags.DEFINE_float("resample_rate", 0.01, "Probability that a weight is drawn anew.")
-flags.DEFINE_float("dormancy_rate", 0.02, "Probability that a gene falls dormant.")
-flags.DEFINE_enum("dormancy", "random", config.DORMANCIES, "Which genes fall dormant: guided is by saliency.")
+flags.DEFINE_float("resample_rate", 0.0, "Probability that a weight is drawn anew.")
+flags.DEFINE_float(
+  "dormancy_rate", 0.02, "Probability that a gene falls dormant, where no schedule says how many do."
+)
+flags.DEFINE_enum("dormancy", "guided", config.DORMANCIES, "Which genes fall dormant: guided is by saliency.")
 flags.DEFINE_enum("saliency", "taylor", guidance.SALIENCIES, "What a training tells of a gene.")
 flags.DEFINE_enum(
   "dormancy_scope", "global", guidance.SCOPES, "Genes of all layers ranked together, or of each."
 )
 flags.DEFINE_float("awakening_rate", 0.0, "Share of a child's genes that are dormant ones awakened; guided.")
-flags.DEFINE_float("scale_deviation", 0.0, "Deviation of a log-normal factor of each layer, at first.")
-flags.DEFINE_float("final_scale_deviation", 0.0, "That in the last generation, with a straight line between.")
+flags.DEFINE_float("scale_deviation", 2.0, "Deviation of a log-normal factor of each layer, at first.")
+flags.DEFINE_float("final_scale_deviation", 0.2, "That in the last generation, with a straight line between.")
 flags.DEFINE(
   ScaleParser(),
   "init_scale",
@@ -74,10 +77,10 @@ flags.DEFINE(
 )
 flags.DEFINE_float("initial_density", 1.0, "Probability that a gene is expressed at first.")
 flags.DEFINE_float("target_density", 0.2, "Density that the penalty aims at, in (0, 1].")
-flags.DEFINE_float("penalty_weight", 1.0, "Factor of the density penalty.")
+flags.DEFINE_float("penalty_weight", 1.0, "penalty: factor of the density penalty.")
 flags.DEFINE_enum(
   "density_rule",
-  "penalty",
+  "schedule",
   config.DENSITY_RULES,
   "penalty; or feasible, by which what is too dense loses; or schedule, which sets the density too.",
 )
@@ -92,7 +95,7 @@ flags.DEFINE_integer(
   "frontier", 32, "nets: most tickets to keep of those that no other dominates in density and loss; 0 none."
 )
 flags.DEFINE_integer("patience", None, "Stop after more than this many generations without a better fitness.")
-flags.DEFINE_float("fitness_epochs", 2.0, "Epochs of training in a fitness evaluation; fractions too.")
+flags.DEFINE_float("fitness_epochs", 0.25, "Epochs of training in a fitness evaluation; fractions too.")
 flags.DEFINE_bool("retain_weights", False, "Put trained weights back into the genome (Lamarckian).")
 
 flags.DEFINE_enum("optimizer", "sgd", tuple(training.OPTIMIZERS), "Optimiser of every training.")

@@ -1,5 +1,6 @@
 """What a binary shows while it works: a bar on a terminal, lines elsewhere."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 import nets_jax
+from nets_jax.fitness import INFEASIBLE
 
 LINE_SECONDS = 10.0  # least time between two lines of a log
 
@@ -34,6 +36,8 @@ class Progress:
     """Shows the best of some rows of a history."""
     best = min(rows, key=lambda row: row.get("fitness", row.get("valid_loss", 0.0)))
     shown = {k: f"{best[k]:.3f}" for k in ("fitness", "valid_loss", "density") if k in best}
+    if INFEASIBLE <= best.get("fitness", 0.0) < math.inf:
+      del shown["fitness"]  # it says that the ticket is too dense, as the density does
     self._done += 1
     now = time.perf_counter()
     if self._first_at is None:  # what came before it was compilation too

@@ -10,7 +10,7 @@ thrown away. NeTS in ten lines:
     nets_jax.use_cpu_cores()  # one JAX device per core; no effect on a GPU
     data = nets_jax.load_data("digits")
     network = nets_jax.MLP(hidden_sizes=(100, 50), num_classes=data.num_classes)
-    config = nets_jax.NetsConfig(learning_rate=0.1, batch_size=16)
+    config = nets_jax.guided_config(learning_rate=0.1, batch_size=16)  # NetsConfig has the paper's settings
     result = nets_jax.search(jax.random.key(0), network, data, config)
     print(nets_jax.density(result.ticket), result.history[-1])
     nets_jax.save_ticket("ticket.safetensors", result.ticket, network)
@@ -18,7 +18,7 @@ thrown away. NeTS in ten lines:
 
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.checkpoints import Checkpoints, Stopped
-from nets_jax.config import NetsConfig
+from nets_jax.config import NetsConfig, guided_config
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
 from nets_jax.errors import Diverged, UsageError
@@ -69,6 +69,7 @@ __all__ = [
   "density_penalty",
   "evaluate",
   "from_arrays",
+  "guided_config",
   "init",
   "join_processes",
   "judge_ticket",

@@ -104,6 +104,34 @@ class NetsConfig:
   breeder: Callable[[jax.Array, Ticket, Ticket, "NetsConfig"], Ticket] | None = _static(None)
 
 
+# Guided NeTS where it differs from the paper; BUILD_NOTES.md says how these were found.
+GUIDED = {
+  "population_size": 16,
+  "generations": 12,
+  "selection": "truncation",
+  "parents": 2,
+  "noise_rate": 0.0,
+  "resample_rate": 0.0,
+  "dormancy": "guided",
+  "density_rule": "schedule",
+  "scale_deviation": 2.0,
+  "final_scale_deviation": 0.2,
+  "fitness_epochs": 0.25,
+}
+
+
+def guided_config(**settings: Any) -> NetsConfig:
+  """The settings of guided NeTS, this project's search; those of `NetsConfig` are the paper's.
+
+  Genes fall dormant by their saliency, on a schedule to exactly the target density, and the scale of each
+  layer evolves in steps that narrow.
+
+  Args:
+    **settings: fields of `NetsConfig` to have otherwise.
+  """
+  return NetsConfig(**{**GUIDED, **settings})
+
+
 DORMANCIES = ("random", "guided")
 DENSITY_RULES = ("penalty", "feasible", "schedule")
 OBJECTIVES = ("fitness", "pareto")

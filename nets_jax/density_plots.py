@@ -126,6 +126,36 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
   return figure
 
 
+def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+  """What methods differ by from one of them: a line of the figure for each, a panel for each density.
+
+  Args:
+    rows: `method`, `reference`, `target_density`, `difference` and `half_width`, in points of accuracy.
+  """
+  methods = list(dict.fromkeys(row["method"] for row in rows))
+  labels = [method.removeprefix(f"{rows[0]['reference']}:") for method in methods]
+  densities = sorted({row["target_density"] for row in rows}, reverse=True)
+  width = 1.0 + 0.075 * max(map(len, labels)) + 2.6 * len(densities)
+  figure = Figure(figsize=(width, 1.2 + 0.27 * len(methods)), layout="constrained")
+  panels = figure.subplots(1, len(densities), sharey=True, squeeze=False)[0]
+  for axes, density in zip(panels, densities, strict=True):
+    own = [row for row in rows if row["target_density"] == density]
+    values, halves = ([row[name] for row in own] for name in ("difference", "half_width"))
+    heights = [methods.index(row["method"]) for row in own]
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.errorbar(
+      values, heights, xerr=halves, fmt="o", color=COLOURS["nets"], markersize=4, capsize=2, linewidth=1.2
+    )
+    # What fails altogether would press all others to one line.
+    axes.set_xscale("symlog", linthresh=2)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
+    dress(axes, f"points at {100 * density:g} %", "")
+  panels[0].set_yticks(range(len(methods)), labels)
+  panels[0].set_ylim(len(methods) - 0.5, -0.5)
+  figure.suptitle(f"test accuracy, difference from {rows[0]['reference']}", fontsize="medium")
+  return figure
+
+
 def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour: str, method: str) -> None:
   mean, half = _accuracy(own)
   place = sum(row[column] for row in own) / len(own)

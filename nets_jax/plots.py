@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
@@ -15,6 +16,7 @@ from nets_jax.statistics import mean_and_interval
 COLOURS = {"nets": "#1f5fa8", "guided": "#0f9bd1", "random": "#3a8f3a", "imp": "#c0392b", "dense": "#444444"}
 SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
 STYLE = {"linewidth": 1.8}
+INFEASIBLE = 1e3  # fitness of a ticket that is too dense, where that counts first (`fitness.feasible_loss`)
 
 
 PANELS = {
@@ -22,6 +24,7 @@ PANELS = {
   "valid_loss": ("validation loss after training (nats)", 1.0),
   "fitness": ("fitness (minimised)", 1.0),
 }
+ACCURACY = {"valid_accuracy": ("validation accuracy after training (%)", 100.0)}
 
 
 # What a ticket came to, in a sweep's results.
@@ -51,8 +54,10 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
-  population as a band. Diverged genomes are left out of the bands. The history of another search is
-  drawn over its iterations or rounds, with the panels that it has figures for.
+  population as a band. Diverged genomes are left out of the bands, and axes end above the worst of the lines
+  and three quarters of all genomes, for what has nearly diverged would flatten the rest. Where tickets that
+  are too dense count as worse than any other, fitness says little else, and the accuracy is in its place. The
+  history of another search is drawn over its iterations or rounds, with the panels that it has figures for.
 
   Args:
     history: rows of a `history.csv`.
@@ -61,10 +66,12 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
   axis = axis_of(history)
   points = sorted({int(row[axis]) for row in history})
   by_point = [[row for row in history if row[axis] == point] for point in points]
-  panels = [name for name in PANELS if name in history[0]]
+  is_feasibility = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
+  names = ["density", "valid_loss", "valid_accuracy" if is_feasibility else "fitness"]
+  panels = [name for name in names if name in history[0]]
   figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
   for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-    label, factor = PANELS[column]
+    label, factor = {**PANELS, **ACCURACY}[column]
     best = [row[column] for row in leaders(history)]
     if "genome" in history[0]:
       finite = [[row[column] for row in rows if np.isfinite(row[column])] or [np.nan] for rows in by_point]
@@ -77,10 +84,21 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     )
     if column == "density" and target_density is not None:
       axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
+    if column != "density":
+      _cut_off(axes, factor * np.asarray([row[column] for row in history]), factor * max(best))
     dress(axes, axis, label)
     axes.legend(frameon=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
   return figure
+
+
+def _cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
+  """Ends an axis where it shows what is needed and three quarters of the values."""
+  finite = values[np.isfinite(values)]
+  if finite.size:
+    low, top = float(finite.min()), max(float(np.quantile(finite, 0.75)), needed)
+    if np.isfinite(top) and low < top < finite.max():
+      axes.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
 
 
 def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
@@ -217,7 +235,7 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
   """The ancestors of the best genome among all genomes: by how much of it comes from each.
 
   A parent is taken to give half of a child, and all of an elite; the area of an ancestor's point is its share
-  of the best genome by that reckoning.
+  of the best genome by that reckoning. The axis ends above these and three quarters of all genomes.
 
   Args:
     history: rows of a NeTS `history.csv`.
@@ -251,6 +269,7 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
     [g for g, _ in shares], [height(p) for p in shares], s=[4 + 46 * share for share in shares.values()],
     color=COLOURS["nets"], linewidths=0, alpha=0.8, label="ancestors of the best genome, by share", zorder=3,
   )  # fmt: skip
+  _cut_off(axes, np.asarray([height(place) for place in by_place]), max(map(height, shares)))
   axes.scatter(
     [best[0]], [height(best)], s=90, color=COLOURS["imp"], marker="*", label="best genome", zorder=4
   )

@@ -1,13 +1,15 @@
 """Accuracy over density: the tickets of each method, IMP's on its way, the table that grows."""
 
 import functools
+import pathlib
 
 import numpy as np
 import pytest
 from conftest import made_once, table
 
 import nets_jax
-from experiments import densities, methods, stages
+from experiments import densities, density_tables, methods, stages
+from nets_jax import density_plots
 
 TINY = (
   "--dataset=xor", "--activation=sigmoid", "--trials=2", "--xor_train_size=100", "--xor_test_size=40",
@@ -30,7 +32,9 @@ def done(job, finished, tmp_path):
 
 def test_each_method_has_its_tickets_at_each_density(done):
   names = {p.name for p in done.iterdir()}
-  figures = {f"figure_{kind}.{suffix}" for kind in ("densities", "cost") for suffix in ("png", "svg")}
+  figures = {
+    f"figure_{kind}.{suffix}" for kind in ("densities", "cost", "differences") for suffix in ("png", "svg")
+  }
   assert names == {"config.json", "densities.csv", "densities.md", "stages"} | figures
   rows = table(done / "densities.csv")
   places = [(row["method"], row["target_density"], row["trial"]) for row in rows]
@@ -102,11 +106,65 @@ def test_a_dense_network_alone_has_a_table_and_figures(tmp_path):
   assert (tmp_path / "figure_cost.png").exists()
 
 
+def test_differences_are_paired_by_trial():
+  def rows(method, density, *found):
+    return [
+      {"method": method, "target_density": density, "trial": t, "test_accuracy": a, "density": density}
+      | {"search_epochs": 1.0, "search_seconds": 2.0}
+      for t, a in enumerate(found)
+    ]
+
+  table = [
+    *rows("guided", 0.2, 0.90, 0.80, 0.70), *rows("guided", 0.1, 0.60, 0.70), *rows("imp", 0.2, 0.91, 0.83),
+    *rows("imp", 0.05, 0.5, 0.5), *rows("snip", 0.2, 0.7), *rows("dense", 1.0, 0.95, 0.95, 0.95),
+  ]  # fmt: skip
+  found = density_tables.differences(table)
+  places = [(row["method"], row["target_density"]) for row in found]
+  assert places == [("imp", 0.2), ("dense", 0.2), ("dense", 0.1)]  # one trial of SNIP says nothing of it
+  assert [row["difference"] for row in found] == pytest.approx([2, 15, 30])
+  # Student's quantile is 12.706 for two trials: half of 1 and 3 points' interval is as wide as that.
+  assert found[0]["half_width"] == pytest.approx(12.706, abs=1e-3)
+  text = density_tables.difference_table(found)
+  assert "| imp | +2.0 ± 12.7 |  |" in text
+  assert "Difference from guided in points" in text
+  assert density_tables.difference_table(density_tables.differences(table[:5])) == ""
+  figure = density_plots.differences_figure(found)
+  assert [axes.get_xlabel() for axes in figure.axes] == ["points at 20 %", "points at 10 %"]
+  assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["imp", "dense"]
+
+
+def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
+  row = {"density": 0.2, "target_density": 0.2, "search_epochs": 1.0, "search_seconds": 2.0}
+  rows = [
+    {"method": f"guided:parents={i}", "trial": t, "test_accuracy": 0.9 + 0.01 * t, **row}
+    for i in range(11)
+    for t in range(2)
+  ]
+  densities.write_outputs(tmp_path, rows)
+  assert {p.name for p in tmp_path.iterdir()} == {
+    "densities.csv", "densities.md", "figure_differences.png", "figure_differences.svg",
+  }  # fmt: skip
+
+
+def test_the_ready_study_is_one_that_runs():
+  values = densities.flags.FLAGS
+  presets = pathlib.Path(densities.__file__).parent / "presets"
+  densities.search_flags.parse(
+    ["densities", f"--flagfile={presets}/blind_digits.flags", f"--flagfile={presets}/studies/ablations.flags"]
+  )
+  data = nets_jax.load_data("digits")
+  seen = set()
+  for label in values.methods:
+    make = functools.partial(stages.make_entrant, label, values, pathlib.Path("x"))
+    seen.add(densities.at_density(label, 0.05, make, data).stage)
+  assert len(seen) == len(values.methods)  # no two are the same
+
+
 def test_the_nearest_cycle():
   values = densities.flags.FLAGS
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
   densities.search_flags.parse(["densities", "--network=lenet_300_100", "--batch_size=2"])
-  make = functools.partial(stages.make_entrant, "imp", values, stages.pathlib.Path("x"))
+  make = functools.partial(stages.make_entrant, "imp", values, pathlib.Path("x"))
   found = [
     densities.nearest_cycle(density, make, data) for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
   ]
@@ -116,9 +174,7 @@ def test_the_nearest_cycle():
 def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   values = densities.flags.FLAGS
   densities.search_flags.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
-  own = stages.make_entrant(
-    "guided:parents=3", values, stages.pathlib.Path("x"), {"target_density": "0.1"}
-  ).values
+  own = stages.make_entrant("guided:parents=3", values, pathlib.Path("x"), {"target_density": "0.1"}).values
   assert (own.dormancy, own.density_rule, own.learning_rate) == ("guided", "schedule", 0.3)
   assert (own.target_density, own.parents, own.init_scale) == (0.1, 3, 0.1)
   assert own.fitness_epochs == float(stages.guided_settings("digits")["fitness_epochs"])

@@ -46,7 +46,7 @@ def test_help_shows_groups_with_defaults(binary):
   assert f"python -m experiments.{binary}" in done.stdout
   for line in (
     "genetic operators:",
-    "  --noise_rate=0.02",
+    "  --dormancy_rate=0.02",
     "  --[no]retain_weights (off)",
     "One of nets, random",
   ):

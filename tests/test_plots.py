@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import density_plots, plots, storage
+from nets_jax import density_plots, fitness, plots, storage
 
 HISTORY = [
   {"generation": g, "genome": i, "fitness": 2.0 - g + i, "valid_loss": 1.0 + i, "density": 1 - 0.2 * g}
@@ -16,12 +16,28 @@ HISTORY = [
 
 def test_the_evolution_figure_shows_the_best_and_the_range():
   figure = plots.evolution_figure(HISTORY, target_density=0.2)
-  density, loss, fitness = figure.axes
+  density, loss, lowest = figure.axes
   np.testing.assert_allclose(density.lines[0].get_ydata(), [100, 80, 60])
-  np.testing.assert_allclose(fitness.lines[0].get_ydata(), [2, 1, 0])
+  np.testing.assert_allclose(lowest.lines[0].get_ydata(), [2, 1, 0])
   band = loss.collections[0].get_paths()[0].vertices[:, 1]
   assert (band.min(), band.max()) == (1, 2)
   assert all(axes.get_xlabel() == "generation" and axes.get_ylabel() for axes in figure.axes)
+
+
+def test_what_has_nearly_diverged_does_not_flatten_the_rest():
+  rows = [{**row, "valid_loss": 1e18 if row["genome"] else row["valid_loss"]} for row in HISTORY[:-1]]
+  rows += [{**row, "genome": row["genome"] + 2, "fitness": 9.0, "valid_loss": 1.5} for row in rows[::2]] * 3
+  loss = plots.evolution_figure(rows).axes[1]
+  assert 1.5 < loss.get_ylim()[1] < 3
+  best = {**rows[0], "fitness": 0.0, "valid_loss": 7.0}
+  assert plots.evolution_figure([best, *rows[1:]]).axes[1].get_ylim()[1] > 7  # the lines are shown whole
+
+
+def test_accuracy_is_drawn_where_fitness_says_only_what_is_too_dense():
+  assert plots.INFEASIBLE == fitness.INFEASIBLE
+  rows = [{**row, "fitness": 1e3 * row["density"] + row["fitness"], "valid_accuracy": 0.5} for row in HISTORY]
+  assert plots.evolution_figure(rows).axes[2].get_ylabel() == "validation accuracy after training (%)"
+  assert plots.evolution_figure(HISTORY).axes[2].get_ylabel() == "fitness (minimised)"
 
 
 def test_figures_are_made_from_files_alone(tmp_path):

@@ -57,7 +57,7 @@ def test_a_run_leaves_its_files(job, tmp_path):
   for row in kept:
     assert (row["density"], row["valid_loss"]) == places[row["generation"], row["genome"]]
     ticket = nets_jax.load_ticket(directory / "frontier" / row["file"])
-    assert float(nets_jax.density(ticket)) == float(row["density"])
+    assert float(nets_jax.density(ticket)) == pytest.approx(float(row["density"]), rel=1e-6)
   assert [(r["generation"], r["genome"]) for r in history] == [
     (str(g), str(i)) for g in range(3) for i in range(4)
   ]
@@ -316,6 +316,19 @@ def test_the_presets_parse():
   assert methods.make_config("nets", flags.FLAGS, 54_000) == nets_jax.NetsConfig()
   assert methods.make_config("imp", flags.FLAGS, 54_000) == imp.ImpConfig()
   assert methods.make_config("random", flags.FLAGS, 54_000) == random_tickets.RandomConfig()
+
+
+def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
+  reset_flags()
+  search_flags.parse(["search"])
+  training = {"learning_rate": 0.1, "batch_size": 16}
+  default = methods.make_config("nets", flags.FLAGS, 54_000)
+  assert default == nets_jax.guided_config(dormancy_rate=0.02, **training)
+  for dataset, own in (("digits", training), ("mnist", {})):
+    reset_flags()
+    search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{dataset}.flags"])
+    found = methods.make_config("nets", flags.FLAGS, 54_000)
+    assert found == nets_jax.guided_config(dormancy_rate=0.02, **own)
 
 
 def test_the_command_as_a_user_types_it(tmp_path):
