@@ -137,7 +137,7 @@ def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   densities = sorted({row["target_density"] for row in rows}, reverse=True)
   width = 1.0 + 0.075 * max(map(len, labels)) + 2.6 * len(densities)
   figure = Figure(figsize=(width, 1.2 + 0.27 * len(methods)), layout="constrained")
-  panels = figure.subplots(1, len(densities), sharey=True, squeeze=False)[0]
+  panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
   for axes, density in zip(panels, densities, strict=True):
     own = [row for row in rows if row["target_density"] == density]
     values, halves = ([row[name] for row in own] for name in ("difference", "half_width"))
@@ -146,10 +146,13 @@ def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.errorbar(
       values, heights, xerr=halves, fmt="o", color=COLOURS["nets"], markersize=4, capsize=2, linewidth=1.2
     )
-    # What fails altogether would press all others to one line.
-    axes.set_xscale("symlog", linthresh=2)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
     dress(axes, f"points at {100 * density:g} %", "")
+  if max(abs(row["difference"]) for row in rows) > 10:  # what fails would press the others together
+    panels[0].set_xscale("symlog", linthresh=2)
+    bounds = panels[0].get_xlim()
+    panels[0].set_xticks([-50, -10, -2, -1, 0, 1, 2, 10])
+    panels[0].set_xlim(bounds)
+  panels[0].xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
   panels[0].set_yticks(range(len(methods)), labels)
   panels[0].set_ylim(len(methods) - 0.5, -0.5)
   figure.suptitle(f"test accuracy, difference from {rows[0]['reference']}", fontsize="medium")

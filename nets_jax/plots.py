@@ -54,9 +54,9 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
-  population as a band. Diverged genomes are left out of the bands, and axes end above the worst of the lines
-  and three quarters of all genomes, for what has nearly diverged would flatten the rest. Where tickets that
-  are too dense count as worse than any other, fitness says little else, and the accuracy is in its place. The
+  population as a band. Diverged genomes are left out of the bands; where some have nearly diverged, which
+  would flatten the rest, an axis ends above the line and three quarters of all genomes. Where tickets that are
+  too dense count as worse than any other, fitness says little else, and the accuracy is in its place. The
   history of another search is drawn over its iterations or rounds, with the panels that it has figures for.
 
   Args:
@@ -66,8 +66,8 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
   axis = axis_of(history)
   points = sorted({int(row[axis]) for row in history})
   by_point = [[row for row in history if row[axis] == point] for point in points]
-  is_feasibility = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
-  names = ["density", "valid_loss", "valid_accuracy" if is_feasibility else "fitness"]
+  feasible_first = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
+  names = ["density", "valid_loss", "valid_accuracy" if feasible_first else "fitness"]
   panels = [name for name in names if name in history[0]]
   figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
   for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -93,11 +93,11 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
 
 
 def _cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
-  """Ends an axis where it shows what is needed and three quarters of the values."""
+  """Ends an axis above what is needed and three quarters of the values, if the others are far beyond."""
   finite = values[np.isfinite(values)]
   if finite.size:
     low, top = float(finite.min()), max(float(np.quantile(finite, 0.75)), needed)
-    if np.isfinite(top) and low < top < finite.max():
+    if np.isfinite(top) and 0 < 3 * (top - low) < finite.max() - low:
       axes.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
 
 
@@ -235,7 +235,7 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
   """The ancestors of the best genome among all genomes: by how much of it comes from each.
 
   A parent is taken to give half of a child, and all of an elite; the area of an ancestor's point is its share
-  of the best genome by that reckoning. The axis ends above these and three quarters of all genomes.
+  of the best genome by that reckoning. Genomes that have nearly diverged may be outside.
 
   Args:
     history: rows of a NeTS `history.csv`.
