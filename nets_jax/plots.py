@@ -55,9 +55,10 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
   population as a band. Diverged genomes are left out of the bands; where some have nearly diverged, which
-  would flatten the rest, an axis ends above the line and three quarters of all genomes. Where tickets that are
-  too dense count as worse than any other, fitness says little else, and the accuracy is in its place. The
-  history of another search is drawn over its iterations or rounds, with the panels that it has figures for.
+  would flatten the rest, an axis ends above the line and three quarters of all genomes. Where tickets that
+  are too dense count as worse than any other, fitness says little else, and the accuracy is in its place.
+  The history of another search is drawn over its iterations or rounds, with the panels that it has figures
+  for.
 
   Args:
     history: rows of a `history.csv`.
