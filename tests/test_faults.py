@@ -207,7 +207,7 @@ def small_disk(directory, size):
 
 WIDE = (
   *("--dataset=xor", "--hidden_sizes=200,200", "--population_size=4", "--generations=100000"),
-  "--checkpoint_seconds=0",
+  *("--checkpoint_seconds=0", "--dormancy=random", "--density_rule=penalty"),
 )
 
 

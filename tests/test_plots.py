@@ -167,6 +167,13 @@ def test_the_frontier_is_a_staircase_over_all_that_was_met():
   assert bar.get_ylabel() == "generation"
 
 
+def test_a_loss_of_nothing_has_a_place_on_the_frontier_too():
+  rows = [{**row, "valid_loss": 0.0} for row in HISTORY[:2]] + HISTORY[2:]
+  axes, _ = density_plots.frontier_figure(rows, [rows[0]]).axes
+  low, high = axes.get_ylim()
+  assert 0 < low < axes.collections[1].get_offsets()[0][1] < high
+
+
 @pytest.mark.parametrize(
   ("low", "high", "ticks"),
   [
