@@ -28,23 +28,23 @@ def frontier_figure(
   """
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
-  at = lambda row: max(row["valid_loss"], LEAST_LOSS)  # noqa: E731
+  height = lambda row: max(row["valid_loss"], LEAST_LOSS)  # noqa: E731
   met = [row for row in history if np.isfinite(row["valid_loss"])]
   points = axes.scatter(
     [100 * row["density"] for row in met],
-    [at(row) for row in met],
+    [height(row) for row in met],
     c=[row["generation"] for row in met],
     cmap="viridis_r",
     s=9,
     linewidths=0,
     alpha=0.7,
   )
-  ends = [100 * row["density"] for row in frontier], [at(row) for row in frontier]
+  ends = [100 * row["density"] for row in frontier], [height(row) for row in frontier]
   axes.step(*ends, where="post", color=COLOURS["imp"], linewidth=1.2, zorder=3)
   axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
   axes.set_xscale("log")
   axes.set_yscale("log")
-  losses = [at(row) for row in met]
+  losses = [height(row) for row in met]
   top = max(float(np.quantile(losses, 0.95)), *ends[1])
   axes.set_ylim(0.93 * min(losses), 1.1 * top)
   bounds = (axes.xaxis, 100 * min(row["density"] for row in met), 100.0), (axes.yaxis, min(losses), top)
