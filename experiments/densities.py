@@ -8,8 +8,8 @@ figure_differences, what each method differs by from the first. --methods are th
 IMP searches once, down to the lowest density; its ticket of a density is that of the nearest cycle.
 presets/studies/ablations.flags has the ablations of guided NeTS.
 
-Stages that are finished are not run again, and one that was stopped goes on where it was. Rows of methods and
-densities that are not asked for stay in the table, so that it can be made piece by piece.
+Stages that are finished are not run again, and one that was stopped goes on where it was. Rows of methods,
+densities and trials that are not asked for stay in the table, so that it can be made piece by piece.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from nets_jax.files import replace_file
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
 flags.adopt_module_key_flags(stages)
+flags.DEFINE_integer("first_trial", 0, "The first trial: --first_trial=3 --trials=2 adds trials 3 and 4.")
 flags.DEFINE_list("densities", ["0.2", "0.1", "0.05", "0.02", "0.01"], "Densities of the tickets.")
 
 METHODS = ["guided", "imp", "snip", "synflow", "random", "dense"]
@@ -110,7 +111,11 @@ def search_imp(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> No
 def rows_of(label: str, density: float, entrant: stages.Entrant) -> density_tables.Rows:
   """A row for each trial: the trained ticket, and what its search cost."""
   rows = tables.table1_rows([(label, entrant.stage)])
-  return [{"method": row.pop("method"), "target_density": density, **row} for row in rows]
+  return [
+    {"method": row.pop("method"), "target_density": density, "trial": entrant.first_trial + row.pop("trial")}
+    | row
+    for row in rows
+  ]
 
 
 def write_outputs(directory: pathlib.Path, new: density_tables.Rows) -> None:
@@ -136,15 +141,17 @@ def write_outputs(directory: pathlib.Path, new: density_tables.Rows) -> None:
 
 def run(values: flags.FlagValues) -> None:
   """Every method at every density, and the outputs as they come."""
-  for name in ("trials", "train_epochs"):
-    if values[name].value < 1:
-      raise nets_jax.UsageError(f"{name} must be at least 1, not {values[name].value}")
+  for name, least in (("trials", 1), ("train_epochs", 1), ("first_trial", 0)):
+    if values[name].value < least:
+      raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
   densities, chosen = read_densities(values), values.methods or METHODS
   with locked(values.workdir or str(pathlib.Path("runs") / f"densities-{values.dataset}")) as directory:
     data = search_flags.make_data(values)
     entrants = {}
     for label in chosen:
-      make = functools.partial(stages.make_entrant, label, values, directory / "stages")
+      make = functools.partial(
+        stages.make_entrant, label, values, directory / "stages", first_trial=values.first_trial
+      )
       own = [1.0] if label.startswith("dense") else densities
       entrants[label] = {density: at_density(label, density, make, data) for density in own}
     shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}

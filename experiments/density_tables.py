@@ -10,8 +10,8 @@ Rows = list[dict[str, Any]]
 
 
 def merged(before: Rows, new: Rows) -> Rows:
-  """All rows, the new ones in place of those before of the same method and density."""
-  place = lambda row: (row["method"], float(row["target_density"]))  # noqa: E731
+  """All rows, the new ones in place of those before of the same method, density and trial."""
+  place = lambda row: (row["method"], float(row["target_density"]), int(row["trial"]))  # noqa: E731
   replaced = {place(row) for row in new}
   kept = [{**row, "trial": int(row["trial"])} for row in before if place(row) not in replaced]
   names = list(dict.fromkeys(row["method"] for row in [*before, *new]))

@@ -38,13 +38,21 @@ class Entrant:
   values: flags.FlagValues
   trials: int
   stages: pathlib.Path
+  first_trial: int = 0
 
   @property
   def stage(self) -> pathlib.Path:
     """The directory of its files, named by a hash of all that its results depend on."""
     name = "".join(c if c.isalnum() else "_" for c in self.label)
-    settings = json.dumps([self.method, self.trials, relevant_settings(self.values)], sort_keys=True)
-    return self.stages / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    own = [self.method, self.trials, relevant_settings(self.values)]
+    own += [self.first_trial] if self.first_trial else []
+    return self.stages / f"{name}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
+
+  def keys(self, purpose: int) -> jax.Array:
+    """A key for each trial's search (0) or training (1); all methods train by the same keys."""
+    return jax.vmap(
+      lambda t: jax.random.split(jax.random.fold_in(jax.random.key(self.values.seed), t))[purpose]
+    )(self.first_trial + jax.numpy.arange(self.trials))
 
 
 def relevant_settings(values: flags.FlagValues) -> dict[str, Any]:
@@ -62,6 +70,7 @@ def make_entrant(
   values: flags.FlagValues,
   stages: pathlib.Path,
   settings: Mapping[str, str] = types.MappingProxyType({}),
+  first_trial: int = 0,
 ) -> Entrant:
   """Reads `method:flag=value:...`, where the method may also be `dense` or `guided`.
 
@@ -73,6 +82,7 @@ def make_entrant(
     values: the flags.
     stages: directory of all stages' files.
     settings: more flags for this entrant, which the label's own override.
+    first_trial: number of its first trial, which decides their keys.
   """
   name, *overrides = label.split(":")
   method, first = {"dense": ("random", DENSE), "guided": ("nets", {})}.get(name, (name, {}))
@@ -87,7 +97,7 @@ def make_entrant(
     own = search_flags.changed(values, changes)
   except nets_jax.UsageError as error:
     raise nets_jax.UsageError(f"in {label!r}: {error}; write method:flag=value") from error
-  return Entrant(label, method, own, values.trials, stages)
+  return Entrant(label, method, own, values.trials, stages, first_trial)
 
 
 def guided_settings(dataset: str) -> dict[str, str]:
@@ -138,7 +148,7 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = F
   ):
     results = methods.search_all(
       entrant.method,
-      trial_keys(values, 0),
+      entrant.keys(0),
       network.clone(precision=values.precision),
       data,
       [config] * entrant.trials,
@@ -179,7 +189,7 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
   tickets = [nets_jax.load_ticket(path) for path in paths]
   where = entrant.stage / saving.DIRECTORY / "training"
-  curves = train(trial_keys(entrant.values, 1), tickets, data, entrant.values, entrant.label, where)
+  curves = train(entrant.keys(1), tickets, data, entrant.values, entrant.label, where)
   densities = [float(nets_jax.density(ticket)) for ticket in tickets]
   rows = [
     {**row, "seconds": row["seconds"] / entrant.trials, "density": densities[row["ticket"]]} for row in curves
@@ -224,13 +234,6 @@ def train(
       on_rows=progress,
       checkpoints=checkpoints,
     ).curves
-
-
-def trial_keys(values: flags.FlagValues, purpose: int) -> jax.Array:
-  """A key for each trial's search (0) or training (1); all methods train by the same keys."""
-  return jax.vmap(lambda t: jax.random.split(jax.random.fold_in(jax.random.key(values.seed), t))[purpose])(
-    jax.numpy.arange(values.trials)
-  )
 
 
 def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:

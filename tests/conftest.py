@@ -30,6 +30,13 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_let_go():
+  """A worker's compiled programs end with the file they were made for; hundreds together once crashed it."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def data():
   """A small, learnable problem of 6 inputs and 3 classes."""

@@ -99,6 +99,22 @@ def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
   assert table(done / "densities.csv") == rows
 
 
+def test_trials_may_be_added(done, job):
+  """Those of a later number are found and trained as they would have been beside the first ones."""
+  both = (f"--methods={GUIDED},imp", "--densities=0.5")
+  before = table(done / "densities.csv")
+  columns = [name for name in before[0] if "seconds" not in name]
+  (done / "densities.csv").unlink()
+  assert job(*TINY, *both, "--trials=1")[0] == 0
+  assert job(*TINY, *both, "--trials=1", "--first_trial=1")[0] == 0
+  expected = [row for row in before if row["target_density"] == "0.5"]
+  rows = table(done / "densities.csv")
+  assert [[row[name] for name in columns] for row in rows] == [
+    [row[name] for name in columns] for row in expected
+  ]
+  assert {row["trial"] for row in rows} == {"0", "1"}
+
+
 def test_a_dense_network_alone_has_a_table_and_figures(tmp_path):
   row = {"trial": 0, "density": 1.0, "test_accuracy": 0.9, "search_epochs": 0.0, "search_seconds": 0.0}
   densities.write_outputs(tmp_path, [{"method": "dense", "target_density": 1.0, **row}])
@@ -191,6 +207,7 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
     (["--methods=imp:rewind_steps=-1"], "rewind_steps must be at least 0"),
     (["--trials=0"], "trials must be at least 1, not 0"),
     (["--train_epochs=0"], "train_epochs must be at least 1, not 0"),
+    (["--first_trial=-1"], "first_trial must be at least 0, not -1"),
   ],
 )
 def test_wrong_requests(job, tmp_path, arguments, message):
