@@ -28,7 +28,7 @@ class NetsConfig:
   changing one, or a `vmap` over it, compiles nothing.
 
   Attributes:
-    population_size: k, at least 2 (static).
+    population_size: k (static); a population of 1 is a line of descent, each genome both parents of the next.
     generations: n; the first population is generation 0, so n + 1 are evaluated.
     elites: e, how many of the best go on unchanged, from 0 to k - 1.
     selection: one of `operators.SELECTIONS` (static).
@@ -140,7 +140,7 @@ OBJECTIVES = ("fitness", "pareto")
 def validate(config: NetsConfig, num_examples: int) -> None:
   """Raises UsageError for settings that make no search, one line each."""
   most = config.population_size - 1
-  check(config, ["population_size"], "at least 2, for crossover takes two", lambda k: k >= 2)
+  check(config, ["population_size"], "at least 1", lambda k: k >= 1)
   check(config, ["elites"], f"from 0 to population_size - 1 = {most}", lambda e: 0 <= e <= most)
   check(config, ["parents"], f"from 0 to population_size = {most + 1}", lambda p: 0 <= p <= most + 1)
   rates = ("crossover_rate", "noise_rate", "resample_rate", "dormancy_rate", "awakening_rate")

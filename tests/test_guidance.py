@@ -188,6 +188,21 @@ def test_trained_weights_never_enter_a_genome(network, data):
   assert state.best.scores is None
 
 
+def test_a_population_of_one_is_a_ticket_pruned_again_and_again(network, data):
+  config = GUIDED.replace(population_size=1, elites=0, parents=1)
+  generations, state = populations(network, data, config, 5)
+  total = 6 * 8 + 8 * 5 + 5 * 3
+  before = generations[0]
+  for generation, genome in enumerate(generations):
+    assert_same_bits(genome.weights, generations[0].weights)
+    now, last = (np.concatenate([m.ravel() for m in jax.tree.leaves(g.masks)]) for g in (genome, before))
+    assert (now <= last).all()
+    assert now.sum() == round(total * 0.2 ** (generation / 4))
+    before = genome
+  np.testing.assert_array_equal(state.parents, [[0, 0]])
+  assert_same_bits(state.best.masks, jax.tree.map(lambda m: m[0], generations[-1].masks))
+
+
 @pytest.mark.parametrize(
   ("dormancy", "schedule", "scope"),
   [("guided", "geometric", "global"), ("guided", "cubic", "layer"), ("random", "geometric", "global")],

@@ -259,10 +259,8 @@ def test_changing_a_rate_the_seed_or_the_data_compiles_nothing(network, data, re
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    (
-      {"population_size": 1, "elites": 0},
-      "population_size must be at least 2, for crossover takes two, not 1",
-    ),
+    ({"population_size": 0}, "population_size must be at least 1, not 0"),
+    ({"population_size": 1}, "elites must be from 0 to population_size - 1 = 0, not 1"),
     ({"elites": 5}, "elites must be from 0 to population_size - 1 = 4, not 5"),
     ({"elites": -1}, "elites must be from 0"),
     ({"crossover_rate": 1.1}, r"crossover_rate must be in \[0, 1\], not 1.1"),

@@ -90,6 +90,12 @@ def test_a_run_leaves_its_files(job, tmp_path):
   assert verdict["wins"] == ("against a fresh dense network: a winning ticket" in out)
 
 
+def test_a_line_of_single_genomes_leaves_its_files(job, tmp_path):
+  assert job(*SMALL, "--workdir=run", "--population_size=1", "--elites=0", "--parents=1")[0] == 0
+  assert [row["genome"] for row in table(tmp_path / "run" / "history.csv")] == ["0"] * 3
+  assert (tmp_path / "run" / "figure_evolution.png").exists()
+
+
 def test_the_ticket_is_the_initialisation_and_trains_again(job, tmp_path):
   assert job(*SMALL, "--workdir=a", "--noise_rate=0", "--resample_rate=0", "--generations=0")[0] == 0
   ticket = nets_jax.load_ticket(tmp_path / "a" / "ticket.safetensors")
@@ -244,10 +250,8 @@ BAD = [
   (["--target_density=0"], "target_density must be in (0, 1], not 0.0"),
   (["--initial_density=2"], "initial_density must be in (0, 1], not 2.0"),
   (["--elites=4"], "elites must be from 0 to population_size - 1 = 3, not 4"),
-  (
-    ["--population_size=1", "--elites=0"],
-    "population_size must be at least 2, for crossover takes two, not 1",
-  ),
+  (["--population_size=0"], "population_size must be at least 1, not 0"),
+  (["--population_size=1", "--elites=0"], "parents must be from 0 to population_size = 1, not 2"),
   (["--batch_size=91"], "batch_size must be from 1 to the 90 training examples, not 91"),
   (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
   (["--frontier=-1"], "frontier must be at least 0, not -1"),
