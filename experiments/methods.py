@@ -27,6 +27,20 @@ flags.DEFINE_integer(
 
 METHODS = ("nets", "random", "imp", "magnitude", "snip", "grasp", "synflow")
 
+# Flags of nets that only some settings heed: whether these do, and what it takes.
+HEEDED = {
+  "penalty_weight": (lambda v: v.density_rule == "penalty", "--density_rule=penalty"),
+  "density_schedule": (lambda v: v.density_rule == "schedule", "--density_rule=schedule"),
+  "dormancy_rate": (
+    lambda v: v.density_rule != "schedule" or v.density_schedule == "constant",
+    "--density_rule=penalty or feasible, or --density_schedule=constant",
+  ),
+  "saliency": (lambda v: v.dormancy == "guided", "--dormancy=guided"),
+  "awakening_rate": (lambda v: v.dormancy == "guided", "--dormancy=guided"),
+  "parents": (lambda v: v.selection == "truncation" or not v.parents, "--selection=truncation"),
+  "noise_scale": (lambda v: v.noise_rate > 0, "a --noise_rate above 0"),
+}
+
 
 def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any:
   """The settings of a method, checked: each flag that is a field of its configuration.
@@ -53,6 +67,17 @@ def make_config(method: str, values: flags.FlagValues, num_examples: int) -> Any
   else:
     one_shot.validate(config, num_examples)
   return config
+
+
+def unheeded(values: flags.FlagValues) -> list[str]:
+  """A line for each flag that is not at its default and changes nothing beside the others."""
+  if values.method != "nets":
+    return []
+  return [
+    f"--{name}={values[name].value} changes nothing here: it takes {needs}"
+    for name, (is_heeded, needs) in HEEDED.items()
+    if values[name].value != values[name].default and not is_heeded(values)
+  ]
 
 
 # What comes of a run among others: its result, or why it has none.

@@ -154,7 +154,8 @@ def describe(runs: Sequence[Run], groups: Sequence[Group]) -> str:
       seeds = [run.seed for run in group.runs if json.dumps(run.setting.changes) == text]
       changes = ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "the flags as given"
       lines.append(f"  {changes}: seed {', '.join(map(str, seeds))}")
-  return "\n".join(lines)
+  idle = dict.fromkeys(line for run in runs for line in methods.unheeded(run.setting.values))
+  return "\n".join([*lines, *idle])
 
 
 def estimate(groups: Sequence[Group]) -> str:

@@ -162,6 +162,8 @@ def run(values: flags.FlagValues) -> None:
     return
   with locked(search_flags.workdir(values)):
     job = make_job(values)
+    for line in methods.unheeded(values):
+      say(line)
     if job.directory.is_begun:
       say(f"{job.directory.path} holds this run, unfinished")
     job.directory.open(search_flags.as_dict(values))

@@ -317,6 +317,7 @@ def test_the_presets_parse():
     reset_flags()
     search_flags.parse(["search", f"--flagfile={preset}"])
     assert methods.make_config("nets", flags.FLAGS, 54_000).batch_size > 0
+    assert methods.unheeded(flags.FLAGS) == []
   reset_flags()
   search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
   # The library's defaults are the paper's.
@@ -336,6 +337,37 @@ def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
     search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{dataset}.flags"])
     found = methods.make_config("nets", flags.FLAGS, 54_000)
     assert found == nets_jax.guided_config(dormancy_rate=0.02, **own)
+
+
+@pytest.mark.parametrize(
+  ("given", "needed"),
+  [
+    ("--penalty_weight=4.0", "--density_rule=penalty"),
+    ("--dormancy_rate=0.3", "--density_schedule=constant"),
+    ("--density_schedule=cubic", "--density_rule=schedule"),
+    ("--saliency=gradient", "--dormancy=guided"),
+    ("--awakening_rate=0.1", "--dormancy=guided"),
+    ("--parents=3", "--selection=truncation"),
+    ("--noise_scale=0.5", "--noise_rate=0.1"),
+  ],
+)
+def test_a_flag_that_changes_nothing_is_named(given, needed):
+  without = {
+    "--density_rule=schedule": "--density_rule=feasible", "--dormancy=guided": "--dormancy=random",
+    "--selection=truncation": "--selection=rank",
+  }  # fmt: skip
+  reset_flags()
+  search_flags.parse(["search", given, *([without[needed]] if needed in without else [])])
+  (line,) = methods.unheeded(flags.FLAGS)
+  assert line.startswith(f"{given} changes nothing here: it takes ")
+  reset_flags()
+  search_flags.parse(["search", given, needed])
+  assert methods.unheeded(flags.FLAGS) == []
+
+
+def test_a_run_says_which_flag_changes_nothing(job, tmp_path):
+  expected = "--penalty_weight=4.0 changes nothing here: it takes --density_rule=penalty\n"
+  assert expected in job(*SMALL, "--penalty_weight=4", "--train_epochs=0")[2]
 
 
 def test_the_command_as_a_user_types_it(tmp_path):

@@ -143,6 +143,12 @@ def test_settings_that_shape_the_program_are_grouped(job):
   assert f"{epochs} genome-epochs, about " in error
 
 
+def test_a_plan_names_a_setting_that_changes_nothing(job):
+  error = job(sweep, "--grid=penalty_weight=1,4", "--dry_run", "--workdir=out")[1]
+  assert error.count("changes nothing here") == 1
+  assert "--penalty_weight=4.0 changes nothing here" in error
+
+
 @pytest.mark.parametrize("method", ["random", "imp", "snip"])
 def test_every_method_is_swept(method, job, tmp_path):
   arguments = (f"--method={method}", "--cycle_epochs=1", "--cycles=2", "--score_batch=20")
