@@ -55,7 +55,9 @@ def run(values: flags.FlagValues) -> None:
 
 def run_stages(directory: pathlib.Path, values: flags.FlagValues) -> None:
   """The comparison in a directory of its own."""
-  entrants = [stages.make_entrant(label, values, directory / "stages") for label in values.methods or METHODS]
+  chosen = values.methods or METHODS
+  stages.check_names(chosen)
+  entrants = [stages.make_entrant(label, values, directory / "stages") for label in chosen]
   data = search_flags.make_data(values)
   for entrant in entrants:
     search_flags.make_network(entrant.values, data.num_classes)

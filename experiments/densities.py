@@ -62,7 +62,7 @@ def at_density(label: str, density: float, make: Make, data: nets_jax.Dataset) -
     UsageError: an impossible setting.
   """
   settings = {"target_density": str(density), "density_deviation": "0"}
-  if label.startswith("imp"):
+  if stages.read_label(label)[1] == "imp":
     settings = {"cycles": str(nearest_cycle(density, make, data))}
   entrant = make(settings)
   search_flags.make_network(entrant.values, data.num_classes)
@@ -108,9 +108,9 @@ def search_imp(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> No
     stages.write_costs(entrant.stage / "costs.csv", results)
 
 
-def rows_of(label: str, density: float, entrant: stages.Entrant) -> density_tables.Rows:
+def rows_of(density: float, entrant: stages.Entrant) -> density_tables.Rows:
   """A row for each trial: the trained ticket, and what its search cost."""
-  rows = tables.table1_rows([(label, entrant.stage)])
+  rows = tables.table1_rows([(entrant.label, entrant.stage)])
   return [
     {"method": row.pop("method"), "target_density": density, "trial": entrant.first_trial + row.pop("trial")}
     | row
@@ -147,23 +147,24 @@ def run(values: flags.FlagValues) -> None:
   densities, chosen = read_densities(values), values.methods or METHODS
   with locked(values.workdir or str(pathlib.Path("runs") / f"densities-{values.dataset}")) as directory:
     data = search_flags.make_data(values)
+    stages.check_names(chosen)
     entrants = {}
     for label in chosen:
       make = functools.partial(
         stages.make_entrant, label, values, directory / "stages", first_trial=values.first_trial
       )
-      own = [1.0] if label.startswith("dense") else densities
+      own = [1.0] if stages.read_label(label)[1] == "dense" else densities
       entrants[label] = {density: at_density(label, density, make, data) for density in own}
     shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
     stages.claim(directory, shared)
-    for label, own in entrants.items():
-      if label.startswith("imp"):
+    for own in entrants.values():
+      if next(iter(own.values())).method == "imp":
         search_imp(list(own.values()), data)
       for density, entrant in own.items():
         stages.search_stage(entrant, data)
         stages.training_stage(entrant, data)
-        write_outputs(directory, rows_of(label, density, entrant))
-        say(f"{label} at {density:.2%} is in {directory / 'densities.md'}")
+        write_outputs(directory, rows_of(density, entrant))
+        say(f"{entrant.label} at {density:.2%} is in {directory / 'densities.md'}")
     print((directory / "densities.md").read_text())
     print(f"files in {directory}")
 

@@ -25,7 +25,10 @@ from nets_jax.tickets import maskable_count, unmasked_count
 
 flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
 flags.DEFINE_list(
-  "methods", None, "Methods, each with flags of its own after colons; what compares them has its default."
+  "methods",
+  None,
+  "Methods, each with flags of its own after colons, and a name before an @ if it is to have one "
+  "(short@imp:cycle_epochs=10); what compares them has its default.",
 )
 
 
@@ -65,6 +68,31 @@ DENSE = {"target_density": "1", "density_deviation": "0"}  # of a random ticket
 SHARED = ("optimizer", "learning_rate", "batch_size", "init_scale", "target_density")
 
 
+def read_label(label: str) -> tuple[str, str, dict[str, str]]:
+  """The parts of `name@method:flag=value:...`: the name, or all of it where there is none; method and flags.
+
+  Raises:
+    UsageError: no such method, or a name that would be taken for one.
+  """
+  title, at, recipe = label.rpartition("@")
+  method, *overrides = recipe.split(":")
+  known = [*methods.METHODS, "dense", "guided"]
+  if method not in known:
+    raise nets_jax.UsageError(f"methods may be {', '.join(known[:-1])} or guided, not {method!r}")
+  if at and (not title or title in known):
+    raise nets_jax.UsageError(f"{label!r} needs a name before its @, and not that of a method")
+  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
+  return title or recipe, method, changes
+
+
+def check_names(labels: Sequence[str]) -> None:
+  """Raises UsageError if two of `--methods` have one name."""
+  names = [read_label(label)[0] for label in labels]
+  for name in names:
+    if names.count(name) > 1:
+      raise nets_jax.UsageError(f"two methods are called {name!r}; write name@method:flag=value")
+
+
 def make_entrant(
   label: str,
   values: flags.FlagValues,
@@ -72,7 +100,7 @@ def make_entrant(
   settings: Mapping[str, str] = types.MappingProxyType({}),
   first_trial: int = 0,
 ) -> Entrant:
-  """Reads `method:flag=value:...`, where the method may also be `dense` or `guided`.
+  """Reads `name@method:flag=value:...` (see `read_label`), where the method may also be `dense` or `guided`.
 
   `dense` is a random ticket that keeps every weight; `guided` is nets with the search's settings of
   presets/guided_<dataset>.flags, or of MNIST's for a set that has none.
@@ -84,20 +112,16 @@ def make_entrant(
     settings: more flags for this entrant, which the label's own override.
     first_trial: number of its first trial, which decides their keys.
   """
-  name, *overrides = label.split(":")
+  title, name, changes = read_label(label)
   method, first = {"dense": ("random", DENSE), "guided": ("nets", {})}.get(name, (name, {}))
   if name == "guided":
     first = guided_settings(values.dataset)
-  if method not in methods.METHODS:
-    known = f"{', '.join(methods.METHODS)}, dense or guided"
-    raise nets_jax.UsageError(f"methods may be {known}, not {method!r}")
-  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
   changes = {**first, **settings, **changes} if name != "dense" else {**settings, **first, **changes}
   try:
     own = search_flags.changed(values, changes)
   except nets_jax.UsageError as error:
     raise nets_jax.UsageError(f"in {label!r}: {error}; write method:flag=value") from error
-  return Entrant(label, method, own, values.trials, stages, first_trial)
+  return Entrant(title, method, own, values.trials, stages, first_trial)
 
 
 def guided_settings(dataset: str) -> dict[str, str]:

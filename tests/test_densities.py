@@ -115,6 +115,16 @@ def test_trials_may_be_added(done, job):
   assert {row["trial"] for row in rows} == {"0", "1"}
 
 
+def test_a_method_may_have_a_name_of_its_own(done, job):
+  assert job(*TINY, "--methods=quick@imp:cycle_epochs=1,imp:cycle_epochs=1", "--densities=0.7")[0] == 0
+  rows = table(done / "densities.csv")
+  named, plain = ([row for row in rows if row["method"] == m] for m in ("quick", "imp:cycle_epochs=1"))
+  assert [row["test_loss"] for row in named] == [row["test_loss"] for row in plain]
+  assert len(named) == 2
+  assert "| quick |" in (done / "densities.md").read_text()
+  assert stages.make_entrant("all@dense", densities.flags.FLAGS, done).values.target_density == 1
+
+
 def test_a_dense_network_alone_has_a_table_and_figures(tmp_path):
   row = {"trial": 0, "density": 1.0, "test_accuracy": 0.9, "search_epochs": 0.0, "search_seconds": 0.0}
   densities.write_outputs(tmp_path, [{"method": "dense", "target_density": 1.0, **row}])
@@ -202,6 +212,10 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
     (["--densities=0.2,x"], "densities must be numbers, not 0.2,x"),
     (["--densities=0.2,0"], "densities must be in (0, 1], not 0.2,0"),
     (["--methods=luck"], "methods may be nets,"),
+    (["--methods=luck@luck"], "methods may be nets,"),
+    (["--methods=@imp"], "'@imp' needs a name before its @, and not that of a method"),
+    (["--methods=imp@nets"], "'imp@nets' needs a name before its @, and not that of a method"),
+    (["--methods=a@imp,a@snip"], "two methods are called 'a'; write name@method:flag=value"),
     (["--methods=imp:prune_fraction=0"], "prune_fraction must be in (0, 1) here, not 0.0"),
     (["--methods=nets:elites=9"], "elites must be from 0"),
     (["--methods=imp:rewind_steps=-1"], "rewind_steps must be at least 0"),
