@@ -34,7 +34,7 @@ import numpy as np
 from absl import app, flags
 
 import nets_jax
-from experiments import benchmark_table, memory, methods, peers
+from experiments import benchmark_table, binary, memory, methods, peers
 from experiments import flags as search_flags
 from experiments.progress import say
 from experiments.run_directory import environment
@@ -348,8 +348,8 @@ def doubling(most: int) -> list[int]:
 def main(argv: list[str]) -> None:
   """Runs the benchmark."""
   del argv
-  search_flags.run_main(run)
+  binary.run_main(run)
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=search_flags.parse)
+  app.run(main, flags_parser=binary.parse)

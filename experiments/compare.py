@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from absl import app, flags
 
 import nets_jax
+from experiments import binary, methods, stages, tables
 from experiments import flags as search_flags
-from experiments import methods, stages, tables
 from experiments.progress import say
 from experiments.run_directory import locked
 from experiments.stages import Entrant
@@ -108,13 +108,13 @@ def parse(argv: list[str]) -> list[str]:
       dataset = value
   preset = pathlib.Path(__file__).parent / "presets" / f"paper_{dataset}.flags"
   first = [f"--flagfile={preset}"] if preset.exists() else []
-  return search_flags.parse([argv[0], *first, *argv[1:]])
+  return binary.parse([argv[0], *first, *argv[1:]])
 
 
 def main(argv: list[str]) -> None:
   """Runs the comparison."""
   del argv
-  search_flags.run_main(run)
+  binary.run_main(run)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
+from experiments import binary, methods, saving, stages
 from experiments import flags as search_flags
-from experiments import methods, saving, stages
 from experiments.progress import say
 from experiments.run_directory import locked
 from nets_jax import storage, tickets, winning
@@ -193,8 +193,8 @@ def run(values: flags.FlagValues) -> None:
 def main(argv: list[str]) -> None:
   """Runs the study."""
   del argv
-  search_flags.run_main(run)
+  binary.run_main(run)
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=search_flags.parse)
+  app.run(main, flags_parser=binary.parse)

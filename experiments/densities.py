@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import app, flags
 
 import nets_jax
-from experiments import density_tables, methods, stages, tables
+from experiments import binary, density_tables, methods, stages, tables
 from experiments import flags as search_flags
 from experiments.progress import say
 from experiments.run_directory import locked
@@ -176,8 +176,8 @@ ALIKE = ("dataset", "data_seed", "network", "hidden_sizes", "train_epochs")
 def main(argv: list[str]) -> None:
   """Runs the study."""
   del argv
-  search_flags.run_main(run)
+  binary.run_main(run)
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=search_flags.parse)
+  app.run(main, flags_parser=binary.parse)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import flags
 
-from experiments import flags as search_flags
+from experiments import binary
 from nets_jax import processes
 
 flags.DEFINE_string("coordinator_address", None, "host:port of process 0, of a run over several processes.")
@@ -29,14 +29,14 @@ if sys.stdin.read() != "ended":
 
 
 def run_main(run: Callable[[flags.FlagValues], None]) -> None:
-  """`flags.run_main` in one process, or as one of those that the flags tell of."""
+  """`binary.run_main` in one process, or as one of those that the flags tell of."""
   values = flags.FLAGS
   three = {name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")}
   if not values.distributed and all(value is None for value in three.values()):
-    search_flags.run_main(run)
+    binary.run_main(run)
     return
   with watched():
-    search_flags.run_main(lambda values: run_quietly(run, values), lambda: processes.join(**three))
+    binary.run_main(lambda values: run_quietly(run, values), lambda: processes.join(**three))
 
 
 @contextlib.contextmanager

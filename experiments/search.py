@@ -27,7 +27,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 import nets_jax
-from experiments import board, frontier, hosts, methods, outcome, saving
+from experiments import binary, board, frontier, hosts, methods, outcome, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, locked
@@ -215,4 +215,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=search_flags.parse)
+  app.run(main, flags_parser=binary.parse)

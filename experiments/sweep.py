@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import board, effects, methods, outcome, plan, saving
+from experiments import binary, board, effects, methods, outcome, plan, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, environment, locked
@@ -217,8 +217,8 @@ def run_all(directory: pathlib.Path, values: flags.FlagValues) -> None:
 def main(argv: list[str]) -> None:
   """Runs the sweep."""
   del argv
-  search_flags.run_main(run)
+  binary.run_main(run)
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=search_flags.parse)
+  app.run(main, flags_parser=binary.parse)

@@ -23,8 +23,7 @@ import pytest
 from absl import flags
 
 import nets_jax
-from experiments import flags as search_flags
-from experiments import interrupts, search
+from experiments import binary, interrupts, search
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -142,12 +141,12 @@ def run_binary(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
   monkeypatch.setattr(interrupts, "install", lambda: None)  # signals are pytest's
 
-  def run(binary, *arguments, parse=search_flags.parse):
+  def run(job, *arguments, parse=binary.parse):
     reset_flags()
     status = 0
     try:
-      parse([binary.__name__, *arguments])
-      binary.main([])
+      parse([job.__name__, *arguments])
+      job.main([])
     except SystemExit as error:
       status = error.code
     output = capsys.readouterr()

@@ -8,7 +8,7 @@ import pytest
 from conftest import made_once, table
 
 import nets_jax
-from experiments import densities, density_tables, methods, stages
+from experiments import binary, densities, density_tables, methods, stages
 from nets_jax import density_plots
 
 TINY = (
@@ -175,7 +175,7 @@ def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
 def test_the_ready_study_is_one_that_runs():
   values = densities.flags.FLAGS
   presets = pathlib.Path(densities.__file__).parent / "presets"
-  densities.search_flags.parse(
+  binary.parse(
     ["densities", f"--flagfile={presets}/blind_digits.flags", f"--flagfile={presets}/studies/ablations.flags"]
   )
   data = nets_jax.load_data("digits")
@@ -189,7 +189,7 @@ def test_the_ready_study_is_one_that_runs():
 def test_the_nearest_cycle():
   values = densities.flags.FLAGS
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
-  densities.search_flags.parse(["densities", "--network=lenet_300_100", "--batch_size=2"])
+  binary.parse(["densities", "--network=lenet_300_100", "--batch_size=2"])
   make = functools.partial(stages.make_entrant, "imp", values, pathlib.Path("x"))
   found = [
     densities.nearest_cycle(density, make, data) for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
@@ -199,7 +199,7 @@ def test_the_nearest_cycle():
 
 def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   values = densities.flags.FLAGS
-  densities.search_flags.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
+  binary.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
   own = stages.make_entrant("guided:parents=3", values, pathlib.Path("x"), {"target_density": "0.1"}).values
   assert (own.dormancy, own.density_rule, own.learning_rate) == ("guided", "schedule", 0.3)
   assert (own.target_density, own.parents, own.init_scale) == (0.1, 3, 0.1)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nets_jax
+from experiments import binary, outcome, run_directory
 from experiments import flags as search_flags
-from experiments import outcome, run_directory
 from nets_jax import storage
 from nets_jax.tickets import check_fits
 
@@ -126,7 +126,7 @@ def test_a_mutated_config_is_an_error_or_a_config(tmp_path):
   run = tmp_path / "run"
   run.mkdir()
   reset_flags()
-  search_flags.parse(["search", "--dataset=xor"])
+  binary.parse(["search", "--dataset=xor"])
   deciding = search_flags.deciding(search_flags.flags.FLAGS)
   whole = json.dumps({"flags": search_flags.as_dict(search_flags.flags.FLAGS), "versions": {}}).encode()
   begun = 0

@@ -14,8 +14,7 @@ from absl import flags
 from conftest import assert_same_bits, reset_flags, table
 
 import nets_jax
-from experiments import flags as search_flags
-from experiments import methods, run_directory, search
+from experiments import binary, methods, run_directory, search
 from nets_jax.baselines import imp, random_tickets
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.tickets import maskable_count, unmasked_count
@@ -315,11 +314,11 @@ def test_a_directory_that_cannot_be_written(job, tmp_path):
 def test_the_presets_parse():
   for preset in sorted((ROOT / "experiments" / "presets").glob("*.flags")):
     reset_flags()
-    search_flags.parse(["search", f"--flagfile={preset}"])
+    binary.parse(["search", f"--flagfile={preset}"])
     assert methods.make_config("nets", flags.FLAGS, 54_000).batch_size > 0
     assert methods.unheeded(flags.FLAGS) == []
   reset_flags()
-  search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
+  binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
   # The library's defaults are the paper's.
   assert methods.make_config("nets", flags.FLAGS, 54_000) == nets_jax.NetsConfig()
   assert methods.make_config("imp", flags.FLAGS, 54_000) == imp.ImpConfig()
@@ -328,13 +327,13 @@ def test_the_presets_parse():
 
 def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
   reset_flags()
-  search_flags.parse(["search"])
+  binary.parse(["search"])
   training = {"learning_rate": 0.1, "batch_size": 16}
   default = methods.make_config("nets", flags.FLAGS, 54_000)
   assert default == nets_jax.guided_config(dormancy_rate=0.02, **training)
   for dataset, own in (("digits", training), ("mnist", {})):
     reset_flags()
-    search_flags.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{dataset}.flags"])
+    binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{dataset}.flags"])
     found = methods.make_config("nets", flags.FLAGS, 54_000)
     assert found == nets_jax.guided_config(dormancy_rate=0.02, **own)
 
@@ -357,11 +356,11 @@ def test_a_flag_that_changes_nothing_is_named(given, needed):
     "--selection=truncation": "--selection=rank",
   }  # fmt: skip
   reset_flags()
-  search_flags.parse(["search", given, *([without[needed]] if needed in without else [])])
+  binary.parse(["search", given, *([without[needed]] if needed in without else [])])
   (line,) = methods.unheeded(flags.FLAGS)
   assert line.startswith(f"{given} changes nothing here: it takes ")
   reset_flags()
-  search_flags.parse(["search", given, needed])
+  binary.parse(["search", given, needed])
   assert methods.unheeded(flags.FLAGS) == []
 
 
@@ -398,15 +397,15 @@ def test_precision_is_of_the_search_and_not_of_the_final_training(job, tmp_path)
 def test_compiled_programs_are_kept_where_asked(monkeypatch, tmp_path, capsys):
   kept = {}
   monkeypatch.setattr(jax.config, "update", kept.__setitem__)
-  monkeypatch.setattr(search_flags, "instruction_set", lambda: "chip")
+  monkeypatch.setattr(binary, "instruction_set", lambda: "chip")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  search_flags.keep_compiled_programs(str(tmp_path / "there"))
+  binary.keep_compiled_programs(str(tmp_path / "there"))
   assert kept["jax_compilation_cache_dir"] == str(tmp_path / "there")
-  search_flags.keep_compiled_programs(None)
+  binary.keep_compiled_programs(None)
   assert kept["jax_compilation_cache_dir"] == jax.config.jax_compilation_cache_dir  # the environment's
-  search_flags.keep_compiled_programs("")
+  binary.keep_compiled_programs("")
   assert kept["jax_compilation_cache_dir"] is None
   (tmp_path / "file").touch()
-  search_flags.keep_compiled_programs(str(tmp_path / "file" / "programs"))
+  binary.keep_compiled_programs(str(tmp_path / "file" / "programs"))
   assert kept["jax_compilation_cache_dir"] is None
   assert capsys.readouterr().err.startswith("programs are not kept for the next run: ")

@@ -7,8 +7,7 @@ import pytest
 from absl import flags
 from conftest import counted_compilations, made_once, reset_flags
 
-from experiments import effects, methods, plan, search, sweep
-from experiments import flags as search_flags
+from experiments import binary, effects, methods, plan, search, sweep
 from nets_jax import plots, storage
 
 SMALL = (
@@ -219,9 +218,7 @@ def test_the_ready_sweeps_parse():
   for base in bases:
     for name in names - bases:
       reset_flags()
-      search_flags.parse(
-        ["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"]
-      )
+      binary.parse(["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"])
       runs = plan.make_runs(flags.FLAGS, pathlib.Path("out"))
       assert len(runs) == {"digits": 5, "mnist": 2}[base] * len({run.setting for run in runs})
       for run in runs:
