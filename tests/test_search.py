@@ -331,9 +331,11 @@ def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
   training = {"learning_rate": 0.1, "batch_size": 16}
   default = methods.make_config("nets", flags.FLAGS, 54_000)
   assert default == nets_jax.guided_config(dormancy_rate=0.02, **training)
-  for dataset, own in (("digits", training), ("mnist", {})):
+  line = {"population_size": 1, "elites": 0, "parents": 1, "fitness_epochs": 10.0}
+  line |= {"scale_deviation": 0.0, "final_scale_deviation": 0.0}
+  for preset, own in (("digits", training), ("mnist", {}), ("line", {**training, **line})):
     reset_flags()
-    binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{dataset}.flags"])
+    binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{preset}.flags"])
     found = methods.make_config("nets", flags.FLAGS, 54_000)
     assert found == nets_jax.guided_config(dormancy_rate=0.02, **own)
 
