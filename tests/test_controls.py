@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
-from experiments import controls, flags
+from experiments import binary, controls, flags
 from nets_jax import tickets
 
 TINY = (
@@ -41,7 +41,7 @@ def test_the_controls(network, data, ticket):
   ticket = tickets.initialise(
     jax.random.key(5), network, data.input_shape, init_scale=(0.02, 0.3, 4.0), initial_density=0.4
   )
-  flags.parse(["controls", "--score_batch=20"])
+  binary.parse(["controls", "--score_batch=20"])
   made = {
     name: control(jax.random.key(9), ticket)
     for name, control in controls.make_controls(network, data, flags.flags.FLAGS).items()
