@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from nets_jax.plots import COLOURS, PANELS, STYLE, dress, method_colours
 from nets_jax.statistics import mean_and_interval
 
+LEGEND_WIDTH = 44  # characters
 LEAST_LOSS = 1e-6  # nats, to be drawn: a few examples that are learnt by heart have a loss of 0
 
 
@@ -84,11 +85,12 @@ def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ]
     places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
     means, halves = zip(*(_accuracy(group) for group in groups), strict=True)
+    name = legend_label(method)
     if method == "dense":
       axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
       continue
     axes.errorbar(
-      places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=method, **STYLE
+      places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
     )
     points = [100 * row["density"] for row in own], [100 * row["test_accuracy"] for row in own]
     axes.scatter(*points, s=8, color=colour, alpha=0.4, linewidths=0)
@@ -98,7 +100,7 @@ def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   axes.minorticks_off()
   _set_heights(axes, rows)
   dress(axes, "density (%)", "test accuracy (%)")
-  axes.legend(frameon=False)
+  axes.legend(frameon=False).set_in_layout(False)
   return figure
 
 
@@ -125,8 +127,18 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     dress(axes, label, f"test accuracy at {100 * density:g} % (%)" if axes is figure.axes[0] else "")
   _set_heights(figure.axes[0], shown)
-  figure.axes[0].legend(frameon=False, loc="best")
+  figure.axes[0].legend(frameon=False, loc="best").set_in_layout(False)
   return figure
+
+
+def legend_label(method: str) -> str:
+  """A method's name on lines of at most `LEGEND_WIDTH` characters, where its colons allow it."""
+  lines = [""]
+  for part in method.replace(":", ":\0").split("\0"):
+    if lines[-1] and len(lines[-1] + part) > LEGEND_WIDTH:
+      lines.append("  ")
+    lines[-1] += part
+  return "\n".join(lines)
 
 
 def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -164,12 +176,12 @@ def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour: str, method: str) -> None:
   mean, half = _accuracy(own)
-  place = sum(row[column] for row in own) / len(own)
+  place, name = sum(row[column] for row in own) / len(own), legend_label(method)
   axes.scatter(
     [row[column] for row in own], [100 * row["test_accuracy"] for row in own], s=9, color=colour, alpha=0.45,
     linewidths=0,
   )  # fmt: skip
-  axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=method, **STYLE)
+  axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=name, **STYLE)
 
 
 def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -212,6 +213,20 @@ def test_densities_have_a_line_for_each_method():
   assert set(drawn) == {"guided", "imp", "luck"}
   np.testing.assert_allclose(drawn["guided"], [[5.25, 21], [91, 92.5]])
   assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20"]
+
+
+def test_a_long_name_leaves_room_for_the_figure(tmp_path):
+  name = (
+    "guided:population_size=1:elites=0:parents=1:scale_deviation=0:final_scale_deviation=0:fitness_epochs=10"
+  )
+  label = density_plots.legend_label(name)
+  assert label.replace("\n  ", "") == name
+  assert max(map(len, label.split("\n"))) <= density_plots.LEGEND_WIDTH + 2
+  rows = [*DENSITIES, *(densities_row(name, 0.2, 0.93, 130, t) for t in range(2))]
+  for figure in (density_plots.densities_figure(rows), density_plots.cost_figure(rows, 0.2)):
+    with warnings.catch_warnings(action="error"):
+      plots.save_figure(figure, tmp_path / "figure.png")
+    assert figure.axes[0].get_position().width > 0.3
 
 
 def test_cost_shows_one_density_over_epochs_and_seconds():
