@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from conftest import made_once, table
+from conftest import made_once, reset_flags, table
 
 import nets_jax
 from experiments import binary, densities, density_tables, methods, stages
@@ -176,6 +176,7 @@ def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
 def test_the_ready_studies_are_such_that_run(preset, study):
   values = densities.flags.FLAGS
   presets = pathlib.Path(densities.__file__).parent / "presets"
+  reset_flags()
   binary.parse(
     ["densities", f"--flagfile={presets}/{preset}.flags", f"--flagfile={presets}/studies/{study}.flags"]
   )
@@ -191,6 +192,7 @@ def test_the_ready_studies_are_such_that_run(preset, study):
 def test_the_nearest_cycle():
   values = densities.flags.FLAGS
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
+  reset_flags()
   binary.parse(["densities", "--network=lenet_300_100", "--batch_size=2"])
   make = functools.partial(stages.make_entrant, "imp", values, pathlib.Path("x"))
   found = [
@@ -201,6 +203,7 @@ def test_the_nearest_cycle():
 
 def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   values = densities.flags.FLAGS
+  reset_flags()
   binary.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
   own = stages.make_entrant("guided:parents=3", values, pathlib.Path("x"), {"target_density": "0.1"}).values
   assert (own.dormancy, own.density_rule, own.learning_rate) == ("guided", "schedule", 0.3)
