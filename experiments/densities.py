@@ -8,8 +8,9 @@ figure_differences, what each method differs by from the first. --methods are th
 IMP searches once, down to the lowest density; its ticket of a density is that of the nearest cycle.
 presets/studies/ablations.flags has the ablations of guided NeTS.
 
-Stages that are finished are not run again, and one that was stopped goes on where it was. Rows of methods,
-densities and trials that are not asked for stay in the table, so that it can be made piece by piece.
+Stages that are finished are not run again, and one that was stopped goes on where it was. Rows of methods and
+densities that are not asked for stay in the table, and those of trials before --first_trial, so that it can
+be made piece by piece.
 """
 
 import dataclasses

@@ -10,10 +10,13 @@ Rows = list[dict[str, Any]]
 
 
 def merged(before: Rows, new: Rows) -> Rows:
-  """All rows, the new ones in place of those before of the same method, density and trial."""
-  place = lambda row: (row["method"], float(row["target_density"]), int(row["trial"]))  # noqa: E731
-  replaced = {place(row) for row in new}
-  kept = [{**row, "trial": int(row["trial"])} for row in before if place(row) not in replaced]
+  """All rows; the new ones replace those of the same method and density from their first trial on."""
+  place = lambda row: (row["method"], float(row["target_density"]))  # noqa: E731
+  first = {}
+  for row in new:
+    first[place(row)] = min(row["trial"], first.get(place(row), row["trial"]))
+  rows = [{**row, "trial": int(row["trial"])} for row in before]
+  kept = [row for row in rows if place(row) not in first or row["trial"] < first[place(row)]]
   names = list(dict.fromkeys(row["method"] for row in [*before, *new]))
   order = lambda row: (names.index(row["method"]), -float(row["target_density"]), int(row["trial"]))  # noqa: E731
   return sorted([*kept, *new], key=order)

@@ -115,6 +115,16 @@ def test_trials_may_be_added(done, job):
   assert {row["trial"] for row in rows} == {"0", "1"}
 
 
+def test_new_rows_replace_those_from_their_first_trial_on():
+  row = lambda trial, loss: {"method": "imp", "target_density": 0.2, "trial": trial, "loss": loss}  # noqa: E731
+  before = [row(t, "old") for t in range(4)]
+  for first, kept in ((0, []), (2, before[:2]), (4, before)):
+    new = [row(first, "new")]
+    assert density_tables.merged(before, new) == [*kept, *new]
+  other = [{**row(0, "new"), "target_density": 0.1}]
+  assert density_tables.merged(before, other) == [*before, *other]
+
+
 def test_a_method_may_have_a_name_of_its_own(done, job):
   assert job(*TINY, "--methods=quick@imp:cycle_epochs=1,imp:cycle_epochs=1", "--densities=0.7")[0] == 0
   rows = table(done / "densities.csv")
