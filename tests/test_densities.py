@@ -182,7 +182,15 @@ def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
   }  # fmt: skip
 
 
-@pytest.mark.parametrize(("preset", "study"), [("blind_digits", "ablations"), ("lottery_mnist", "lottery")])
+@pytest.mark.parametrize(
+  ("preset", "study"),
+  [
+    ("blind_digits", "ablations"),
+    ("lottery_mnist", "lottery"),
+    ("paper_mnist", "paper"),
+    ("paper_mnist", "paper_ablations"),
+  ],
+)
 def test_the_ready_studies_are_such_that_run(preset, study):
   values = densities.flags.FLAGS
   presets = pathlib.Path(densities.__file__).parent / "presets"
