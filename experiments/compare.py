@@ -25,7 +25,7 @@ import nets_jax
 from experiments import binary, methods, stages, tables
 from experiments import flags as search_flags
 from experiments.progress import say
-from experiments.run_directory import locked
+from experiments.run_directory import claim, locked
 from experiments.stages import Entrant
 from nets_jax import plots, storage
 from nets_jax.files import replace_file
@@ -62,9 +62,7 @@ def run_stages(directory: pathlib.Path, values: flags.FlagValues) -> None:
   for entrant in entrants:
     search_flags.make_network(entrant.values, data.num_classes)
     methods.make_config(entrant.method, entrant.values, len(data.train))
-  stages.claim(
-    directory, {"trials": values.trials, "quick": values.quick, **stages.relevant_settings(values)}
-  )
+  claim(directory, {"trials": values.trials, "quick": values.quick, **search_flags.relevant_settings(values)})
   names = [*search_flags.as_dict(values), "trials", "methods", "quick"]
   again = search_flags.leave_flagfile(directory / "compare.flags", values, names)
   say(f"to repeat this comparison: python -m experiments.compare {again}")

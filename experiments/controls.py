@@ -29,10 +29,10 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, methods, saving, stages
+from experiments import binary, final_training, methods, saving
 from experiments import flags as search_flags
 from experiments.progress import say
-from experiments.run_directory import locked
+from experiments.run_directory import claim, locked
 from nets_jax import storage, tickets, winning
 from nets_jax.baselines import one_shot
 from nets_jax.checkpoints import fingerprint
@@ -107,7 +107,7 @@ def train_control(
   keys = [jax.random.split(jax.random.fold_in(jax.random.key(values.seed), i)) for i in range(len(found))]
   made = [control(key, ticket) for (key, _), ticket in zip(keys, found, strict=True)]
   where = path.with_suffix("") / saving.DIRECTORY
-  curves = stages.train(jnp.stack([key for _, key in keys]), made, data, values, name, where)
+  curves = final_training.train(jnp.stack([key for _, key in keys]), made, data, values, name, where)
   counts = [{"unmasked": int(tickets.unmasked_count(t)), "weights": tickets.maskable_count(t)} for t in made]
   storage.write_csv(path, [{**row, **counts[row["ticket"]]} for row in curves])
   saving.forget(path.with_suffix(""))
@@ -177,7 +177,7 @@ def run(values: flags.FlagValues) -> None:
     tickets.check_fits(ticket, network, data.input_shape)
   with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
-    stages.claim(directory, {"tickets": claimed, **stages.relevant_settings(values)})
+    claim(directory, {"tickets": claimed, **search_flags.relevant_settings(values)})
     done = []
     for name in values.controls:
       path = directory / f"{name}.csv"

@@ -26,7 +26,7 @@ import nets_jax
 from experiments import binary, density_tables, methods, stages, tables
 from experiments import flags as search_flags
 from experiments.progress import say
-from experiments.run_directory import locked
+from experiments.run_directory import claim, locked
 from nets_jax import density_plots, plots, storage
 from nets_jax.baselines import imp
 from nets_jax.files import replace_file
@@ -157,7 +157,7 @@ def run(values: flags.FlagValues) -> None:
       own = [1.0] if stages.read_label(label)[1] == "dense" else densities
       entrants[label] = {density: at_density(label, density, make, data) for density in own}
     shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
-    stages.claim(directory, shared)
+    claim(directory, shared)
     for own in entrants.values():
       if next(iter(own.values())).method == "imp":
         search_imp(list(own.values()), data)

@@ -177,6 +177,11 @@ def settings(values: flags.FlagValues) -> dict:
   return {name: value for name, value in as_dict(values).items() if name not in PLACES}
 
 
+def relevant_settings(values: flags.FlagValues) -> dict:
+  """The flags that, with the method, decide results: `settings` and the seed."""
+  return {"seed": values.seed, **settings(values)}
+
+
 def deciding(values: flags.FlagValues) -> dict:
   """The flags that decide a run's results."""
   return settings(values) | {name: values[name].value for name in ("method", "seed", "ticket")}

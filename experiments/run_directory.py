@@ -150,6 +150,15 @@ def check_same(
     raise nets_jax.UsageError(f"{directory} is of another configuration ({changes}); {advice}")
 
 
+def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  """Writes config.json, or checks that the directory is of these settings."""
+  path = directory / "config.json"
+  if path.exists():
+    check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
+  else:
+    storage.write_json(path, {"settings": settings, **environment()})
+
+
 def environment() -> dict[str, Any]:
   """Versions, device and git revision, which with the flags make a run repeatable."""
   devices = jax.devices()

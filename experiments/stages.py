@@ -10,16 +10,14 @@ import json
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 from absl import flags
 
 import nets_jax
+from experiments import final_training, methods, saving
 from experiments import flags as search_flags
-from experiments import methods, saving
 from experiments.progress import Progress, say
-from experiments.run_directory import check_same, environment, read_config
 from nets_jax import storage
 from nets_jax.tickets import maskable_count, unmasked_count
 
@@ -47,7 +45,7 @@ class Entrant:
   def stage(self) -> pathlib.Path:
     """The directory of its files, named by a hash of all that its results depend on."""
     name = "".join(c if c.isalnum() else "_" for c in self.label)
-    own = [self.method, self.trials, relevant_settings(self.values)]
+    own = [self.method, self.trials, search_flags.relevant_settings(self.values)]
     own += [self.first_trial] if self.first_trial else []
     return self.stages / f"{name}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
 
@@ -56,11 +54,6 @@ class Entrant:
     return jax.vmap(
       lambda t: jax.random.split(jax.random.fold_in(jax.random.key(self.values.seed), t))[purpose]
     )(self.first_trial + jax.numpy.arange(self.trials))
-
-
-def relevant_settings(values: flags.FlagValues) -> dict[str, Any]:
-  """The flags that decide results."""
-  return {"seed": values.seed, **search_flags.settings(values)}
 
 
 DENSE = {"target_density": "1", "density_deviation": "0"}  # of a random ticket
@@ -213,57 +206,10 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
   tickets = [nets_jax.load_ticket(path) for path in paths]
   where = entrant.stage / saving.DIRECTORY / "training"
-  curves = train(entrant.keys(1), tickets, data, entrant.values, entrant.label, where)
+  curves = final_training.train(entrant.keys(1), tickets, data, entrant.values, entrant.label, where)
   densities = [float(nets_jax.density(ticket)) for ticket in tickets]
   rows = [
     {**row, "seconds": row["seconds"] / entrant.trials, "density": densities[row["ticket"]]} for row in curves
   ]
   storage.write_csv(done, [{"trial": row.pop("ticket"), **row} for row in rows])
   saving.forget(entrant.stage / saving.DIRECTORY)
-
-
-def train(
-  keys: jax.Array,
-  tickets: Sequence[nets_jax.Ticket],
-  data: nets_jax.Dataset,
-  values: flags.FlagValues,
-  label: str,
-  where: pathlib.Path,
-) -> list[dict[str, Any]]:
-  """The curves of tickets in the final training that the flags ask for, side by side.
-
-  Args:
-    keys: one for each ticket.
-    tickets: to train.
-    data: the problem.
-    values: the flags.
-    label: of the progress bar.
-    where: directory of the training's checkpoints.
-  """
-  with (
-    Progress(f"{label} training", values.train_epochs) as progress,
-    saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
-  ):
-    return nets_jax.train_tickets(
-      keys,
-      search_flags.make_network(values, data.num_classes),
-      nets_jax.stack(tickets),
-      data,
-      epochs=values.train_epochs,
-      eval_every=values.eval_every,
-      optimizer=values.optimizer,
-      learning_rate=values.learning_rate,
-      batch_size=values.batch_size,
-      layout=nets_jax.make_layout(len(tickets), devices=values.devices, chunk=values.chunk),
-      on_rows=progress,
-      checkpoints=checkpoints,
-    ).curves
-
-
-def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Writes config.json, or checks that the directory is of these settings."""
-  path = directory / "config.json"
-  if path.exists():
-    check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
-  else:
-    storage.write_json(path, {"settings": settings, **environment()})

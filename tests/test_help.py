@@ -36,7 +36,7 @@ def test_the_readmes_table_is_the_groups():
   }
 
 
-@pytest.mark.parametrize("binary", ["search", "sweep", "compare", "benchmark"])
+@pytest.mark.parametrize("binary", ["search", "sweep", "compare", "densities", "controls", "benchmark"])
 def test_help_shows_groups_with_defaults(binary):
   done = subprocess.run(
     [sys.executable, "-m", f"experiments.{binary}", "--help"], cwd=ROOT, capture_output=True, text=True
@@ -52,6 +52,7 @@ def test_help_shows_groups_with_defaults(binary):
   ):
     assert line in done.stdout
   assert ("this command's own:" in done.stdout) == (binary != "search")
+  assert ("--trials" in done.stdout) == (binary in ("compare", "densities"))
 
 
 @pytest.mark.parametrize(
