@@ -13,6 +13,8 @@ from nets_jax.plots import COLOURS, PANELS, STYLE, dress, method_colours
 from nets_jax.statistics import mean_and_interval
 
 LEGEND_WIDTH = 44  # characters
+WIDE = 20  # points of accuracy, from which on an axis is that of the error's logarithm
+LEAST_ERROR = 0.05  # percent, to be drawn there
 LEAST_LOSS = 1e-6  # nats, to be drawn: a few examples that are learnt by heart have a loss of 0
 
 
@@ -185,9 +187,26 @@ def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour
 
 
 def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-  """The axis is that of the trials: the intervals of two or three, far longer, are cut off."""
+  """The axis is that of the trials: the intervals of two or three, far longer, are cut off.
+
+  Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
+  """
   low, high = (100 * bound(row["test_accuracy"] for row in rows) for bound in (min, max))
-  axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)
+  if high - low < WIDE:
+    axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)
+    return
+  axes.set_yscale("function", functions=(_evenness, lambda height: 100 - 10**-height))
+  bottom, top = _evenness(np.array([low, high]))
+  margin = 0.05 * (top - bottom)
+  lowest, highest = max(0, 100 - 10 ** -(bottom - margin)), 100 - 10 ** -(top + margin)
+  axes.set_ylim(lowest, highest)
+  ticks = [tick for tick in (0, 20, 50, 80, 90, 95, 98, 99, 99.5, 99.8) if lowest <= tick <= highest]
+  axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _evenness(accuracy: np.ndarray) -> np.ndarray:
+  """Minus the decimal logarithm of the error, in percent, of an accuracy."""
+  return -np.log10(np.maximum(100 - accuracy, LEAST_ERROR))
 
 
 def _accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

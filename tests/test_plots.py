@@ -215,6 +215,19 @@ def test_densities_have_a_line_for_each_method():
   assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20"]
 
 
+def test_what_fails_does_not_press_the_others_together():
+  (axes,) = density_plots.densities_figure(DENSITIES).axes
+  assert axes.get_yscale() == "linear"
+  (axes,) = density_plots.densities_figure([*DENSITIES, densities_row("chance", 0.05, 0.1)]).axes
+  heights = axes.transData.transform([(5, accuracy) for accuracy in (0, 90, 99)])[:, 1]
+  np.testing.assert_allclose(heights[1] - heights[0], heights[2] - heights[1])  # errors of 100, 10, 1 %
+  assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "20", "50", "80", "90", "95"]
+  perfect = density_plots.densities_figure(
+    [*DENSITIES, densities_row("chance", 0.05, 0.1), densities_row("perfect", 0.05, 1.0)]
+  )
+  assert np.isfinite(perfect.axes[0].get_ylim()).all()
+
+
 def test_a_long_name_leaves_room_for_the_figure(tmp_path):
   name = (
     "guided:population_size=1:elites=0:parents=1:scale_deviation=0:final_scale_deviation=0:fitness_epochs=10"
