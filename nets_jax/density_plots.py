@@ -187,7 +187,7 @@ def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour
 
 
 def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-  """The axis is that of the trials: the intervals of two or three, far longer, are cut off.
+  """The axis is that of the trials: the intervals of three, far longer, are cut off.
 
   Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
   """
@@ -200,7 +200,12 @@ def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
   margin = 0.05 * (top - bottom)
   lowest, highest = max(0, 100 - 10 ** -(bottom - margin)), 100 - 10 ** -(top + margin)
   axes.set_ylim(lowest, highest)
-  ticks = [tick for tick in (0, 20, 50, 80, 90, 95, 98, 99, 99.5, 99.8) if lowest <= tick <= highest]
+  coarse, fine = (
+    (0, 20, 50, 80, 90, 95, 98, 99, 99.5, 99.8),
+    (*range(0, 80, 5), *range(80, 90, 2), *range(90, 100)),
+  )
+  ticks, more = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (coarse, fine))
+  ticks = ticks if len(ticks) > 2 else more
   axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
@@ -210,6 +215,9 @@ def _evenness(accuracy: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-  """Mean test accuracy in percent, and half of its 95 % interval; 0 for a single trial."""
+  """Mean test accuracy in percent, and half of its 95 % interval.
+
+  0 for one or two trials: the interval of two would be 13 times as long as the way between their points.
+  """
   mean, half = mean_and_interval([100 * row["test_accuracy"] for row in rows])
-  return mean, half if math.isfinite(half) else 0.0
+  return mean, half if len(rows) > 2 else 0.0
