@@ -215,6 +215,18 @@ def test_densities_have_a_line_for_each_method():
   assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20"]
 
 
+def test_an_interval_is_drawn_of_three_trials_and_more():
+  accuracies = {"two": (0.8, 0.9), "three": (0.8, 0.85, 0.9)}
+  rows = [densities_row(name, 0.2, a, trial=t) for name, own in accuracies.items() for t, a in enumerate(own)]
+  (axes,) = density_plots.densities_figure(rows).axes
+  halves = {}
+  for container in axes.containers:
+    (segment,) = container.lines[2][0].get_segments()
+    halves[container.get_label()] = np.ptp(segment[:, 1]) / 2
+  # Student's quantile of two degrees of freedom is 4.3027, the deviation 5 points.
+  assert halves == {"two": 0, "three": pytest.approx(4.3027 * 5 / 3**0.5, rel=1e-4)}
+
+
 def test_what_fails_does_not_press_the_others_together():
   (axes,) = density_plots.densities_figure(DENSITIES).axes
   assert axes.get_yscale() == "linear"
