@@ -13,6 +13,18 @@ from experiments import saving
 from experiments.progress import Progress
 
 
+def settings(values: flags.FlagValues, count: int) -> dict[str, Any]:
+  """What `nets_jax.train_tickets` is given by the flags for so many tickets."""
+  return {
+    "epochs": values.train_epochs,
+    "eval_every": values.eval_every,
+    "optimizer": values.optimizer,
+    "learning_rate": values.learning_rate,
+    "batch_size": values.batch_size,
+    "layout": nets_jax.make_layout(count, devices=values.devices, chunk=values.chunk),
+  }
+
+
 def train(
   keys: jax.Array,
   tickets: Sequence[nets_jax.Ticket],
@@ -40,12 +52,7 @@ def train(
       search_flags.make_network(values, data.num_classes),
       nets_jax.stack(tickets),
       data,
-      epochs=values.train_epochs,
-      eval_every=values.eval_every,
-      optimizer=values.optimizer,
-      learning_rate=values.learning_rate,
-      batch_size=values.batch_size,
-      layout=nets_jax.make_layout(len(tickets), devices=values.devices, chunk=values.chunk),
       on_rows=progress,
       checkpoints=checkpoints,
+      **settings(values, len(tickets)),
     ).curves

@@ -27,7 +27,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 import nets_jax
-from experiments import binary, board, frontier, hosts, methods, outcome, saving
+from experiments import binary, board, final_training, frontier, hosts, methods, outcome, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, locked
@@ -136,14 +136,9 @@ def compare(
       job.network,
       nets_jax.stack(list(trained.values())),
       job.data,
-      epochs=values.train_epochs,
-      eval_every=values.eval_every,
-      optimizer=values.optimizer,
-      learning_rate=values.learning_rate,
-      batch_size=values.batch_size,
-      layout=nets_jax.make_layout(len(trained), devices=values.devices, chunk=values.chunk),
       on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
       checkpoints=checkpoints,
+      **final_training.settings(values, len(trained)),
     ).curves
   rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
   storage.write_csv(job.directory / "training.csv", rows)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, board, effects, methods, outcome, plan, saving
+from experiments import binary, board, effects, final_training, methods, outcome, plan, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, environment, locked
@@ -109,14 +109,10 @@ def train(
       group.network,
       nets_jax.stack([any_ticket if ticket is None else ticket for ticket in tickets]),
       group.data,
-      epochs=values.train_epochs,
-      eval_every=values.eval_every,
-      optimizer=values.optimizer,
-      learning_rate=[run.setting.values.learning_rate for run in runs],
-      batch_size=values.batch_size,
-      layout=nets_jax.make_layout(len(found), devices=values.devices, chunk=values.chunk),
       on_rows=progress,
       checkpoints=checkpoints,
+      **final_training.settings(values, len(found))
+      | {"learning_rate": [run.setting.values.learning_rate for run in runs]},
     ).curves
   return [[row for row in rows if row["ticket"] == i] for i in range(len(found))]
 
