@@ -22,7 +22,7 @@ GROUPS = {
   "layer scales": ("scale_deviation", "final_scale_deviation"),
   "first population": ("init_scale", "initial_density"),
   "fitness": (
-    "fitness_epochs", "target_density", "density_rule", "density_schedule", "penalty_weight",
+    "fitness_epochs", "halvings", "target_density", "density_rule", "density_schedule", "penalty_weight",
     "retain_weights",
   ),
   "training": ("optimizer", "learning_rate", "batch_size", "train_epochs", "eval_every"),

@@ -8,7 +8,7 @@ from absl import flags
 
 import nets_jax
 from nets_jax import config as nets_config
-from nets_jax import evolution
+from nets_jax import evolution, halving
 from nets_jax.baselines import imp, one_shot, random_tickets
 from nets_jax.training import steps_per_epoch
 
@@ -129,9 +129,7 @@ def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 def search_epochs(method: str, config: Any, num_examples: int) -> float:
   """Genome-epochs of training that a search takes; those few of pruning at initialisation count as none."""
   if method == "nets":
-    per_epoch = steps_per_epoch(num_examples, config.batch_size)
-    share = nets_config.fitness_steps(config, num_examples) / per_epoch
-    return (config.generations + 1) * config.population_size * share
+    return halving.genome_epochs(config, num_examples, config.generations + 1)
   if method == "imp":
     per_epoch = steps_per_epoch(num_examples, config.batch_size)
     return config.cycles * config.train_epochs + config.rewind_steps / per_epoch

@@ -39,7 +39,7 @@ class Setting:
   @functools.cached_property
   def program(self) -> str:
     """Equal where runs can go side by side: all settings but those that are traced."""
-    traced = nets_config.traced_fields() if self.values.method == "nets" else ()
+    traced = nets_config.traced_fields(self.values.halvings) if self.values.method == "nets" else ()
     return json.dumps({k: v for k, v in search_flags.settings(self.values).items() if k not in traced})
 
 

@@ -65,6 +65,8 @@ class NetsConfig:
     learning_rate: eta.
     batch_size: examples in a minibatch (static).
     fitness_epochs: epochs of training in a fitness evaluation, fractions too (static).
+    halvings: how many times in the course of the search the population is halved and `fitness_epochs` doubled
+      (static; see `halving`); 0, as in the paper, never.
     retain_weights: the Lamarckian ablation: trained weights go back into the genome (static).
     objective: what to minimise in place of the paper's penalised loss; see `fitness.Objective` (static).
     breeder: how a child comes of two parents, `(key, parent_1, parent_2, config) -> child`, in place of
@@ -99,6 +101,7 @@ class NetsConfig:
   learning_rate: float = 1e-3
   batch_size: int = _static(72)
   fitness_epochs: float = _static(1.0)
+  halvings: int = _static(0)
   retain_weights: bool = _static(False)
   objective: Objective | None = _static(None)
   breeder: Callable[[jax.Array, Ticket, Ticket, "NetsConfig"], Ticket] | None = _static(None)
@@ -117,14 +120,15 @@ GUIDED = {
   "scale_deviation": 2.0,
   "final_scale_deviation": 0.2,
   "fitness_epochs": 0.25,
+  "halvings": 3,
 }
 
 
 def guided_config(**settings: Any) -> NetsConfig:
   """The settings of guided NeTS, this project's search; those of `NetsConfig` are the paper's.
 
-  Genes fall dormant by their saliency, on a schedule to exactly the target density, and the scale of each
-  layer evolves in steps that narrow.
+  Genes fall dormant by their saliency, on a schedule to exactly the target density, the scale of each
+  layer evolves in steps that narrow, and the population is halved as the trainings are doubled.
 
   Args:
     **settings: fields of `NetsConfig` to have otherwise.
@@ -151,6 +155,7 @@ def validate(config: NetsConfig, num_examples: int) -> None:
   check(config, positive, "positive", lambda value: 0 < value < math.inf)
   at_least_0 = (
     "noise_scale", "penalty_weight", "generations", "patience", "scale_deviation", "final_scale_deviation",
+    "halvings",
   )  # fmt: skip
   check(config, at_least_0, "at least 0", lambda value: 0 <= value < math.inf)
   check_fits_data(config, "batch_size", num_examples)
@@ -179,18 +184,23 @@ def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
   """The settings of several runs as one, each traced field with a leading axis [R]; `patience` is left out.
 
   Raises:
-    UsageError: a static field, which shapes the program, differs.
+    UsageError: a field that shapes the program differs.
   """
   configs = [config.replace(patience=None) for config in configs]  # only the host looks at it
-  for name in (name for name in NetsConfig.__dataclass_fields__ if name not in traced_fields()):
+  traced = traced_fields(configs[0].halvings)
+  for name in (name for name in NetsConfig.__dataclass_fields__ if name not in traced):
     values = [getattr(config, name) for config in configs]
-    if any(value != values[0] for value in values):
+    if any(value != values[0] for value in values[1:]):
       other = next(value for value in values if value != values[0])
       raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {other}")
   return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
 
 
-def traced_fields() -> list[str]:
-  """The settings in which runs side by side may differ, for they do not shape the program."""
+def traced_fields(halvings: int = 0) -> list[str]:
+  """The settings in which runs side by side may differ, for they do not shape the program.
+
+  With halvings `generations` is none of them: it says when the population is halved.
+  """
   fields = NetsConfig.__dataclass_fields__
-  return [name for name, field in fields.items() if field.metadata.get("pytree_node", True)]
+  traced = [name for name, field in fields.items() if field.metadata.get("pytree_node", True)]
+  return [name for name in traced if not (halvings and name == "generations")]

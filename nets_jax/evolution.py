@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from nets_jax import parallel
+from nets_jax import halving, parallel
 from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
-from nets_jax.config import NetsConfig, fitness_steps, stack_configs, validate
+from nets_jax.config import NetsConfig, stack_configs, validate
 from nets_jax.data import Dataset
 from nets_jax.errors import Diverged, UsageError
 from nets_jax.fitness import Metrics
@@ -21,7 +21,6 @@ from nets_jax.frontier import Frontier, Met
 from nets_jax.history import History
 from nets_jax.nets import State, init_all, step_all
 from nets_jax.tickets import Cost, SearchResult, Ticket, take
-from nets_jax.training import steps_per_epoch
 
 
 def search(
@@ -57,7 +56,8 @@ def search_all(
     network: any `flax.linen` module; see `networks`.
     data: the problem; its test part is not looked at.
     config: the settings of all runs, or of each; None is the paper's. Static fields must agree.
-    layout: of the R x population_size genomes; None is `parallel.make_layout` with `devices` and `chunk`.
+    layout: of the R x population_size genomes of the first generation; None is `parallel.make_layout` with
+      `devices` and `chunk`.
     devices, chunk: see `parallel.make_layout`.
     on_rows: called with the history rows of each generation, of all runs still going, as it ends.
     keep_failures: a run in which every genome of a generation diverges ends with its error in place of a
@@ -89,25 +89,29 @@ def search_all(
     validate(own, len(data.train))
   if frontier_size < 0:
     raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
-  traced = stack_configs(configs)
   checkpoints = checkpoints or Unsaved()
   saved = checkpoints.restore(functools.partial(_identity, keys, network, data, configs, frontier_size))
-  layout = layout or parallel.make_layout(runs * traced.population_size, devices=devices, chunk=chunk)
-  keys, traced = parallel.replicate((keys, traced), layout)
-  state = init_all(keys, network, data.input_shape, traced, layout)
-  records = [_Record(own, History((), own.population_size), Frontier(frontier_size)) for own in configs]
-  seconds, compile_seconds = 0.0, 0.0
+  now = _stage(configs, 0)
+  layout = layout or parallel.make_layout(runs * now.population_size, devices=devices, chunk=chunk)
+  keys, now = parallel.replicate((keys, now), layout)
+  state = init_all(keys, network, data.input_shape, now, layout)
+  records = [_Record(own, History(), Frontier(frontier_size)) for own in configs]
+  generation, seconds, compile_seconds = 0, 0.0, 0.0
   if saved is not None:
+    generation, seconds, compile_seconds = (
+      saved.record[name] for name in ("generation", "seconds", "compile_seconds")
+    )
+    now = _stage(configs, generation)
+    state, layout = _narrowed(state, now, layout)
     state, records = _restored(saved, state, configs, frontier_size, layout)
-    seconds, compile_seconds = saved.record["seconds"], saved.record["compile_seconds"]
-  generation = int(state.generation)
-  data = parallel.replicate(data.replace(test=None), layout)
-  if not all(record.ended for record in records):
-    run, taken = parallel.compile_program(step_all, state, network, data, traced, layout)
-    compile_seconds += taken
+  run, data = None, data.replace(test=None)
   while not all(record.ended for record in records):
+    if run is None:
+      shared = parallel.replicate((data, now), layout)
+      run, taken = parallel.compile_program(step_all, state, network, *shared, layout)
+      compile_seconds += taken
     begin, parents, population = time.perf_counter(), state.parents, state.population
-    state, metrics = run(state, data, traced)
+    state, metrics = run(state, *shared)
     checkpoints.wait(metrics)
     metrics, parents = jax.device_get((metrics, parents))
     seconds += (time.perf_counter() - begin) / runs
@@ -116,27 +120,40 @@ def search_all(
       if not record.ended:
         own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
         rows.append((i, record.add(generation, own, parents[i], seconds)))
-        take_genome = functools.partial(_fetch, population, i * traced.population_size, layout)
+        take_genome = functools.partial(_fetch, population, i * now.population_size, layout)
         record.frontier.offer(rows[-1][1], take_genome)
         if record.ended:
           record.ticket = take(jax.device_get(state.best), i)
+    generation += 1
+    if halving.begins_stage(configs[0], generation):
+      now, run = _stage(configs, generation), None
+      state, layout = _narrowed(state, now, layout)
     if shown := [row for i, own in rows if records[i].failure is None for row in own]:
       on_rows(shown)
     checkpoints.note(
       [{"run": i, **row} if runs > 1 else row for i, own in rows for row in own],
-      f"generation {generation}",
+      f"generation {generation - 1}",
       functools.partial(
-        _to_save, state, [record.copy() for record in records], layout, seconds, compile_seconds
+        _to_save, state, [record.copy() for record in records], layout, generation, seconds, compile_seconds
       ),
       last=all(record.ended for record in records),
     )
-    generation += 1
-  epochs = fitness_steps(traced, len(data.train)) / steps_per_epoch(len(data.train), traced.batch_size)
-  outcomes = [record.outcome(epochs, compile_seconds / runs) for record in records]
+  outcomes = [record.outcome(len(data.train), compile_seconds / runs) for record in records]
   for outcome in outcomes:
     if isinstance(outcome, Diverged) and not keep_failures:
       raise outcome
   return outcomes
+
+
+def _stage(configs: Sequence[NetsConfig], generation: int) -> NetsConfig:
+  """The settings by which a generation of all runs is evaluated, as one."""
+  return stack_configs([halving.stage(own, generation) for own in configs])
+
+
+def _narrowed(state: State, now: NetsConfig, before: parallel.Layout) -> tuple[State, parallel.Layout]:
+  """The state with the genomes of a stage, and their layout."""
+  layout = parallel.resized(before, len(state.fitness) * now.population_size)
+  return halving.narrow(state, now.population_size, before, layout), layout
 
 
 @functools.partial(jax.jit, static_argnames="layout")
@@ -165,7 +182,12 @@ def _identity(keys, network, data, configs, frontier_size) -> dict[str, Any]:
 
 
 def _to_save(
-  state: State, records: Sequence["_Record"], layout: parallel.Layout, seconds: float, compile_seconds: float
+  state: State,
+  records: Sequence["_Record"],
+  layout: parallel.Layout,
+  generation: int,
+  seconds: float,
+  compile_seconds: float,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """The search between two generations, and the tickets of the runs that have ended."""
   trees = {
@@ -180,7 +202,7 @@ def _to_save(
     "runs": [record.counts() for record in records],
     "frontiers": [[met.row for met in record.frontier] for record in records],
   }
-  return trees, {**kept, "seconds": seconds, "compile_seconds": compile_seconds}
+  return trees, {**kept, "generation": generation, "seconds": seconds, "compile_seconds": compile_seconds}
 
 
 def _restored(
@@ -199,7 +221,7 @@ def _restored(
       Met(saved.tree(f"frontier_{i}_{j}", one), row) for j, row in enumerate(saved.record["frontiers"][i])
     ]
     frontier = Frontier(frontier_size, met)
-    records.append(_Record(config, History(rows, config.population_size), frontier, ticket, **counts))
+    records.append(_Record(config, History(rows), frontier, ticket, **counts))
   return others.replace(population=parallel.pad(population, layout)), records
 
 
@@ -214,7 +236,7 @@ class _Record:
   ended: bool = False
   failure: str | None = None
   generations: int = 0
-  improved: int = 0
+  improved: int = -1
   lowest: float = math.inf
   seconds: float = 0.0
 
@@ -231,6 +253,8 @@ class _Record:
   ) -> list[dict[str, Any]]:
     """Notes a generation, and returns its history rows."""
     config, lowest = self.config, float(metrics.fitness.min())
+    if halving.begins_stage(config, generation):
+      self.lowest = math.inf
     rows = self.history.add(generation, metrics, parents, seconds)
     self.generations, self.seconds = generation + 1, seconds
     if lowest < self.lowest:
@@ -247,11 +271,11 @@ class _Record:
     self.ended = tired or generation >= config.generations or self.failure is not None
     return rows
 
-  def outcome(self, epochs_of_a_fitness: float, compile_seconds: float) -> SearchResult | Diverged:
+  def outcome(self, num_examples: int, compile_seconds: float) -> SearchResult | Diverged:
     """The run's result, or why it has none."""
-    epochs = self.generations * self.config.population_size * epochs_of_a_fitness
+    epochs = halving.genome_epochs(self.config, num_examples, self.generations)
     cost = Cost(epochs, self.seconds, compile_seconds)
     result = SearchResult(self.ticket, self.history, cost, list(self.frontier))
     if self.failure is None:
       return result
-    return Diverged(self.failure, result if math.isfinite(self.lowest) else None)
+    return Diverged(self.failure, result if self.improved >= 0 else None)

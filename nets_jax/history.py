@@ -1,6 +1,7 @@
 """The record of a run of NeTS: a row for each generation and genome, kept small."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,11 @@ class History(Sequence):
   It is kept as arrays, a tenth of the memory of so many dicts, so that a run of days does not grow.
   """
 
-  def __init__(self, rows: Sequence[Mapping[str, Any]] = (), population_size: int = 1):
+  def __init__(self, rows: Sequence[Mapping[str, Any]] = ()):
     """Starts with some rows, those of whole generations."""
-    self._generations, self._population_size = [], population_size
-    for first in range(0, len(rows), population_size):
-      self._add_rows(rows[first : first + population_size])
+    self._generations = []
+    for _, own in itertools.groupby(rows, key=lambda row: row["generation"]):
+      self._add_rows(list(own))
 
   def add(
     self, generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
@@ -37,15 +38,17 @@ class History(Sequence):
     self._generations.append((rows[0]["generation"], metrics, parents, rows[0]["seconds"]))
 
   def __len__(self) -> int:
-    return len(self._generations) * self._population_size
+    return sum(len(metrics.fitness) for _, metrics, _, _ in self._generations)
 
   def __getitem__(self, index):
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
     if not -len(self) <= index < len(self):
       raise IndexError(index)
-    generation, genome = divmod(index % len(self), self._population_size)
-    return _row(*self._generations[generation], genome)
+    sizes = [len(metrics.fitness) for _, metrics, _, _ in self._generations]
+    ends = np.cumsum(sizes)
+    place = int(np.searchsorted(ends, index % len(self), side="right"))
+    return _row(*self._generations[place], index % len(self) - int(ends[place] - sizes[place]))
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
     return (row for generation in self._generations for row in _rows(*generation))

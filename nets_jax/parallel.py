@@ -93,6 +93,12 @@ def make_layout(size: int, *, devices: int | None = None, chunk: int | None = No
   return Layout(size, Mesh(np.array(used), (AXIS,)), 1 if used[0].platform == "cpu" else chunk)
 
 
+def resized(layout: Layout, size: int) -> Layout:
+  """The same for another number of tickets, in a single process on no more devices than these."""
+  devices = layout.mesh.devices[: size if jax.process_count() == 1 else None]
+  return Layout(size, Mesh(devices, (AXIS,)), layout.chunk)
+
+
 def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> Any:
   """`function(row, shared)` for each row of a population: the one place where tickets are batched.
 

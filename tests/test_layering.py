@@ -32,6 +32,7 @@ ORDER = (
   "checkpoints",
   "trainer",
   "nets",
+  "halving",
   "history",
   "evolution",
   "baselines",
