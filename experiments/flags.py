@@ -93,7 +93,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("patience", None, "Stop after more than this many generations without a better fitness.")
 flags.DEFINE_float("fitness_epochs", 0.25, "Epochs of training in a fitness evaluation; fractions too.")
-flags.DEFINE_integer("halvings", 3, "How often the population is halved and fitness_epochs doubled.")
+flags.DEFINE_integer("halvings", 0, "How often the population is halved and fitness_epochs doubled.")
 flags.DEFINE_bool("retain_weights", False, "Put trained weights back into the genome (Lamarckian).")
 
 flags.DEFINE_enum("optimizer", "sgd", tuple(training.OPTIMIZERS), "Optimiser of every training.")

@@ -120,15 +120,15 @@ GUIDED = {
   "scale_deviation": 2.0,
   "final_scale_deviation": 0.2,
   "fitness_epochs": 0.25,
-  "halvings": 3,
 }
 
 
 def guided_config(**settings: Any) -> NetsConfig:
   """The settings of guided NeTS, this project's search; those of `NetsConfig` are the paper's.
 
-  Genes fall dormant by their saliency, on a schedule to exactly the target density, the scale of each
-  layer evolves in steps that narrow, and the population is halved as the trainings are doubled.
+  Genes fall dormant by their saliency, on a schedule to exactly the target density, and the scale of each
+  layer evolves in steps that narrow. `halvings=3` finds better tickets below a fifth of the weights for the
+  same training, but compiles four programs where there is one.
 
   Args:
     **settings: fields of `NetsConfig` to have otherwise.

@@ -64,7 +64,8 @@ def search_all(
       result, and the others go on.
     frontier_size: how many of the tickets met, of those that no other dominates in density and validation
       loss, are kept for the result's `frontier`; see `frontier.Frontier`. Few, for each is a network in the
-      host's memory and in every checkpoint. 0 keeps none.
+      host's memory and in every checkpoint. With halvings the losses are after trainings of different
+      lengths, so it holds hardly more than the last tickets. 0 keeps none.
     checkpoints: where the search is saved as it goes, and goes on if it was stopped. The journal has the
       history's rows, with `run` before the other columns if there are several. None saves nothing.
 

@@ -14,7 +14,7 @@ from nets_jax import storage
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=10",
-  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2",
+  "--generations=2", "--halvings=1", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2",
 )  # fmt: skip
 
 

@@ -333,7 +333,7 @@ def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
   assert default == nets_jax.guided_config(dormancy_rate=0.02, **training)
   line = {"population_size": 1, "elites": 0, "parents": 1, "fitness_epochs": 10.0}
   line |= {"scale_deviation": 0.0, "final_scale_deviation": 0.0}
-  for preset, own in (("digits", training), ("mnist", {}), ("line", {**training, **line})):
+  for preset, own in (("digits", training), ("mnist", {"halvings": 3}), ("line", {**training, **line})):
     reset_flags()
     binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{preset}.flags"])
     found = methods.make_config("nets", flags.FLAGS, 54_000)
