@@ -49,7 +49,8 @@ def frontier_figure(
   axes.set_yscale("log")
   losses = [height(row) for row in met]
   top = max(float(np.quantile(losses, 0.95)), *ends[1])
-  axes.set_ylim(0.93 * min(losses), 1.1 * top)
+  margin = 1.05 * (top / min(losses)) ** 0.02  # the lowest points whole, however long the axis
+  axes.set_ylim(min(losses) / margin, top * margin)
   bounds = (axes.xaxis, 100 * min(row["density"] for row in met), 100.0), (axes.yaxis, min(losses), top)
   for axis, low, high in bounds:
     ticks = log_ticks(low, high)
