@@ -66,6 +66,13 @@ def _builder(tfds, name: str, root: pathlib.Path):
       f"dataset {name!r} is not one of xor, digits, nor known to TensorFlow Datasets"
       + (suggest(name, [*EMBEDDED, *tfds.list_builders()]) or "; check its spelling")
     ) from error
+  except ValueError as error:
+    if "File format is already set" not in str(error):
+      raise
+    raise UsageError(
+      f"{name} under {root} was prepared in another format than array_record, which is read here without "
+      "TensorFlow; choose another --data_dir to prepare it in"
+    ) from error
 
 
 @contextlib.contextmanager

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -108,6 +110,17 @@ def test_mnist_neither_prepared_nor_given_nor_downloadable(monkeypatch, tmp_path
   monkeypatch.setattr(tfds, "_reachable", lambda url: False)
   with pytest.raises(nets_jax.UsageError, match=r"by --mnist_manual_dir \(or NETS_JAX_MNIST_DIR\)"):
     nets_jax.load_data("mnist", data_dir=str(tmp_path))
+
+
+def test_a_set_that_was_prepared_in_another_format(tmp_path):
+  """As by `tfds.load` with its defaults."""
+  pytest.importorskip("tensorflow_datasets")
+  (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+  described = {"name": "mnist", "version": "3.0.1", "fileFormat": "tfrecord"}
+  (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").write_text(json.dumps(described))
+  (tmp_path / "mnist" / "3.0.1" / "features.json").write_text("{}")
+  with pytest.raises(nets_jax.UsageError, match="was prepared in another format than array_record"):
+    nets_jax.load_data("mnist", data_dir=tmp_path)
 
 
 def test_a_server_that_does_not_answer_is_unreachable():
