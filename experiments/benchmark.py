@@ -39,7 +39,7 @@ from experiments import flags as search_flags
 from experiments.progress import say
 from experiments.run_directory import environment
 from nets_jax import config as nets_config
-from nets_jax import nets, parallel, storage, training
+from nets_jax import nets, parallel, storage, tickets, training
 from nets_jax.baselines import imp
 
 flags.adopt_module_key_flags(search_flags)
@@ -80,7 +80,7 @@ class Case:
 
 def training_flops(ticket: nets_jax.Ticket, samples: int) -> int:
   """Flops of training an MLP ticket's network on this many samples, masks not made use of."""
-  sizes = [leaf.size for leaf in jax.tree.leaves(ticket.masks)]
+  sizes = [layer.size for layer in tickets.layers_of(ticket)]
   return samples * (6 * sum(sizes) - 2 * sizes[0])
 
 
@@ -175,7 +175,7 @@ def prepare(
   sizes = tuple(max(1, round(width * size)) for size in network.hidden_sizes)
   network = network.clone(hidden_sizes=sizes, precision=values.precision)
   layout = nets_jax.make_layout(population, devices=devices or values.devices, chunk=values.chunk)
-  state = nets_jax.init(jax.random.key(values.seed), network, data.input_shape, config, layout)
+  state = nets_jax.init(nets_jax.key_of_seed(values.seed), network, data.input_shape, config, layout)
   data = parallel.replicate(data, layout)
   compiled = parallel.compile_program(nets_jax.step, state, network, data, config, layout)
   return Prepared(config, network, layout, state, data, *compiled)
@@ -227,7 +227,7 @@ def imp_cycle(values: flags.FlagValues, data: nets_jax.Dataset) -> Case:
     cycles=1, train_epochs=values.imp_epochs, rewind_steps=0
   )
   network = search_flags.make_network(values, data.num_classes).clone(precision=values.precision)
-  keys = jax.random.split(jax.random.key(values.seed), IMP_RUNS)
+  keys = jax.random.split(nets_jax.key_of_seed(values.seed), IMP_RUNS)
 
   def run():
     found = imp.search_all(keys, network, data, config, devices=values.devices, chunk=values.chunk)

@@ -49,7 +49,8 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     interrupts.install()
     nets_jax.use_cpu_cores(values.devices)
     join()
-    search_flags.check_saving(values)
+    check_devices()
+    search_flags.check_common(values)
     run(values)
   except nets_jax.Stopped as stopped:
     end(f"stopped by {interrupts.name()} {stopped}; the same command goes on")
@@ -61,6 +62,24 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     fail(str(error))
   except OSError as error:
     fail(f"cannot use {error.filename or search_flags.workdir(values)}: {error.strerror or error}")
+  except MemoryError as error:
+    fail(f"not enough memory ({error or 'no more was given'}); lower what is asked for")
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    fail(f"not enough memory on the device ({str(error).splitlines()[0]}); lower population_size or chunk")
+
+
+def check_devices() -> None:
+  """Raises UsageError where JAX is told to use a device that is not here."""
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # JAX raises either, now and then without a word
+    asked = jax.config.jax_platforms
+    why = " ".join(str(error).split()) or "it has none of that kind"
+    raise nets_jax.UsageError(
+      f"JAX cannot use JAX_PLATFORMS={asked} on this machine ({why}); unset it, or install JAX for that kind"
+    ) from error
 
 
 def fail(message: str) -> None:

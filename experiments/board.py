@@ -37,14 +37,14 @@ class Board:
 
   def ticket(self, ticket: nets_jax.Ticket) -> None:
     """The mask of each layer: a row of the image for each input, white where expressed."""
-    for name, mask in plots.kernels(ticket.masks):
+    for name, mask in plots.kernels(ticket, ticket.masks):
       image = np.where(mask.reshape(-1, mask.shape[-1]), 255, 0).astype(np.uint8)
       self._writer.add_image(f"masks/{name}", image, dataformats="HW")
 
   def settings(self, flags: Mapping[str, Any], results: Mapping[str, float]) -> None:
     """The run's settings beside what came of them, for the HPARAMS page."""
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flags.items()}
-    metrics = {f"result/{name}": float(value) for name, value in results.items()}
+    metrics = {f"result/{name}": float(v) for name, v in results.items() if not isinstance(v, list)}
     self._writer.add_hparams(plain, metrics, name="settings", global_step=0)
 
 

@@ -49,19 +49,22 @@ def run(values: flags.FlagValues) -> None:
     for name, value in QUICK.items():
       values[name].value = value
   name = f"compare-{values.dataset}{'-quick' if values.quick else ''}"
-  with locked(values.workdir or str(pathlib.Path("runs") / name)) as directory:
-    run_stages(directory, values)
-
-
-def run_stages(directory: pathlib.Path, values: flags.FlagValues) -> None:
-  """The comparison in a directory of its own."""
+  path = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
   chosen = values.methods or METHODS
   stages.check_names(chosen)
-  entrants = [stages.make_entrant(label, values, directory / "stages") for label in chosen]
+  entrants = [stages.make_entrant(label, values, path / "stages") for label in chosen]
   data = search_flags.make_data(values)
   for entrant in entrants:
     search_flags.make_network(entrant.values, data.num_classes)
     methods.make_config(entrant.method, entrant.values, len(data.train))
+  with locked(str(path)) as directory:
+    run_stages(directory, entrants, data, values)
+
+
+def run_stages(
+  directory: pathlib.Path, entrants: Sequence[Entrant], data: nets_jax.Dataset, values: flags.FlagValues
+) -> None:
+  """The comparison in a directory of its own."""
   claim(directory, {"trials": values.trials, "quick": values.quick, **search_flags.relevant_settings(values)})
   names = [*search_flags.as_dict(values), "trials", "methods", "quick"]
   again = search_flags.leave_flagfile(directory / "compare.flags", values, names)

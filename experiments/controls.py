@@ -29,14 +29,14 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, final_training, methods, saving
+from experiments import binary, final_training, methods, outcome, saving, tables
 from experiments import flags as search_flags
 from experiments.progress import say
 from experiments.run_directory import claim, locked
-from nets_jax import storage, tickets, winning
+from nets_jax import networks, storage, tickets, winning
 from nets_jax.baselines import one_shot
 from nets_jax.checkpoints import fingerprint
-from nets_jax.files import replace_file
+from nets_jax.files import damaged, replace_file, seal, set_aside
 from nets_jax.statistics import mean_and_interval
 
 flags.adopt_module_key_flags(search_flags)
@@ -55,7 +55,7 @@ def make_controls(
   """Every control by its name: a function of a key and the ticket."""
   shape = data.input_shape
 
-  def scales(ticket):
+  def scales(ticket):  # in the order in which the network applies its layers, as `init_scale` takes them
     return tuple(float(scale) for scale in nets_jax.layer_scales(ticket).values())
 
   def random(key, density, scale):
@@ -97,19 +97,35 @@ flags.DEFINE_list("controls", list(NAMES), "Controls to train.")
 def train_control(
   name: str,
   found: Sequence[nets_jax.Ticket],
+  network: nets_jax.MLP,
   data: nets_jax.Dataset,
   values: flags.FlagValues,
   path: pathlib.Path,
 ) -> None:
   """Trains one control of every ticket, side by side, and writes its curves."""
-  network = search_flags.make_network(values, data.num_classes)
   control = make_controls(network, data, values)[name]
-  keys = [jax.random.split(jax.random.fold_in(jax.random.key(values.seed), i)) for i in range(len(found))]
-  made = [control(key, ticket) for (key, _), ticket in zip(keys, found, strict=True)]
-  where = path.with_suffix("") / saving.DIRECTORY
-  curves = final_training.train(jnp.stack([key for _, key in keys]), made, data, values, name, where)
-  counts = [{"unmasked": int(tickets.unmasked_count(t)), "weights": tickets.maskable_count(t)} for t in made]
-  storage.write_csv(path, [{**row, **counts[row["ticket"]]} for row in curves])
+  keys = [
+    jax.random.split(jax.random.fold_in(nets_jax.key_of_seed(values.seed), i)) for i in range(len(found))
+  ]
+  made, failed = {}, []
+  for i, ((key, _), ticket) in enumerate(zip(keys, found, strict=True)):
+    try:
+      made[i] = control(key, ticket)
+    except nets_jax.SearchFailed as error:
+      say(f"{name}: ticket {i} failed: {error}")
+      failed.append({"ticket": i, "failed": str(error)})
+  outcome.warn_of_empty_layers(name, list(made.values()))
+  about = [
+    {"ticket": i, "unmasked": int(tickets.unmasked_count(t)), "weights": tickets.maskable_count(t)}
+    | {"empty_layers": outcome.name_layers(nets_jax.empty_layers(t)), "failed": ""}
+    for i, t in made.items()
+  ]
+  curves = []
+  if made:
+    where = path.with_suffix("") / saving.DIRECTORY
+    of_made = jnp.stack([keys[i][1] for i in made])
+    curves = final_training.train(of_made, list(made.values()), network, data, values, name, where)
+  storage.write_csv(path, [*({**row, **about[row["ticket"]]} for row in curves), *failed])
   saving.forget(path.with_suffix(""))
 
 
@@ -118,20 +134,20 @@ def write_outputs(directory: pathlib.Path, names: Sequence[str]) -> str:
   curves = {name: storage.read_csv(directory / f"{name}.csv") for name in names}
   curves = {name: [_curve(rows, i) for i in _tickets(rows)] for name, rows in curves.items()}
   rows = [
-    {"control": name, "ticket": i, "density": curve[-1]["unmasked"] / curve[-1]["weights"]}
-    | {metric: curve[-1][metric] for metric in METRICS[1:]}
-    for name, own in curves.items()
-    for i, curve in enumerate(own)
+    {"control": name, "ticket": i} | _last(own[i]) for name, own in curves.items() for i in range(len(own))
   ]
   storage.write_csv(directory / "controls.csv", rows)
-  lines = ["| control | density | test loss | test accuracy | of each ticket |", "|---|---|---|---|---|"]
+  head = ("control", "density", "test loss", "test accuracy", "of each ticket", "empty layers", "failed")
+  lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
   for name in names:
-    own = [row for row in rows if row["control"] == name]
-    each = ", ".join(f"{100 * row['test_accuracy']:.1f}" for row in own)
-    cells = (_spread(own, "density", 100, " %", 1), _spread(own, "test_loss", 1, "", 3))
-    lines.append(
-      f"| {name} | {' | '.join(cells)} | {_spread(own, 'test_accuracy', 100, ' %', 1)} | {each} % |"
-    )
+    of_name = [row for row in rows if row["control"] == name]
+    own = tables.found(of_name)
+    each = ", ".join(f"{100 * row['test_accuracy']:.1f}" for row in own) + " %"
+    cells = [_spread(own, "density", 100, " %", 1), _spread(own, "test_loss", 1, "", 3)]
+    cells += [_spread(own, "test_accuracy", 100, " %", 1), each] if own else ["-", "-"]
+    cells += [outcome.tally_layers([row["empty_layers"] for row in own])]
+    cells += [f"{len(of_name) - len(own)} of {len(of_name)}" if own != of_name else "none"]
+    lines.append(f"| {name} | {' | '.join(cells)} |")
   text = "Mean and 95 % interval over the tickets.\n\n" + "\n".join(lines) + "\n"
   for dense in ("unmasked", "dense"):
     if dense in curves and "ticket" in curves:
@@ -142,6 +158,7 @@ def write_outputs(directory: pathlib.Path, names: Sequence[str]) -> str:
       text += f"\nDefinition 3 against {dense}: {winning.summarise(found)}\n"
   with replace_file(directory / "controls.md") as temporary:
     temporary.write_text(text)
+  seal(directory)
   return text
 
 
@@ -153,7 +170,22 @@ def _curve(rows: Rows, ticket: int) -> Rows:
   return [row for row in rows if int(row["ticket"]) == ticket]
 
 
+def _last(curve: Rows) -> dict[str, Any]:
+  """What a control came to: the last row of its curve, or why it has none."""
+  last = curve[-1]
+  if last.get("failed"):
+    return {**dict.fromkeys(METRICS, math.nan), "empty_layers": "", "failed": last["failed"]}
+  density = {"density": last["unmasked"] / last["weights"]}
+  return (
+    density
+    | {name: last[name] for name in METRICS[1:]}
+    | {name: last.get(name, "") for name in ("empty_layers", "failed")}
+  )
+
+
 def _spread(rows: Rows, name: str, factor: float, unit: str, digits: int) -> str:
+  if not rows:
+    return "-"
   mean, half = mean_and_interval([factor * row[name] for row in rows])
   return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "") + unit
 
@@ -172,19 +204,23 @@ def run(values: flags.FlagValues) -> None:
     raise nets_jax.UsageError(f"controls may be {', '.join(NAMES)}, not {unknown[0]!r}")
   found = [nets_jax.load_ticket(path) for path in paths]
   data = search_flags.make_data(values)
-  network = search_flags.make_network(values, data.num_classes)
+  network, *others = dict.fromkeys(search_flags.network_of_ticket(values, path) for path in paths)
+  if others:
+    raise nets_jax.UsageError(f"the tickets are for {1 + len(others)} different networks; take those of one")
+  networks.check_outputs(network, data.input_shape, data.num_classes)
   for ticket in found:
     tickets.check_fits(ticket, network, data.input_shape)
   with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
     claim(directory, {"tickets": claimed, **search_flags.relevant_settings(values)})
-    done = []
+    broken = set(damaged(directory)) & {f"{name}.csv" for name in NAMES}
+    for path in (directory / file for file in sorted(broken) if (directory / file).exists()):
+      say(f"{path} is damaged; it is now {set_aside(path).name}, and made again if it is asked for")
     for name in values.controls:
       path = directory / f"{name}.csv"
       if not path.exists():
         say(f"{name}: training of {len(found)} tickets")
-        train_control(name, found, data, values, path)
-      done.append(name)
+        train_control(name, found, network, data, values, path)
       text = write_outputs(directory, [name for name in NAMES if (directory / f"{name}.csv").exists()])
     print(text)
     print(f"files in {directory}")

@@ -30,6 +30,7 @@ from experiments.run_directory import claim, locked
 from nets_jax import density_plots, plots, storage
 from nets_jax.baselines import imp
 from nets_jax.files import replace_file
+from nets_jax.layers import find_layers
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
@@ -78,10 +79,10 @@ def nearest_cycle(density: float, make: Make, data: nets_jax.Dataset) -> int:
   if not 0 < config.prune_fraction < 1:
     raise nets_jax.UsageError(f"prune_fraction must be in (0, 1) here, not {config.prune_fraction}")
   most = 2 + math.ceil(math.log(density) / math.log(1 - config.prune_fraction) * 1.5)
-  masks = search_flags.mask_shapes(values, data)
-  counts = imp.kept_counts(masks, dataclasses.replace(config, cycles=most))
-  total = sum(mask.size for mask in masks)
-  distances = [abs(math.log(sum(kept) / total / density)) for kept in counts]
+  layers = find_layers(search_flags.make_network(values, data.num_classes), data.input_shape)
+  counts = imp.kept_counts(layers, dataclasses.replace(config, cycles=most))
+  total = sum(layer.size for layer in layers)
+  distances = [abs(math.log(sum(kept.values()) / total / density)) for kept in counts]
   return 1 + distances.index(min(distances))
 
 
@@ -90,23 +91,30 @@ def search_imp(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> No
   cycles = lambda entrant: entrant.values.cycles  # noqa: E731
   longest = max(entrants, key=cycles)
   whole = dataclasses.replace(longest, label=f"{longest.label} on its way")  # a stage of its own
-  todo = [entrant for entrant in entrants if not (entrant.stage / "costs.csv").exists()]
+  for entrant in entrants:
+    stages.set_aside_damaged(entrant)
+  todo = [entrant for entrant in entrants if not (entrant.stage / stages.COSTS).exists()]
   if not todo:
     return
   stages.search_stage(whole, data, keep_cycles=True)
-  history, costs = (storage.read_csv(whole.stage / name) for name in ("history.csv", "costs.csv"))
+  history, costs = storage.read_csv(whole.stage / "history.csv"), stages.read_costs(whole)
   last = max(row["iteration"] for row in history)
   for entrant in todo:
     results = []
     for trial, cost in enumerate(costs):
-      path = entrant.stage / f"ticket_{trial}.safetensors"
+      path = stages.ticket_file(entrant, trial)
       path.parent.mkdir(parents=True, exist_ok=True)
-      shutil.copyfile(stages.cycle_ticket(whole, cycles(entrant), trial), path)
       rows = [row for row in history if int(row["trial"]) == trial and row["cycle"] < cycles(entrant)]
       epochs = cost["epochs"] * rows[-1]["iteration"] / last
       spent = nets_jax.Cost(epochs, rows[-1]["seconds"], cost["compile_seconds"])
+      kept = stages.cycle_ticket(whole, cycles(entrant), trial)
+      if cost.get("failed") or not kept.exists():
+        why = cost.get("failed") or "every weight is pruned"
+        results.append(nets_jax.SearchFailed(f"{why} (on the way to {cycles(whole)} cycles)"))
+        continue
+      shutil.copyfile(kept, path)
       results.append(nets_jax.SearchResult(nets_jax.load_ticket(path), rows, spent))
-    stages.write_costs(entrant.stage / "costs.csv", results)
+    stages.write_costs(entrant, results)
 
 
 def rows_of(density: float, entrant: stages.Entrant) -> density_tables.Rows:
@@ -124,13 +132,14 @@ def write_outputs(directory: pathlib.Path, new: density_tables.Rows) -> None:
   path = directory / "densities.csv"
   before = storage.read_csv(path) if path.exists() else []
   storage.write_csv(path, density_tables.merged(before, new))
-  rows = storage.read_csv(path)
+  everything = storage.read_csv(path)
+  rows = tables.found(everything)
   differences = density_tables.differences(rows)
   with replace_file(directory / "densities.md") as temporary:
-    temporary.write_text(density_tables.accuracies(rows) + density_tables.difference_table(differences))
+    temporary.write_text(density_tables.accuracies(everything) + density_tables.difference_table(differences))
   densest = max((row["target_density"] for row in rows if row["target_density"] < 1), default=1.0)
   figures = {}
-  if len({row["method"] for row in rows}) <= MOST_LINES:
+  if 0 < len({row["method"] for row in rows}) <= MOST_LINES:
     figures["figure_densities"] = density_plots.densities_figure(rows)
     figures["figure_cost"] = density_plots.cost_figure(rows, densest)
   if differences:
@@ -146,16 +155,16 @@ def run(values: flags.FlagValues) -> None:
     if values[name].value < least:
       raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
   densities, chosen = read_densities(values), values.methods or METHODS
-  with locked(values.workdir or str(pathlib.Path("runs") / f"densities-{values.dataset}")) as directory:
-    data = search_flags.make_data(values)
-    stages.check_names(chosen)
-    entrants = {}
-    for label in chosen:
-      make = functools.partial(
-        stages.make_entrant, label, values, directory / "stages", first_trial=values.first_trial
-      )
-      own = [1.0] if stages.read_label(label)[1] == "dense" else densities
-      entrants[label] = {density: at_density(label, density, make, data) for density in own}
+  stages.check_names(chosen)
+  path = pathlib.Path(values.workdir or pathlib.Path("runs") / f"densities-{values.dataset}")
+  data, entrants = search_flags.make_data(values), {}
+  for label in chosen:
+    make = functools.partial(
+      stages.make_entrant, label, values, path / "stages", first_trial=values.first_trial
+    )
+    own = [1.0] if stages.read_label(label)[1] == "dense" else densities
+    entrants[label] = {density: at_density(label, density, make, data) for density in own}
+  with locked(str(path)) as directory:
     shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
     claim(directory, shared)
     for own in entrants.values():

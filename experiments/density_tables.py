@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from experiments import outcome, tables
 from nets_jax.statistics import mean_and_interval
 
 Rows = list[dict[str, Any]]
@@ -24,17 +25,27 @@ def merged(before: Rows, new: Rows) -> Rows:
 
 def accuracies(rows: Rows) -> str:
   """Mean test accuracy and its 95 % interval of each method at each density, and what its searches cost."""
-  title = "Test accuracy, mean and 95 % interval (lowest of the trials; genome-epochs and seconds of search)"
+  title = (
+    "Test accuracy, mean and 95 % interval (lowest of the trials; genome-epochs and seconds of search); then "
+    "what failed, and which layers are left empty, if any"
+  )
   return _by_density(title, rows, cell)
 
 
 def cell(own: Rows) -> str:
-  """One method at one density."""
-  found = [100 * row["test_accuracy"] for row in own]
-  mean, half = mean_and_interval(found)
+  """One method at one density; with the trials that failed, and the layers that tickets leave empty."""
+  sound = tables.found(own)
+  notes = [f"{len(own) - len(sound)} of {len(own)} failed"] if sound != own else []
+  if not sound:
+    return notes[0]
+  accuracies = [100 * row["test_accuracy"] for row in sound]
+  mean, half = mean_and_interval(accuracies)
   interval = f" ± {half:.1f}" if math.isfinite(half) else ""
-  epochs, seconds = (sum(row[f"search_{k}"] for row in own) / len(own) for k in ("epochs", "seconds"))
-  return f"{mean:.1f}{interval} % ({min(found):.1f} %; {epochs:.0f}, {seconds:.0f} s)"
+  epochs, seconds = (sum(row[f"search_{k}"] for row in sound) / len(sound) for k in ("epochs", "seconds"))
+  empty = outcome.tally_layers([row.get("empty_layers", "") for row in sound])
+  notes += [f"empty: {empty}"] if empty not in ("none", "-") else []
+  figures = f"{mean:.1f}{interval} % ({min(accuracies):.1f} %; {epochs:.0f}, {seconds:.0f} s)"
+  return "; ".join([figures, *notes])
 
 
 def differences(rows: Rows) -> Rows:

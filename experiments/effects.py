@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import outcome
 from nets_jax import plots, storage
 from nets_jax.statistics import mean_and_interval
 
@@ -34,7 +35,7 @@ def result_rows(runs: RunFiles) -> Rows:
   for changes, seed, path in runs:
     summary = json.loads((path / "summary.json").read_text())
     trained = next(iter((summary.get("results") or {}).values()), {})
-    figures = {"density": summary.get("density"), **(summary.get("best") or {}), **trained}
+    figures = {**(summary.get("best") or {}), "density": summary.get("density"), **trained}
     costs = {name: summary.get(name) for name in ("search_epochs", "search_seconds", "compile_seconds")}
     numbers = {name: figures.get(name) for name in METRICS} | costs
     if not trained:
@@ -42,6 +43,7 @@ def result_rows(runs: RunFiles) -> Rows:
     rows.append(
       {"run": path.name, **changes, "seed": seed}
       | {name: math.nan if value is None else value for name, value in numbers.items()}
+      | {"empty_layers": outcome.name_layers(summary["empty_layers"]) if "empty_layers" in summary else ""}
       | {"failed": summary.get("failed", "")}
     )
   return rows
@@ -71,10 +73,10 @@ def setting_rows(results: Rows, names: Sequence[str]) -> Rows:
   for setting, own in by_setting.items():
     failed = sum(bool(row["failed"]) for row in own)
     row = dict(zip(names, setting, strict=True)) | {"runs": len(own), "failed": failed}
+    sound = [r for r in own if not r["failed"]]
+    row["empty_layers"] = outcome.tally_layers([r.get("empty_layers", "") for r in sound])
     for name in (*METRICS, "search_seconds"):
-      row[name], row[f"{name}_interval"] = mean_and_interval(
-        [r[name] for r in own if not r["failed"]] or [math.nan]
-      )
+      row[name], row[f"{name}_interval"] = mean_and_interval([r[name] for r in sound] or [math.nan])
     rows.append(row)
   return rows
 
@@ -101,12 +103,12 @@ def best(settings: Rows, names: Sequence[str], metric: str | None) -> tuple[int 
 
 def markdown(settings: Rows, names: Sequence[str], best_index: int | None) -> str:
   """The settings as a table: mean ± half-width of the 95 % interval, the best in bold."""
-  head = [*names, "runs", *(name.replace("_", " ") for name in SHOWN)]
+  head = [*names, "runs", *(name.replace("_", " ") for name in SHOWN), "empty layers"]
   lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
   for i, row in enumerate(settings):
     runs = f"{row['runs']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
     shown = [f"{row[name]:g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-    cells = [*shown, runs, *(_cell(row, name) for name in SHOWN)]
+    cells = [*shown, runs, *(_cell(row, name) for name in SHOWN), row["empty_layers"]]
     if i == best_index:
       cells = [f"**{cell}**" for cell in cells]
     lines.append("| " + " | ".join(cells) + " |")

@@ -8,7 +8,6 @@ import jax
 from absl import flags
 
 import nets_jax
-from experiments import flags as search_flags
 from experiments import saving
 from experiments.progress import Progress
 
@@ -28,6 +27,7 @@ def settings(values: flags.FlagValues, count: int) -> dict[str, Any]:
 def train(
   keys: jax.Array,
   tickets: Sequence[nets_jax.Ticket],
+  network: nets_jax.MLP,
   data: nets_jax.Dataset,
   values: flags.FlagValues,
   label: str,
@@ -38,6 +38,7 @@ def train(
   Args:
     keys: one for each ticket.
     tickets: to train.
+    network: theirs.
     data: the problem.
     values: the flags.
     label: of the progress bar.
@@ -49,7 +50,7 @@ def train(
   ):
     return nets_jax.train_tickets(
       keys,
-      search_flags.make_network(values, data.num_classes),
+      network,
       nets_jax.stack(tickets),
       data,
       on_rows=progress,

@@ -5,31 +5,36 @@ has the paper's search and settings too.
 """
 
 import copy
+import hashlib
 import math
 import os
+import pathlib
 import re
 from collections.abc import Iterable, Mapping
 
-import jax
 from absl import flags
 
 import nets_jax
 from experiments import methods
 from experiments.scale_flag import ScaleParser, ScaleSerializer
-from nets_jax import config, guidance, networks, operators, tickets, training
+from nets_jax import config, guidance, networks, operators, training
 from nets_jax.errors import suggest
 from nets_jax.files import replace_file
+from nets_jax.seeds import check_seed
 
 flags.DEFINE_enum("method", "nets", methods.METHODS, "The ticket search.")
 flags.DEFINE_string(
   "dataset", "digits", "xor, digits, or the name of a TFDS image classification set (mnist, ...)."
 )
-flags.DEFINE_integer("seed", 0, "Seed of everything but the data split.")
+flags.DEFINE_integer("seed", 0, "Seed of everything but the data split, from 0 to 2^64 - 1.")
 flags.DEFINE_string(
-  "workdir", None, "Directory of the run's files; default runs/<dataset>-<method>-seed<seed>."
+  "workdir",
+  None,
+  "Directory of the run's files; default runs/<dataset>-<method>-seed<seed>, of --ticket "
+  "runs/<dataset>-ticket-<hash>-seed<seed>.",
 )
 flags.DEFINE_bool(
-  "overwrite", False, "Replace the run that workdir holds, unless it is this one, unfinished."
+  "overwrite", False, "Remove the run that workdir holds first, unless it is this one, unfinished."
 )
 flags.DEFINE_string("ticket", None, "A ticket file to train again, in place of a search.")
 flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files beside a run's other files.")
@@ -79,7 +84,7 @@ flags.DEFINE_enum(
   "density_rule",
   "schedule",
   config.DENSITY_RULES,
-  "penalty; or feasible, by which what is too dense loses; or schedule, which sets the density too.",
+  "penalty; feasible, by which what is too dense loses; schedule, which sets the density too; or none.",
 )
 flags.DEFINE_enum("density_schedule", "geometric", guidance.SCHEDULES, "How a schedule's density falls.")
 flags.DEFINE_enum(
@@ -141,8 +146,14 @@ def explain(error: flags.Error) -> str:
   return f"{wrong[0]}it must be {kinds[type(parser)]}" if type(parser) in kinds else text
 
 
-def check_saving(values: flags.FlagValues) -> None:
-  """Raises UsageError for impossible checkpoints."""
+SEEDS = ("seed", "data_seed", "random_seed")
+
+
+def check_common(values: flags.FlagValues) -> None:
+  """Raises UsageError for impossible seeds or checkpoints."""
+  for name in SEEDS:
+    if name in values:
+      check_seed(name, values[name].value)
   for name in ("checkpoint_every", "checkpoint_seconds"):
     if not 0 <= values[name].value < math.inf:
       raise nets_jax.UsageError(f"{name} must be at least 0, not {values[name].value}")
@@ -231,10 +242,7 @@ def make_data(values: flags.FlagValues) -> nets_jax.Dataset:
 
 
 def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
-  """The network that the flags name; with a ticket and no network flags, the ticket's own."""
-  named = any(values[name].present for name in ("network", "hidden_sizes", "activation", "use_bias"))
-  if values.ticket and not named:
-    return nets_jax.load_network(values.ticket)
+  """The network that the flags name."""
   try:
     hidden_sizes = tuple(int(size) for size in values.hidden_sizes)
   except ValueError as error:
@@ -251,11 +259,24 @@ def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
   )
 
 
-def mask_shapes(values: flags.FlagValues, data: nets_jax.Dataset) -> list[jax.ShapeDtypeStruct]:
-  """The shape of each layer's mask, in the order of the ticket's leaves."""
-  network = make_network(values, data.num_classes)
-  draw = lambda key: tickets.initialise(key, network, data.input_shape)  # noqa: E731
-  return jax.tree.leaves(jax.eval_shape(draw, jax.random.key(0)).masks)
+def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:
+  """The network that a ticket's file says it is for.
+
+  Raises:
+    UsageError: a flag that is given says otherwise.
+  """
+  network = nets_jax.load_network(path)
+  wanted = make_network(values, network.num_classes)
+  is_mlp = values.network == "mlp"
+  fields = {name: name for name in ("activation", "use_bias", "dropout_rate")}
+  fields |= {"hidden_sizes": "hidden_sizes"} if is_mlp else {"network": "hidden_sizes"}
+  for flag, field in fields.items():
+    there, here = getattr(network, field), getattr(wanted, field)
+    if values[flag].present and there != here:
+      raise nets_jax.UsageError(
+        f"{path} is for a network of {field} {there}, not {here}; leave --{flag} out, or give another ticket"
+      )
+  return network
 
 
 def check_training(values: flags.FlagValues) -> None:
@@ -266,5 +287,12 @@ def check_training(values: flags.FlagValues) -> None:
 
 
 def workdir(values: flags.FlagValues) -> str:
-  """The directory of the run's files."""
-  return values.workdir or os.path.join("runs", f"{values.dataset}-{values.method}-seed{values.seed}")
+  """The directory of the run's files; by default named by what is run, a ticket by a hash of its file."""
+  if values.workdir:
+    return values.workdir
+  what = values.method
+  if values.ticket:
+    path = pathlib.Path(values.ticket)
+    content = path.read_bytes() if path.is_file() else str(path).encode()
+    what = f"ticket-{hashlib.sha256(content).hexdigest()[:8]}"
+  return os.path.join("runs", f"{values.dataset}-{what}-seed{values.seed}")

@@ -39,6 +39,7 @@ HEEDED = {
   "awakening_rate": (lambda v: v.dormancy == "guided", "--dormancy=guided"),
   "parents": (lambda v: v.selection == "truncation" or not v.parents, "--selection=truncation"),
   "noise_scale": (lambda v: v.noise_rate > 0, "a --noise_rate above 0"),
+  "target_density": (lambda v: v.density_rule != "none", "a --density_rule other than none"),
 }
 
 
@@ -81,7 +82,7 @@ def unheeded(values: flags.FlagValues) -> list[str]:
 
 
 # What comes of a run among others: its result, or why it has none.
-Outcome = nets_jax.SearchResult | nets_jax.Diverged
+Outcome = nets_jax.SearchResult | nets_jax.SearchFailed
 
 
 def search_all(
@@ -109,9 +110,9 @@ def search_all(
     on_cycle: see `imp.search_all`.
     checkpoints: see `nets_jax.search_all`; for nets and imp, all others being done in seconds.
   """
-  where = {"devices": devices, "chunk": chunk, "on_rows": on_rows}
+  where = {"devices": devices, "chunk": chunk, "on_rows": on_rows, "keep_failures": keep_failures}
   if method == "nets":
-    own = {"keep_failures": keep_failures, "frontier_size": frontier_size, "checkpoints": checkpoints}
+    own = {"frontier_size": frontier_size, "checkpoints": checkpoints}
     return evolution.search_all(keys, network, data, configs, **own, **where)
   if method == "imp":
     own = {"on_cycle": on_cycle, "checkpoints": checkpoints}
@@ -122,7 +123,7 @@ def search_all(
 
 def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The keys of a run of `experiments.search`: of its search, its controls and its final training."""
-  search_key, comparison_key = jax.random.split(jax.random.key(seed))
+  search_key, comparison_key = jax.random.split(nets_jax.key_of_seed(seed))
   return search_key, *jax.random.split(comparison_key)
 
 

@@ -4,18 +4,40 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import nets_jax
+from experiments.progress import say
 from nets_jax import winning
 
 RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 
 
 def results_of(ticket: nets_jax.Ticket, last: Mapping[str, float]) -> dict[str, float]:
-  """A trained ticket's results: its density, and the last row of its curve."""
-  return {"density": float(nets_jax.density(ticket))} | {column: last[column] for column in RESULT_COLUMNS}
+  """A trained ticket's results: its density, the last row of its curve, and its empty layers."""
+  results = {column: last[column] for column in RESULT_COLUMNS}
+  empty = list(nets_jax.empty_layers(ticket))
+  return {"density": float(nets_jax.density(ticket)), **results, "empty_layers": empty}
+
+
+def name_layers(names: Sequence[str]) -> str:
+  """Empty layers as a cell of a table; unlike a cell that nobody filled, `none` says that there are none."""
+  return " ".join(names) or "none"
+
+
+def tally_layers(cells: Sequence[str]) -> str:
+  """Several tickets' cells of empty layers as one: `none`, or how many tickets leave each layer empty."""
+  found = [layer for cell in cells for layer in cell.split() if layer != "none"]
+  of_each = [f"{layer} in {found.count(layer)} of {len(cells)}" for layer in dict.fromkeys(found)]
+  return ", ".join(of_each) or ("none" if all(cells) else "-")
+
+
+def warn_of_empty_layers(label: str, tickets: Sequence[nets_jax.Ticket]) -> None:
+  """Says which layers some tickets of one name leave empty, if they do."""
+  tally = tally_layers([name_layers(nets_jax.empty_layers(ticket)) for ticket in tickets])
+  if tally not in ("none", "-"):
+    say(f"{label}: no weight is left in a layer ({tally} tickets), which cuts whatever passes through it")
 
 
 def summarise(
@@ -30,17 +52,17 @@ def summarise(
     results: of each network that was trained, the ticket's first; see `results_of`.
     verdicts: of Definition 3, by the dense network the ticket was held against.
   """
-  scored = [row for row in result.history if "fitness" in row or "valid_loss" in row]
   return {
     "results": results,
     "verdicts": {to: dataclasses.asdict(v) | {"wins": v.wins} for to, v in verdicts.items()},
     "search_seconds": result.cost.seconds,
     "compile_seconds": result.cost.compile_seconds,
     "search_epochs": result.cost.epochs,
-    "best": min(scored, key=lambda row: row.get("fitness", row["valid_loss"]), default=None),
+    "best": result.best,
     "density": float(nets_jax.density(result.ticket)),
     "layer_densities": {k: float(v) for k, v in nets_jax.layer_densities(result.ticket).items()},
     "layer_scales": {k: float(v) for k, v in nets_jax.layer_scales(result.ticket).items()},
+    "empty_layers": list(result.empty_layers),
   }
 
 
@@ -53,13 +75,14 @@ def table(results: Mapping[str, Mapping[str, float]], summary: Mapping[str, Any]
   if results:
     lines += [
       "",
-      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}",
+      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}"
+      "  empty layers",
     ]
   for i, (name, row) in enumerate(results.items()):
     seconds = summary["search_seconds"] if i == 0 else 0.0
     lines.append(
       f"{name:10}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
-      f"{row['test_accuracy']:>15.1%}{seconds:>10.1f}"
+      f"{row['test_accuracy']:>15.1%}{seconds:>10.1f}  {name_layers(row['empty_layers'])}"
     )
   return "\n".join(lines) + "\n"
 

@@ -44,11 +44,9 @@ class Work:
 def _fitness_of_one(work: Work) -> Callable[..., jax.Array]:
   def one(genome, data, order):
     optimizer = training.make_optimizer("sgd", work.learning_rate)
-    objective = fitness.penalised_loss(0.2, 1.0)
+    rule = fitness.penalised(fitness.validation_loss, 0.2, 1.0)
     key = jax.random.key(0)
-    metrics, _ = fitness.fitness(
-      key, work.network, genome, data.train, data.valid, order, optimizer, objective
-    )
+    metrics, _ = fitness.fitness(key, work.network, genome, data.train, data.valid, order, optimizer, rule)
     return metrics.valid_loss
 
   return one

@@ -13,9 +13,11 @@ import jax
 from absl import flags
 
 import nets_jax
+from experiments import effects, grid, methods
 from experiments import flags as search_flags
-from experiments import grid, methods
 from nets_jax import config as nets_config
+from nets_jax.files import damaged
+from nets_jax.seeds import check_seed
 from nets_jax.training import steps_per_epoch
 
 GENOMES_AT_ONCE, RUNS_AT_ONCE = 256, 16
@@ -53,8 +55,19 @@ class Run:
 
   @property
   def is_done(self) -> bool:
-    """Whether it has left its last file."""
-    return (self.path / "summary.json").exists()
+    """Whether it has left its last file, and all of its records are whole."""
+    return (self.path / "summary.json").exists() and not self.damage()
+
+  def damage(self) -> str:
+    """Which records of a finished run are not what they were, or cannot be read; nothing if all are whole."""
+    if found := damaged(self.path):
+      return ", ".join(found)
+    try:
+      effects.result_rows([(self.setting.changes, self.seed, self.path)])
+      effects.history_rows([(self.setting.changes, self.seed, self.path)])
+    except (nets_jax.UsageError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+      return " ".join(str(error).split())
+    return ""
 
 
 def make_runs(values: flags.FlagValues, directory: pathlib.Path) -> list[Run]:
@@ -82,14 +95,14 @@ def parse_seeds(text: str) -> list[int]:
   """`0:10` is 0 to 9, `1,5` these two."""
   try:
     first, colon, end = text.partition(":")
-    seeds = list(range(int(first), int(end))) if colon else [int(word) for word in text.split(",")]
+    seeds = range(int(first), int(end)) if colon else [int(word) for word in text.split(",")]
   except ValueError as error:
     raise nets_jax.UsageError(
       f"seeds must be first:end or whole numbers with commas between, not {text!r}"
     ) from error
-  if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-    raise nets_jax.UsageError(f"seeds must be at least one, each once and none negative, not {text!r}")
-  return seeds
+  if not seeds or len(set(seeds)) < len(seeds):
+    raise nets_jax.UsageError(f"seeds must be at least one, each once, not {text!r}")
+  return [check_seed("each of seeds", seed) for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True)

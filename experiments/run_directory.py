@@ -15,6 +15,7 @@ import jax
 
 import nets_jax
 from experiments import board, frontier, saving
+from experiments.progress import say
 from nets_jax import storage
 
 FILES = (
@@ -27,6 +28,7 @@ FILES = (
   "training.csv",
   "summary.json",
 )
+DIRECTORIES = (board.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY)
 LOCK = ".lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 
@@ -56,7 +58,7 @@ class RunDirectory:
     self.path, self.is_begun = pathlib.Path(path), False
     if self.path.exists() and not self.path.is_dir():
       raise nets_jax.UsageError(f"workdir {self.path} is a file; give another --workdir")
-    advice = "give another --workdir, or --overwrite to replace it"
+    advice = f"give another --workdir, or --overwrite to remove {self._listed()} first"
     has_config, has_ended = ((self / name).exists() for name in ("config.json", "summary.json"))
     try:
       if deciding is not None and has_config and not has_ended:
@@ -71,11 +73,19 @@ class RunDirectory:
   def _held(self) -> list[pathlib.Path]:
     return [self.path / name for name in FILES if (self.path / name).exists()]
 
+  def _listed(self) -> str:
+    """All that `discard` would remove."""
+    there = [path.name for path in self._held()]
+    return ", ".join([*there, *(f"{name}/" for name in DIRECTORIES if (self / name).is_dir())])
+
   def open(self, flags: Mapping[str, Any]) -> None:
     """Removes the files of an earlier run, and writes `config.json`; a run that goes on keeps its files."""
+    if not self.is_begun:
+      if self._held():
+        say(f"removing from {self.path}: {self._listed()}")
+      self.discard()
     shutil.rmtree(self / board.DIRECTORY, ignore_errors=True)  # its rows are written again
     if not self.is_begun:
-      self.discard()
       storage.write_json(self / "config.json", {"flags": flags, **environment()})
 
   @property
@@ -87,7 +97,7 @@ class RunDirectory:
     """Removes the run's files, and nobody else's."""
     for file in self._held():
       file.unlink()
-    for name in (board.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY):
+    for name in DIRECTORIES:
       shutil.rmtree(self / name, ignore_errors=True)
 
   def __truediv__(self, name: str) -> pathlib.Path:

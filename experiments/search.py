@@ -31,7 +31,7 @@ from experiments import binary, board, final_training, frontier, hosts, methods,
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, locked
-from nets_jax import plots, processes, storage, tickets, winning
+from nets_jax import networks, plots, processes, storage, tickets, winning
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
 flags.adopt_module_key_flags(methods)
@@ -47,16 +47,21 @@ class Job:
   network: nets_jax.MLP
   data: nets_jax.Dataset
   config: Any
-  directory: RunDirectory
   ticket: nets_jax.Ticket | None
+  directory: RunDirectory | None = None
 
 
 def make_job(values: flags.FlagValues) -> Job:
-  """Reads the flags, loads the data and the ticket, and checks that they go together."""
-  directory = RunDirectory(search_flags.workdir(values), values.overwrite, search_flags.deciding(values))
+  """Reads the flags, loads the data and the ticket, and checks that they go together.
+
+  What the run's directory holds is looked at afterwards, so that a wrong flag is reported as that.
+  """
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
   data = processes.primary_first(lambda: search_flags.make_data(values))
   network = search_flags.make_network(values, data.num_classes)
+  if ticket is not None:
+    network = search_flags.network_of_ticket(values, values.ticket)
+    networks.check_outputs(network, data.input_shape, data.num_classes)
   methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
   config = methods.make_config(values.method, values, len(data.train))
   search_flags.check_training(values)
@@ -65,7 +70,7 @@ def make_job(values: flags.FlagValues) -> Job:
   nets_jax.make_layout(2, devices=values.devices, chunk=values.chunk)
   if values.tensorboard:
     board.check_installed()
-  return Job(values, network, data, config, directory, ticket)
+  return Job(values, network, data, config, ticket)
 
 
 def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
@@ -98,13 +103,16 @@ def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
   return result
 
 
-def keep(result: nets_jax.SearchResult, job: Job) -> None:
-  """Writes what a search has found."""
+def keep(result: nets_jax.SearchResult, job: Job) -> str:
+  """Writes what a search has found; returns what that is, for a message."""
   storage.write_csv(job.directory / "history.csv", result.history)
   figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), job.values.target_density)
   plots.save_figure(figure, job.directory / "figure_evolution.png")
-  storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
   frontier.write(job.directory.path, result.frontier, job.network)
+  if not tickets.unmasked_count(result.ticket):
+    return "the history is"
+  storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
+  return "the history and the best ticket before it are"
 
 
 def compare(
@@ -126,6 +134,8 @@ def compare(
   if name == "random":
     del trained["random"]
     trained = {name: ticket, **trained}
+  for label, control in list(trained.items())[1:]:
+    outcome.warn_of_empty_layers(label, [control])
   say(f"training {', '.join(trained)} for {values.train_epochs} epochs")
   with (
     tqdm(total=values.train_epochs, desc="training", disable=not sys.stderr.isatty()) as bar,
@@ -155,10 +165,12 @@ def run(values: flags.FlagValues) -> None:
   if values.list is not None:
     print(outcome.list_runs(values.list))
     return
-  with locked(search_flags.workdir(values)):
-    job = make_job(values)
-    for line in methods.unheeded(values):
-      say(line)
+  job = make_job(values)
+  for line in methods.unheeded(values):
+    say(line)
+  with locked(search_flags.workdir(values)) as path:
+    directory = RunDirectory(str(path), values.overwrite, search_flags.deciding(values))
+    job = dataclasses.replace(job, directory=directory)
     if job.directory.is_begun:
       say(f"{job.directory.path} holds this run, unfinished")
     job.directory.open(search_flags.as_dict(values))
@@ -167,14 +179,12 @@ def run(values: flags.FlagValues) -> None:
     try:
       with board.open_board(job.directory.path, values.tensorboard) as shown:
         run_job(job, shown)
-    except nets_jax.Diverged as error:
+    except nets_jax.SearchFailed as error:
       if error.result is None:
         job.directory.discard()
         raise
-      keep(error.result, job)
-      raise nets_jax.UsageError(
-        f"{error}; the history and the best ticket before it are in {job.directory.path}"
-      ) from error
+      kept = keep(error.result, job)
+      raise nets_jax.UsageError(f"{error}; {kept} in {job.directory.path}") from error
     except nets_jax.UsageError:
       if job.directory.is_empty:
         job.directory.discard()
@@ -192,6 +202,7 @@ def run_job(job: Job, shown: board.Board) -> None:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
     storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
   shown.ticket(result.ticket)
+  outcome.warn_of_empty_layers(name, [result.ticket])
   results, verdicts = compare(comparison_keys, name, result.ticket, job, shown)
   summary = outcome.summarise(result, results, verdicts)
   shown.settings(search_flags.settings(job.values), results.get(name, {"density": summary["density"]}))

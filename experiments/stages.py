@@ -1,7 +1,8 @@
 """The stages of a comparison: each method's search and final training in independent trials.
 
-A stage's directory is named by a hash of all that its results depend on; a stage that is finished is not run
-again, and one that was stopped goes on where it was.
+A stage's directory is named by a hash of all that its results depend on. A stage that is finished is not run
+again, and one that was stopped goes on where it was. Its records are sealed by checksums; one that is damaged
+is set aside and run again. A trial whose search fails is a marked row, and the others go on.
 """
 
 import dataclasses
@@ -10,15 +11,17 @@ import json
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from absl import flags
 
 import nets_jax
-from experiments import final_training, methods, saving
+from experiments import final_training, methods, outcome, saving
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from nets_jax import storage
+from nets_jax.files import damaged, seal, set_aside
 from nets_jax.tickets import maskable_count, unmasked_count
 
 flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
@@ -52,10 +55,11 @@ class Entrant:
   def keys(self, purpose: int) -> jax.Array:
     """A key for each trial's search (0) or training (1); all methods train by the same keys."""
     return jax.vmap(
-      lambda t: jax.random.split(jax.random.fold_in(jax.random.key(self.values.seed), t))[purpose]
+      lambda t: jax.random.split(jax.random.fold_in(nets_jax.key_of_seed(self.values.seed), t))[purpose]
     )(self.first_trial + jax.numpy.arange(self.trials))
 
 
+COSTS = "costs.csv"
 DENSE = {"target_density": "1", "density_deviation": "0"}  # of a random ticket
 # Of a preset's settings those that are of the training that all methods share, or of the ticket asked for.
 SHARED = ("optimizer", "learning_rate", "batch_size", "init_scale", "target_density")
@@ -127,6 +131,28 @@ def guided_settings(dataset: str) -> dict[str, str]:
   return {name: value for name, value in given.items() if name in fields and name not in SHARED}
 
 
+def set_aside_damaged(entrant: Entrant) -> None:
+  """Renames a finished stage whose records are not what they were, or cannot be read; says so."""
+  if not (entrant.stage / COSTS).exists():
+    return
+  try:
+    found = ", ".join(damaged(entrant.stage))
+    if not found:
+      costs = read_costs(entrant)
+      if len(costs) != entrant.trials or not {"trial", "epochs", "unmasked", "weights"} <= set(costs[0]):
+        raise nets_jax.UsageError(f"{entrant.stage / COSTS} is damaged")
+      for name in ("history.csv", "training.csv"):
+        if (entrant.stage / name).exists():
+          storage.read_csv(entrant.stage / name)
+      for row in sound(costs):
+        nets_jax.load_ticket(ticket_file(entrant, int(row["trial"])))
+  except (nets_jax.UsageError, OSError) as error:
+    found = str(error)
+  if found:
+    aside = set_aside(entrant.stage)
+    say(f"{entrant.label}: {entrant.stage} is damaged ({found}); it is now {aside.name}, and run again")
+
+
 def is_done(entrant: Entrant, what: str, file: pathlib.Path) -> bool:
   """Whether a stage has left its last file; says so either way."""
   if file.exists():
@@ -139,12 +165,15 @@ def is_done(entrant: Entrant, what: str, file: pathlib.Path) -> bool:
 def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = False) -> None:
   """Finds a ticket in each trial: ticket_<trial>.safetensors, history.csv and, last, costs.csv.
 
+  A trial that fails has its reason in costs.csv, and no ticket.
+
   Args:
     entrant: the method.
     data: the problem.
     keep_cycles: of imp also keeps the tickets that it had after each cycle; see `cycle_ticket`.
   """
-  done = entrant.stage / "costs.csv"
+  set_aside_damaged(entrant)
+  done = entrant.stage / COSTS
   if is_done(entrant, "search", done):
     return
   values = entrant.values
@@ -156,7 +185,8 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = F
   def keep_cycle(cycle, tickets):
     for trial in range(entrant.trials):
       ticket = nets_jax.take(jax.device_get(tickets), trial)
-      storage.save_ticket(cycle_ticket(entrant, cycle, trial), ticket, network)
+      if unmasked_count(ticket):
+        storage.save_ticket(cycle_ticket(entrant, cycle, trial), ticket, network)
 
   kept = {"on_cycle": keep_cycle} if keep_cycles else {}
   with (
@@ -172,25 +202,57 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = F
       devices=values.devices,
       chunk=values.chunk,
       on_rows=progress,
+      keep_failures=True,
       checkpoints=checkpoints,
       **kept,
     )
+  history = []
   for trial, result in enumerate(results):
-    storage.save_ticket(entrant.stage / f"ticket_{trial}.safetensors", result.ticket, network)
-  history = [{"trial": t, **row} for t, result in enumerate(results) for row in result.history]
-  storage.write_csv(entrant.stage / "history.csv", history)
-  write_costs(done, results)
+    if not isinstance(result, nets_jax.SearchFailed):
+      storage.save_ticket(ticket_file(entrant, trial), result.ticket, network)
+    found = result.result if isinstance(result, nets_jax.SearchFailed) else result
+    history += [{"trial": trial, **row} for row in (found.history if found else [])]
+  if history:
+    storage.write_csv(entrant.stage / "history.csv", history)
+  write_costs(entrant, results)
   saving.forget(where)
+  seal(entrant.stage)
 
 
-def write_costs(path: pathlib.Path, results: Sequence[nets_jax.SearchResult]) -> None:
-  """Writes costs.csv, the last file of a search: what each trial's cost, and its weights left."""
-  costs = [
-    {"trial": trial, **dataclasses.asdict(result.cost)}
-    | {"unmasked": int(unmasked_count(result.ticket)), "weights": maskable_count(result.ticket)}
-    for trial, result in enumerate(results)
-  ]
-  storage.write_csv(path, costs)
+def write_costs(entrant: Entrant, results: Sequence[methods.Outcome]) -> None:
+  """Writes costs.csv, the last file of a search: a row for each trial; says what failed or is cut.
+
+  Its columns are what the search cost, the weights left, the layers left empty, and why there is no ticket.
+  """
+  costs = []
+  for trial, result in enumerate(results):
+    if isinstance(result, nets_jax.SearchFailed):
+      say(f"{entrant.label}: trial {entrant.first_trial + trial} failed: {result}")
+      spent = result.result.cost if result.result else nets_jax.Cost(0.0, 0.0, 0.0)
+      counts = {"unmasked": 0, "weights": 0, "empty_layers": "", "failed": str(result)}
+    else:
+      spent = result.cost
+      counts = {"unmasked": int(unmasked_count(result.ticket)), "weights": maskable_count(result.ticket)}
+      counts |= {"empty_layers": outcome.name_layers(result.empty_layers), "failed": ""}
+    costs.append({"trial": trial, **dataclasses.asdict(spent), **counts})
+  tickets = [result.ticket for result in results if not isinstance(result, nets_jax.SearchFailed)]
+  outcome.warn_of_empty_layers(entrant.label, tickets)
+  storage.write_csv(entrant.stage / COSTS, costs)
+
+
+def read_costs(entrant: Entrant) -> list[dict[str, Any]]:
+  """The rows of costs.csv."""
+  return storage.read_csv(entrant.stage / COSTS)
+
+
+def sound(costs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+  """The rows of the trials that have a ticket."""
+  return [row for row in costs if not row.get("failed")]
+
+
+def ticket_file(entrant: Entrant, trial: int) -> pathlib.Path:
+  """Where a trial's ticket is."""
+  return entrant.stage / f"ticket_{trial}.safetensors"
 
 
 def cycle_ticket(entrant: Entrant, cycle: int, trial: int) -> pathlib.Path:
@@ -201,15 +263,18 @@ def cycle_ticket(entrant: Entrant, cycle: int, trial: int) -> pathlib.Path:
 def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   """Trains the tickets of all trials side by side: training.csv, its seconds shared out."""
   done = entrant.stage / "training.csv"
-  if is_done(entrant, "training", done):
+  trials = [int(row["trial"]) for row in sound(read_costs(entrant))]
+  if not trials or is_done(entrant, "training", done):
     return
-  paths = [entrant.stage / f"ticket_{trial}.safetensors" for trial in range(entrant.trials)]
-  tickets = [nets_jax.load_ticket(path) for path in paths]
+  tickets = [nets_jax.load_ticket(ticket_file(entrant, trial)) for trial in trials]
   where = entrant.stage / saving.DIRECTORY / "training"
-  curves = final_training.train(entrant.keys(1), tickets, data, entrant.values, entrant.label, where)
+  keys = entrant.keys(1)[jax.numpy.array(trials)]
+  network = search_flags.make_network(entrant.values, data.num_classes)
+  curves = final_training.train(keys, tickets, network, data, entrant.values, entrant.label, where)
   densities = [float(nets_jax.density(ticket)) for ticket in tickets]
   rows = [
-    {**row, "seconds": row["seconds"] / entrant.trials, "density": densities[row["ticket"]]} for row in curves
+    {**row, "seconds": row["seconds"] / len(trials), "density": densities[row["ticket"]]} for row in curves
   ]
-  storage.write_csv(done, [{"trial": row.pop("ticket"), **row} for row in rows])
+  storage.write_csv(done, [{"trial": trials[row.pop("ticket")], **row} for row in rows])
   saving.forget(entrant.stage / saving.DIRECTORY)
+  seal(entrant.stage)

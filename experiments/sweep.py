@@ -26,7 +26,8 @@ from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, environment, locked
 from nets_jax import plots, storage
-from nets_jax.files import replace_file
+from nets_jax.files import replace_file, seal, set_aside
+from nets_jax.tickets import unmasked_count
 
 flags.adopt_module_key_flags(search_flags)
 flags.adopt_module_key_flags(methods)
@@ -77,6 +78,8 @@ def run_batch(
       checkpoints=checkpoints,
     )
   training_keys = jnp.stack([training for _, _, training in keys])
+  sound = [result for result in found[: len(runs)] if isinstance(result, nets_jax.SearchResult)]
+  outcome.warn_of_empty_layers(title, [result.ticket for result in sound])
   curves = train(group, todo, found, training_keys, title, directory / "training")
   for run, result, curve in zip(runs, found, curves, strict=False):
     write_run(run, group, result, curve)
@@ -96,7 +99,7 @@ def train(
   Where a search failed, another's ticket is trained in its place, to keep to the same program.
   """
   values = group.values
-  tickets = [None if isinstance(result, nets_jax.Diverged) else result.ticket for result in found]
+  tickets = [None if isinstance(result, nets_jax.SearchFailed) else result.ticket for result in found]
   any_ticket = next((ticket for ticket in tickets if ticket is not None), None)
   if any_ticket is None or values.train_epochs == 0:
     return [[] for _ in found]
@@ -123,11 +126,14 @@ def write_run(
   """The files that experiments.search leaves, but for the figure; summary.json is the last."""
   method, directory = group.values.method, RunDirectory(str(run.path), overwrite=True)
   directory.open(search_flags.as_dict(run.setting.values) | {"seed": run.seed, "workdir": str(run.path)})
-  if isinstance(result, nets_jax.Diverged):
+  if isinstance(result, nets_jax.SearchFailed):
+    say(f"{run.path.name} failed: {result}")
     if result.result is not None:
       storage.write_csv(directory / "history.csv", result.result.history)
-      storage.save_ticket(directory / "ticket.safetensors", result.result.ticket, group.network)
+      if unmasked_count(result.result.ticket):
+        storage.save_ticket(directory / "ticket.safetensors", result.result.ticket, group.network)
     storage.write_json(directory / "summary.json", {"failed": str(result)})
+    seal(run.path)
     return
   storage.write_csv(directory / "history.csv", result.history)
   storage.save_ticket(directory / "ticket.safetensors", result.ticket, group.network)
@@ -141,6 +147,7 @@ def write_run(
     shown.training(curve)
     shown.settings({**run.setting.changes, "seed": run.seed}, results.get(method, {}))
   storage.write_json(directory / "summary.json", outcome.summarise(result, results, {}))
+  seal(run.path)
 
 
 def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.FlagValues) -> str:
@@ -185,13 +192,16 @@ def run(values: flags.FlagValues) -> None:
     groups = plan.make_groups([run for run in runs if not run.is_done])
     print(plan.describe(runs, groups), plan.estimate(groups), sep="\n")
     return
+  runs = plan.make_runs(values, pathlib.Path(path))
   with locked(path) as directory:
-    run_all(directory, values)
+    run_all(directory, runs, values)
 
 
-def run_all(directory: pathlib.Path, values: flags.FlagValues) -> None:
+def run_all(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.FlagValues) -> None:
   """The sweep in a directory of its own."""
-  runs = plan.make_runs(values, directory)
+  for run in runs:
+    if (run.path / "summary.json").exists() and (damage := run.damage()):
+      say(f"{run.path} is damaged ({damage}); it is now {set_aside(run.path).name}, and run again")
   groups = plan.make_groups([run for run in runs if not run.is_done])
   say(plan.describe(runs, groups))
   names = [name for name in search_flags.as_dict(values) if name not in ("seed", "ticket")]

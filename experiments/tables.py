@@ -1,10 +1,12 @@
 """Table 1 and the figures' data, made from the files of a comparison's stages."""
 
+import math
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments import outcome
 from nets_jax import storage, winning
 
 Stages = Sequence[tuple[str, pathlib.Path]]  # a method's label and the directory of its files
@@ -28,18 +30,27 @@ PAPER = {
 
 
 def table1_rows(stages: Stages) -> Rows:
-  """A row for each method and trial: its ticket after the last epoch, and what its search cost."""
+  """A row for each method and trial: its ticket after the last epoch, and what its search cost.
+
+  Of a trial that failed the figures are NaN, and `failed` says why.
+  """
   rows = []
   for label, stage in stages:
-    training, costs = storage.read_csv(stage / "training.csv"), storage.read_csv(stage / "costs.csv")
-    last = max(row["iteration"] for row in training)
-    for row, cost in zip((row for row in training if row["iteration"] == last), costs, strict=True):
+    last = {int(row["trial"]): row for row in read_rows(stage / "training.csv")}  # the rows go by iteration
+    for cost in storage.read_csv(stage / "costs.csv"):
+      trained = last.get(int(cost["trial"]), {})
       rows.append(
-        {"method": label, "trial": int(row["trial"])}
-        | {name: row[name] for name in METRICS}
+        {"method": label, "trial": int(cost["trial"])}
+        | {name: trained.get(name, math.nan) for name in METRICS}
         | {f"search_{name}": cost[name] for name in ("epochs", "seconds", "compile_seconds")}
+        | {name: cost.get(name, "") for name in ("empty_layers", "failed")}
       )
   return rows
+
+
+def read_rows(path: pathlib.Path) -> Rows:
+  """A table's rows; none where a stage had nothing to write."""
+  return storage.read_csv(path) if path.exists() else []
 
 
 def table1(rows: Rows, dataset: str, note: str = "") -> str:
@@ -55,7 +66,7 @@ def table1(rows: Rows, dataset: str, note: str = "") -> str:
     paper = PAPER.get(dataset, {}).get(label)
     columns.append([f"{label}, ours" if paper else label, *[cell(own) for _, cell in LINES]])
     if paper:
-      columns.append([f"{label}, paper", *paper, "", ""])
+      columns.append([f"{label}, paper", *paper, *[""] * (len(LINES) - len(paper))])
   lines = columns if len(labels) > MOST_COLUMNS else list(zip(*columns, strict=True))
   title = f"{dataset}, {trials} trials, mean ± standard deviation" + (f" ({note})" if note else "")
   table = ["| " + " | ".join(line) + " |" for line in lines]
@@ -72,14 +83,15 @@ def verdicts(stages: Stages) -> str:
   for label in (label for label in places if label != "dense"):
     curves, costs = by_trial(places[label] / "training.csv"), storage.read_csv(places[label] / "costs.csv")
     counts = [(int(cost["unmasked"]), int(cost["weights"])) for cost in costs]
-    found = [winning.judge(curves[trial], dense[trial], *counts[trial]) for trial in sorted(curves)]
-    lines.append(f"- {label}: {winning.summarise(found)}")
+    both = sorted(curves.keys() & dense.keys())
+    judged = [winning.judge(curves[trial], dense[trial], *counts[trial]) for trial in both]
+    lines.append(f"- {label}: {winning.summarise(judged) if judged else 'no trial has a ticket'}")
   return "\n".join(lines) + "\n"
 
 
 def by_trial(path: pathlib.Path) -> dict[int, Rows]:
   """A table's rows for each trial."""
-  rows = storage.read_csv(path)
+  rows = read_rows(path)
   return {
     trial: [row for row in rows if row["trial"] == trial] for trial in {int(row["trial"]) for row in rows}
   }
@@ -100,20 +112,27 @@ def span(densities: Sequence[float]) -> str:
   return "=" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f}-{high:.1f} %"
 
 
+def found(own: Rows) -> Rows:
+  """The rows of the trials that have a ticket."""
+  return [row for row in own if not row.get("failed")]
+
+
 def _cell(name: str, form: str) -> Callable[[Rows], str]:
-  return lambda own: spread([row[name] for row in own], form)
+  return lambda own: spread([row[name] for row in found(own)], form) if found(own) else "-"
 
 
 # The table's lines: a title, and the cell of a method's rows.
 LINES = (
   ("Mean density", _cell("density", "percent")),
-  ("Density range", lambda own: span([row["density"] for row in own])),
+  ("Density range", lambda own: span([row["density"] for row in found(own)]) if found(own) else "-"),
   ("Mean validation loss", _cell("valid_loss", "number")),
   ("Mean test loss", _cell("test_loss", "number")),
   ("Mean validation accuracy", _cell("valid_accuracy", "percent")),
   ("Mean test accuracy", _cell("test_accuracy", "percent")),
   ("Search, genome-epochs", lambda own: f"{statistics.fmean(row['search_epochs'] for row in own):.0f}"),
   ("Search, seconds", _cell("search_seconds", "seconds")),
+  ("Empty layers", lambda own: outcome.tally_layers([row.get("empty_layers", "") for row in found(own)])),
+  ("Failed", lambda own: f"{len(own) - len(found(own))} of {len(own)}" if found(own) != own else "none"),
 )
 
 
@@ -122,7 +141,7 @@ def figure1_rows(stages: Stages) -> Rows:
   rows = []
   for label, stage in stages:
     best = {}
-    for row in storage.read_csv(stage / "history.csv"):
+    for row in read_rows(stage / "history.csv"):
       place = (int(row["trial"]), int(row.get("generation", -1)))
       if "generation" in row and (place not in best or row["fitness"] < best[place]["fitness"]):
         best[place] = row
@@ -139,8 +158,8 @@ def figure2_rows(stages: Stages) -> Rows:
   rows = []
   generations = figure1_rows(stages)
   for label, stage in stages:
-    history, costs = storage.read_csv(stage / "history.csv"), storage.read_csv(stage / "costs.csv")
-    if "valid_loss" not in history[0]:
+    history, costs = read_rows(stage / "history.csv"), storage.read_csv(stage / "costs.csv")
+    if not history or "valid_loss" not in history[0]:
       continue
     if "generation" in history[0]:
       seconds = {(row["trial"], row["generation"]): row["seconds"] for row in history}
@@ -149,8 +168,8 @@ def figure2_rows(stages: Stages) -> Rows:
         for row in generations
         if row["method"] == label
       ]
-    for stage_name, found in (("search", history), ("training", storage.read_csv(stage / "training.csv"))):
-      for row in found:
+    for stage_name, own in (("search", history), ("training", read_rows(stage / "training.csv"))):
+      for row in own:
         trial = int(row["trial"])
         start = costs[trial]["seconds"] if stage_name == "training" else 0.0
         rows.append(
@@ -172,5 +191,5 @@ def figure3_rows(stages: Stages) -> Rows:
     {"method": label, "trial": int(row["trial"])}
     | {name: row[name] for name in ("epoch", "test_loss", "test_accuracy")}
     for label, stage in stages
-    for row in storage.read_csv(stage / "training.csv")
+    for row in read_rows(stage / "training.csv")
   ]

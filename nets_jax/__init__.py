@@ -12,7 +12,7 @@ thrown away. NeTS in ten lines:
     network = nets_jax.MLP(hidden_sizes=(100, 50), num_classes=data.num_classes)
     config = nets_jax.guided_config(learning_rate=0.1, batch_size=16)  # NetsConfig has the paper's settings
     result = nets_jax.search(jax.random.key(0), network, data, config)
-    print(nets_jax.density(result.ticket), result.history[-1])
+    print(nets_jax.density(result.ticket), result.best)
     nets_jax.save_ticket("ticket.safetensors", result.ticket, network)
 """
 
@@ -21,13 +21,14 @@ from nets_jax.checkpoints import Checkpoints, Stopped
 from nets_jax.config import NetsConfig, guided_config
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
-from nets_jax.errors import Diverged, UsageError
+from nets_jax.errors import Diverged, SearchFailed, UsageError
 from nets_jax.evolution import search, search_all
 from nets_jax.fitness import Candidate, Metrics, density_penalty
 from nets_jax.nets import State, init, offspring, step
 from nets_jax.networks import MLP, lenet_300_100, make_network
 from nets_jax.parallel import Layout, make_layout, use_cpu_cores
 from nets_jax.processes import join as join_processes
+from nets_jax.seeds import key_of_seed
 from nets_jax.statistics import mean_and_interval
 from nets_jax.storage import load_network, load_ticket, save_ticket
 from nets_jax.tickets import (
@@ -35,6 +36,7 @@ from nets_jax.tickets import (
   SearchResult,
   Ticket,
   density,
+  empty_layers,
   layer_densities,
   layer_scales,
   phenotype,
@@ -58,6 +60,7 @@ __all__ = [
   "Layout",
   "Metrics",
   "NetsConfig",
+  "SearchFailed",
   "SearchResult",
   "Split",
   "State",
@@ -67,12 +70,14 @@ __all__ = [
   "class_accuracies",
   "density",
   "density_penalty",
+  "empty_layers",
   "evaluate",
   "from_arrays",
   "guided_config",
   "init",
   "join_processes",
   "judge_ticket",
+  "key_of_seed",
   "layer_densities",
   "layer_scales",
   "lenet_300_100",

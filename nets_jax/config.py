@@ -53,8 +53,9 @@ class NetsConfig:
     target_density: tau, in (0, 1].
     penalty_weight: factor of the density penalty; 1 in the paper.
     density_rule: `penalty`, as in the paper; `feasible`, by which whatever is denser than the target loses to
-      whatever is not; or `schedule`: that, and every genome of a generation has exactly the number of
-      expressed genes that a schedule from `initial_density` to the target asks for (static).
+      whatever is not; `schedule`: that, and every genome of a generation has exactly the number of expressed
+      genes that a schedule from `initial_density` to the target asks for; or `none`, by which the objective
+      alone decides, whatever the density (static).
     density_schedule: one of `guidance.SCHEDULES` (static).
     objectives: what orders the genomes for selection and elites: their `fitness`, or `pareto`, non-dominated
       rank and crowding in density and validation loss (static; see `pareto`).
@@ -68,7 +69,8 @@ class NetsConfig:
     halvings: how many times in the course of the search the population is halved and `fitness_epochs` doubled
       (static; see `halving`); 0, as in the paper, never.
     retain_weights: the Lamarckian ablation: trained weights go back into the genome (static).
-    objective: what to minimise in place of the paper's penalised loss; see `fitness.Objective` (static).
+    objective: what to minimise in place of the validation loss; the density rule goes with it as with the
+      loss, unless that is `none`; see `fitness.Objective` (static).
     breeder: how a child comes of two parents, `(key, parent_1, parent_2, config) -> child`, in place of
       `nets.offspring` (static).
   """
@@ -137,7 +139,7 @@ def guided_config(**settings: Any) -> NetsConfig:
 
 
 DORMANCIES = ("random", "guided")
-DENSITY_RULES = ("penalty", "feasible", "schedule")
+DENSITY_RULES = ("penalty", "feasible", "schedule", "none")
 OBJECTIVES = ("fitness", "pareto")
 
 
@@ -172,6 +174,11 @@ def validate(config: NetsConfig, num_examples: int) -> None:
   for name, allowed in choices.items():
     check(
       config, [name], f"one of {', '.join(allowed)}", lambda v, allowed=allowed: callable(v) or v in allowed
+    )
+  if config.objective is not None and config.objectives == "pareto":
+    raise UsageError(
+      "objectives='pareto' orders genomes by density and validation loss, so an objective of your own would "
+      "decide nothing; leave one of the two out"
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 
 from nets_jax.errors import UsageError
+from nets_jax.seeds import check_seed
 from nets_jax.tfds import tfds_arrays
 
 TEST_FRACTION = 0.2
@@ -78,6 +79,7 @@ def load(
     UsageError: an unknown name, sizes too small, or a set that cannot be had; the message says why.
   """
   if name == "xor":
+    check_seed("seed", seed)
     train, test = _xor([seed, 0], xor_train_size), _xor([seed, 1], xor_test_size)
     return from_arrays(*train, *test, seed=seed)
   if name == "digits":
@@ -105,12 +107,16 @@ def from_arrays(
     inputs: [examples, ...] numbers; the last axis counts as channels.
     labels: [examples] integers from 0.
     test_inputs, test_labels: the test part; None takes `TEST_FRACTION` of the examples.
-    valid_fraction: share of the training examples that become the validation part.
-    seed: of the shuffle before the split.
+    valid_fraction: share of the training examples that become the validation part, in (0, 1).
+    seed: of the shuffle before the split, from 0 to 2^64 - 1.
 
   Raises:
-    UsageError: arrays that do not go together, numbers that are not finite, or too few examples.
+    UsageError: an impossible fraction or seed, arrays that do not go together, numbers that are not finite,
+      or too few examples.
   """
+  if not 0 < valid_fraction < 1:
+    raise UsageError(f"valid_fraction must be in (0, 1), not {valid_fraction}")
+  check_seed("seed", seed)
   inputs, labels = _checked("training", inputs, labels)
   order = np.random.default_rng(seed).permutation(len(labels))
   if test_inputs is None:

@@ -14,17 +14,31 @@ class UsageError(ValueError):
   """
 
 
-class Diverged(UsageError):
-  """A search that has ended early, for no genome of a generation came through its training.
+class SearchFailed(UsageError):
+  """A search that has found no ticket worth the name; the message says why.
+
+  A single search raises it. Of searches side by side (`keep_failures`) it stands in place of the result, and
+  the others go on.
 
   Attributes:
-    result: the `SearchResult` of the generations before; None if there are none.
+    result: the `SearchResult` up to there, its ticket from before the failure; None if there is none.
   """
 
   def __init__(self, message: str, result: Any = None):
     """Takes the message, and what the search had found."""
     super().__init__(message)
     self.result = result
+
+
+class Diverged(SearchFailed):
+  """A search that has ended early, for its trainings diverged."""
+
+
+def raise_first(outcomes: Sequence[Any]) -> None:
+  """Raises the first of some outcomes that is a failure."""
+  for outcome in outcomes:
+    if isinstance(outcome, SearchFailed):
+      raise outcome
 
 
 def check(config: Any, names: Sequence[str], rule: str, holds: Callable[[Any], bool]) -> None:

@@ -15,12 +15,13 @@ from nets_jax import halving, parallel
 from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
 from nets_jax.config import NetsConfig, stack_configs, validate
 from nets_jax.data import Dataset
-from nets_jax.errors import Diverged, UsageError
+from nets_jax.errors import Diverged, SearchFailed, UsageError, raise_first
 from nets_jax.fitness import Metrics
 from nets_jax.frontier import Frontier, Met
 from nets_jax.history import History
 from nets_jax.nets import State, init_all, step_all
-from nets_jax.tickets import Cost, SearchResult, Ticket, take
+from nets_jax.networks import check_outputs
+from nets_jax.tickets import Cost, SearchResult, Ticket, initialise, take, unmasked_count
 
 
 def search(
@@ -46,7 +47,7 @@ def search_all(
   keep_failures: bool = False,
   frontier_size: int = 0,
   checkpoints: Checkpoints | None = None,
-) -> list[SearchResult | Diverged]:
+) -> list[SearchResult | SearchFailed]:
   """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
 
   A run that has had its generations, or its patience, keeps its result and waits for the others.
@@ -60,8 +61,8 @@ def search_all(
       `devices` and `chunk`.
     devices, chunk: see `parallel.make_layout`.
     on_rows: called with the history rows of each generation, of all runs still going, as it ends.
-    keep_failures: a run in which every genome of a generation diverges ends with its error in place of a
-      result, and the others go on.
+    keep_failures: a run in which every genome of a generation diverges, or whose ticket has no weight, ends
+      with its error in place of a result, and the others go on.
     frontier_size: how many of the tickets met, of those that no other dominates in density and validation
       loss, are kept for the result's `frontier`; see `frontier.Frontier`. Few, for each is a network in the
       host's memory and in every checkpoint. With halvings the losses are after trainings of different
@@ -77,9 +78,10 @@ def search_all(
     number.
 
   Raises:
-    UsageError: an impossible setting, settings that cannot share a program, or a checkpoint that cannot be
-      written or is of another run.
+    UsageError: an impossible setting, settings that cannot share a program, a network that does not go with
+      the data, a population larger than memory, or a checkpoint that cannot be written or is of another run.
     Diverged: every genome of a generation diverged, unless `keep_failures`.
+    SearchFailed: the best genome has no weight left, unless `keep_failures`.
   """
   runs = len(keys)
   config = NetsConfig() if config is None else config
@@ -90,10 +92,12 @@ def search_all(
     validate(own, len(data.train))
   if frontier_size < 0:
     raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
+  check_outputs(network, data.input_shape, data.num_classes)
   checkpoints = checkpoints or Unsaved()
   saved = checkpoints.restore(functools.partial(_identity, keys, network, data, configs, frontier_size))
   now = _stage(configs, 0)
   layout = layout or parallel.make_layout(runs * now.population_size, devices=devices, chunk=chunk)
+  parallel.check_memory(_abstract_genome(network, data, now), layout)
   keys, now = parallel.replicate((keys, now), layout)
   state = init_all(keys, network, data.input_shape, now, layout)
   records = [_Record(own, History(), Frontier(frontier_size)) for own in configs]
@@ -140,10 +144,19 @@ def search_all(
       last=all(record.ended for record in records),
     )
   outcomes = [record.outcome(len(data.train), compile_seconds / runs) for record in records]
-  for outcome in outcomes:
-    if isinstance(outcome, Diverged) and not keep_failures:
-      raise outcome
+  if not keep_failures:
+    raise_first(outcomes)
   return outcomes
+
+
+def _abstract_genome(network: nn.Module, data: Dataset, config: NetsConfig) -> Ticket:
+  """The shapes and types of one genome in a population."""
+  draw = lambda key: initialise(key, network, data.input_shape)  # noqa: E731
+  genome = jax.eval_shape(draw, jax.random.key(0))
+  if config.dormancy != "guided":
+    return genome
+  number = lambda mask: jax.ShapeDtypeStruct(mask.shape, np.float32)  # noqa: E731
+  return genome.replace(scores=jax.tree.map(number, genome.masks))
 
 
 def _stage(configs: Sequence[NetsConfig], generation: int) -> NetsConfig:
@@ -272,11 +285,15 @@ class _Record:
     self.ended = tired or generation >= config.generations or self.failure is not None
     return rows
 
-  def outcome(self, num_examples: int, compile_seconds: float) -> SearchResult | Diverged:
+  def outcome(self, num_examples: int, compile_seconds: float) -> SearchResult | SearchFailed:
     """The run's result, or why it has none."""
     epochs = halving.genome_epochs(self.config, num_examples, self.generations)
     cost = Cost(epochs, self.seconds, compile_seconds)
-    result = SearchResult(self.ticket, self.history, cost, list(self.frontier))
-    if self.failure is None:
-      return result
-    return Diverged(self.failure, result if self.improved >= 0 else None)
+    rows = [row for row in self.history if row["generation"] == self.improved]
+    best = min(rows, key=lambda row: row["fitness"], default=None)
+    result = SearchResult(self.ticket, self.history, cost, list(self.frontier), best)
+    if self.failure is not None:
+      return Diverged(self.failure, result if self.improved >= 0 else None)
+    if not unmasked_count(self.ticket):
+      return SearchFailed("the best genome has no weight left; lower dormancy_rate", result)
+    return result

@@ -1,8 +1,10 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and records sealed by their checksums."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 
@@ -23,3 +25,42 @@ def replace_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+SEAL = "SHA256SUMS"  # as `sha256sum -c` reads it
+RECORDS = (".csv", ".json", ".safetensors")
+
+
+def seal(directory: pathlib.Path) -> None:
+  """Notes the checksum of every record in and under a directory, so that `damaged` can tell."""
+  records = sorted(path for path in directory.rglob("*") if path.suffix in RECORDS and path.is_file())
+  lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in records]
+  with replace_file(directory / SEAL) as temporary:
+    temporary.write_text("".join(lines))
+
+
+def damaged(directory: pathlib.Path) -> list[str]:
+  """The sealed records of a directory that are not there as they were; none where nothing is sealed."""
+  if not (directory / SEAL).exists():
+    return []
+  found = []
+  for line in (directory / SEAL).read_text(errors="replace").splitlines():
+    digest, _, name = line.partition("  ")
+    path = directory / name
+    if not name or not path.is_file() or _sha256(path) != digest:
+      found.append(name or SEAL)
+  return found
+
+
+def set_aside(path: pathlib.Path) -> pathlib.Path:
+  """Renames a damaged file or directory to `damaged-<name>` beside it; an earlier one is given up."""
+  aside = path.with_name(f"damaged-{path.name}")
+  if aside.is_dir():
+    shutil.rmtree(aside)
+  path.replace(aside)
+  return aside
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,7 +37,8 @@ class Candidate:
   density: jax.Array
 
 
-# What to minimise, a scalar; it need not be differentiable, and whatever is not finite never wins.
+# What to minimise in place of the loss, a scalar; it need not be differentiable, and whatever is not finite
+# never wins. What becomes of the density is the density rule's, see `penalised` and `feasible`.
 Objective = Callable[[Candidate], jax.Array]
 
 
@@ -63,26 +64,47 @@ def density_penalty(density: jax.Array, target_density: jax.Array) -> jax.Array:
   return jnp.where(room > 0, ((density - target_density) / jnp.where(room > 0, room, 1)) ** 2, 0.0)
 
 
-def penalised_loss(target_density: jax.Array, penalty_weight: jax.Array) -> Objective:
-  """The paper's objective l + penalty_weight * P, with `penalty_weight` 1 there."""
-
-  def objective(candidate):
-    return candidate.valid_loss + penalty_weight * density_penalty(candidate.density, target_density)
-
-  return objective
+def validation_loss(candidate: Candidate) -> jax.Array:
+  """The objective where nobody gives another."""
+  return candidate.valid_loss
 
 
-def feasible_loss(target_density: jax.Array) -> Objective:
-  """Feasible first: the loss; for a genome denser than the target far more, the denser the more.
+def penalised(
+  objective: Objective, target_density: jax.Array, penalty_weight: jax.Array
+) -> Callable[[Candidate], jax.Array]:
+  """The paper's fitness l + penalty_weight * P, with `penalty_weight` 1 there; l is the objective."""
 
-  A density of up to `TOLERANCE` above the target counts as feasible, so that rounding decides nothing.
+  def rule(candidate):
+    return objective(candidate) + penalty_weight * density_penalty(candidate.density, target_density)
+
+  return rule
+
+
+def feasible(objective: Objective, target_density: jax.Array) -> Callable[[Candidate], jax.Array]:
+  """Feasible first: the objective; for a genome denser than the target far more, the denser the more.
+
+  A density of up to `TOLERANCE` above the target counts as feasible, so that rounding decides nothing. A loss
+  of more than `INFEASIBLE` counts as that. Another objective may have any sign and size: see `_bounded`.
   """
+  is_loss = objective is validation_loss
+  bounded = (lambda loss: jnp.minimum(loss, INFEASIBLE)) if is_loss else _bounded
+  base = INFEASIBLE if is_loss else 1.5 * INFEASIBLE
 
-  def objective(candidate):
+  def rule(candidate):
     excess = jnp.maximum(candidate.density - target_density - TOLERANCE, 0)
-    return jnp.minimum(candidate.valid_loss, INFEASIBLE) + jnp.where(excess > 0, INFEASIBLE * (1 + excess), 0)
+    return bounded(objective(candidate)) + jnp.where(excess > 0, base * (1 + excess), 0)
 
-  return objective
+  return rule
+
+
+def _bounded(value: jax.Array) -> jax.Array:
+  """An objective within half of `INFEASIBLE` of 0, in the same order, so that density can always outweigh it.
+
+  Itself up to a quarter of `INFEASIBLE`; beyond, half of it less a part that shrinks. Not finite stays so.
+  """
+  half, quarter = INFEASIBLE / 2, INFEASIBLE / 4
+  beyond = jnp.sign(value) * (half - quarter**2 / jnp.maximum(jnp.abs(value), quarter))
+  return jnp.where(jnp.isfinite(value) & (jnp.abs(value) > quarter), beyond, value)
 
 
 def fitness(
@@ -93,7 +115,7 @@ def fitness(
   valid_split: Split,
   order: jax.Array,
   optimizer: optax.GradientTransformation,
-  objective: Objective,
+  rule: Callable[[Candidate], jax.Array],
 ) -> tuple[Metrics, Params]:
   """Trains the ticket's phenotype, and scores the network that comes of it (paper, Algorithm 2).
 
@@ -104,18 +126,16 @@ def fitness(
     train_split, valid_split: examples to train on and to score with.
     order: minibatches, T steps of them; see `training.minibatch_order`.
     optimizer: any optax transformation.
-    objective: what to minimise, of the `Candidate` that the ticket becomes.
+    rule: what to minimise, of the `Candidate` that the ticket becomes.
 
   Returns:
-    The metrics, with fitness +inf where the objective is not finite; and the trained weights, which
+    The metrics, with fitness +inf where the rule's value is not finite; and the trained weights, which
     NeTS throws away.
   """
   trained = train(key, network, ticket, train_split, order, optimizer)
   evaluation = evaluate(network, trained, valid_split)
   ticket_density = density(ticket)
-  score = objective(
-    Candidate(ticket, trained, valid_split, evaluation.loss, evaluation.accuracy, ticket_density)
-  )
+  score = rule(Candidate(ticket, trained, valid_split, evaluation.loss, evaluation.accuracy, ticket_density))
   score = jnp.where(jnp.isfinite(score), score, jnp.inf)
   return Metrics(score, evaluation.loss, evaluation.accuracy, ticket_density), trained
 

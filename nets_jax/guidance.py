@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from nets_jax.data import Split
-from nets_jax.networks import Params, draw_like, forward
+from nets_jax.initialisation import draw_like
+from nets_jax.networks import Params, forward
 from nets_jax.tickets import Ticket, kernels, maskable_count, phenotype, top_masks, unmasked_count
 from nets_jax.training import cross_entropy
 

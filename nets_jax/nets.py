@@ -17,7 +17,7 @@ from flax import struct
 from nets_jax import guidance, operators, parallel, pareto
 from nets_jax.config import NetsConfig, fitness_steps, stack_configs
 from nets_jax.data import Dataset
-from nets_jax.fitness import Metrics, feasible_loss, fitness, penalised_loss, retain
+from nets_jax.fitness import Metrics, feasible, fitness, penalised, retain, validation_loss
 from nets_jax.tickets import Ticket, initialise
 from nets_jax.training import make_optimizer, minibatch_order
 
@@ -90,7 +90,7 @@ def init_all(
     key=run_keys,
     generation=jnp.int32(0),
     population=population,
-    parents=jnp.full((runs, k, 2), -1),
+    parents=jnp.full((runs, k, 2), -1, jnp.int32),
     fitness=jnp.full((runs, k), jnp.inf),
     best=parallel.fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
     best_fitness=jnp.full(runs, jnp.inf),
@@ -215,9 +215,11 @@ def genome_fitness(
 
   That is itself, with what `retain_weights` or guided dormancy make of the training.
   """
-  rule = penalised_loss(config.target_density, config.penalty_weight)
-  if config.density_rule != "penalty":
-    rule = feasible_loss(config.target_density)
+  rule = config.objective or validation_loss
+  if config.density_rule == "penalty":
+    rule = penalised(rule, config.target_density, config.penalty_weight)
+  elif config.density_rule != "none":
+    rule = feasible(rule, config.target_density)
   metrics, trained = fitness(
     jax.random.fold_in(training_key, index),
     network,
@@ -226,7 +228,7 @@ def genome_fitness(
     data.valid,
     order,
     make_optimizer(config.optimizer, config.learning_rate),
-    config.objective or rule,
+    rule,
   )
   if config.dormancy == "guided":
     awakens = config.awakening_rate > 0
@@ -316,7 +318,7 @@ def breed(
     (child_key, scale_key, dormancy_key), sign, run, is_elite, parent_1, parent_2 = row
     configs, generation = shared
     config = jax.tree.map(lambda leaf: leaf[run], configs)
-    child = make(child_key, parent_1, parent_2, config)
+    child = make(child_key, parent_1, parent_2, config).replace(layers=parent_1.layers)
     past = jnp.clip((generation - 1) / jnp.maximum(config.generations - 1, 1), 0.0, 1.0)
     deviation = config.scale_deviation + past * (config.final_scale_deviation - config.scale_deviation)
     child = operators.scale_layers(scale_key, child, sign * deviation)

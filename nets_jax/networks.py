@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nets_jax.errors import UsageError
 
@@ -155,70 +154,48 @@ def forward(
   return network.apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
 
 
-def initial_weights(
-  key: jax.Array, network: nn.Module, input_shape: Sequence[int], init_scale: Scale
-) -> Params:
-  """theta_0: kernels ~ N(0, init_scale) (paper, 3.1); other leaves by the module's own initialiser.
-
-  The ready-made networks start their biases at zero.
+def fresh_parameters(key: jax.Array, network: nn.Module, input_shape: Sequence[int]) -> Params:
+  """The parameters by the module's own initialisers.
 
   Args:
     key: consumed.
     network: the module.
     input_shape: shape of one input, without the batch axis.
-    init_scale: standard deviation of the kernels (0.1 in the paper); one number, or one for each kernel.
 
   Raises:
-    UsageError: not as many numbers as kernels; or the module keeps state besides its parameters (batch
-      statistics, say), or has no kernel.
+    UsageError: the module keeps state besides its parameters (batch statistics, say), or has no kernel.
   """
-  module_key, kernels_key = jax.random.split(key)
-  variables = network.init(module_key, jnp.zeros((1, *input_shape)))
+  variables = network.init(key, jnp.zeros((1, *input_shape)))
   if set(variables) != {"params"}:
     extra = ", ".join(sorted(set(variables) - {"params"})) or "no parameters"
     raise UsageError(f"a network must keep its parameters alone, but {type(network).__name__} has {extra}")
-  leaves, treedef = jax.tree_util.tree_flatten_with_path(variables["params"])
-  if not any(is_maskable(path) for path, _ in leaves):
+  paths, _ = jax.tree_util.tree_flatten_with_path(variables["params"])
+  if not any(is_maskable(path) for path, _ in paths):
     raise UsageError(f"{type(network).__name__} has no parameter named 'kernel', so nothing can be masked")
-  kernels = {i: leaf for i, (path, leaf) in enumerate(leaves) if is_maskable(path)}
-  drawn = draw_like(lambda size: jax.random.normal(kernels_key, (size,)), kernels)
-  drawn = jax.tree.map(jnp.multiply, scale_of_each(init_scale, drawn), drawn)
-  initial = [drawn[i].astype(leaf.dtype) if i in drawn else leaf for i, (_, leaf) in enumerate(leaves)]
-  return jax.tree_util.tree_unflatten(treedef, initial)
+  return variables["params"]
 
 
-def scale_of_each(scale: Scale, tree: Params) -> Params:
-  """A scale for each leaf of a tree: the one for all, or its own, in the tree's order.
+def abstract_parameters(network: nn.Module, input_shape: Sequence[int]) -> Params:
+  """The shapes and types of a network's parameters; nothing is computed."""
+  return jax.eval_shape(lambda key: fresh_parameters(key, network, input_shape), jax.random.key(0))
 
-  Raises:
-    UsageError: not as many as there are leaves.
-  """
-  leaves, treedef = jax.tree.flatten(tree)
-  scales = list(scale) if isinstance(scale, tuple | list) else [scale] * len(leaves)
-  if len(scales) != len(leaves):
+
+def check_outputs(network: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
+  """Raises UsageError unless the network gives each input a row of logits, at least one for each class."""
+  parameters = abstract_parameters(network, input_shape)
+  inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+  logits = jax.eval_shape(functools.partial(forward, network), parameters, inputs)
+  shape = getattr(logits, "shape", None)
+  if shape is None or len(shape) != 2 or shape[0] != 2:
+    found = "something else than one array" if shape is None else f"an array of shape {shape}"
     raise UsageError(
-      f"init_scale must be one number, or one for each of the network's {len(leaves)} layers, not "
-      f"{len(scales)}"
+      f"{type(network).__name__} must give logits [batch, classes], but for 2 inputs it gives {found}"
     )
-  return jax.tree.unflatten(treedef, scales)
-
-
-def draw_like(draw: Callable[[int], jax.Array], tree: Params) -> Params:
-  """Random numbers for every leaf of a tree, cut from one draw, which compiles far faster than one each.
-
-  Args:
-    draw: gives an array whose last axis has that size, its entries independent of each other.
-    tree: the shapes.
-
-  Returns:
-    A tree of arrays: each leaf's shape, behind the draw's axes before the last.
-  """
-  leaves, treedef = jax.tree.flatten(tree)
-  ends = np.cumsum([leaf.size for leaf in leaves])
-  parts = jnp.split(draw(int(ends[-1])), ends[:-1], axis=-1)
-  return jax.tree.unflatten(
-    treedef, [part.reshape(part.shape[:-1] + leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-  )
+  if shape[1] < num_classes:
+    raise UsageError(
+      f"{type(network).__name__} has {shape[1]} outputs, but the data have {num_classes} classes; give the "
+      "network an output for each"
+    )
 
 
 def is_maskable(path: tuple) -> bool:

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nets_jax.networks import Params, Scale, draw_like, scale_of_each
-from nets_jax.tickets import Ticket, kernels, map_kernels
+from nets_jax.initialisation import draw_like
+from nets_jax.layers import scale_of_each
+from nets_jax.networks import Params, Scale
+from nets_jax.tickets import Ticket, from_layers, kernels, layers_of, map_kernels
 
 SELECTIONS = ("tournament", "rank", "truncation", "roulette")
 TOURNAMENT_SIZE = 2
@@ -66,9 +68,10 @@ def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Arra
   weights = jax.tree.map(jnp.where, from_1, parent_1.weights, parent_2.weights)
   choice = kernels(from_1, parent_1.masks)
   masks = jax.tree.map(jnp.where, choice, parent_1.masks, parent_2.masks)
+  child = parent_1.replace(weights=weights, masks=masks)
   if parent_1.scores is None:
-    return Ticket(weights, masks)
-  return Ticket(weights, masks, jax.tree.map(jnp.where, choice, parent_1.scores, parent_2.scores))
+    return child
+  return child.replace(scores=jax.tree.map(jnp.where, choice, parent_1.scores, parent_2.scores))
 
 
 def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
@@ -92,7 +95,7 @@ def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticke
   uniform = draw_like(
     lambda size: jax.random.uniform(key, (2, size), minval=above_minus_one, maxval=1.0), ticket.masks
   )
-  scales = scale_of_each(scale, ticket.masks)
+  scales = from_layers(ticket, scale_of_each(scale, layers_of(ticket)))
 
   def apply(_, weight, uniform, scale):
     normal = scale * np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform[1])

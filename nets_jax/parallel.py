@@ -6,9 +6,11 @@ on an accelerator `chunk` at once, by default all. The same program serves every
 of processes (see `processes.py`), each of which runs the same Python code on its own devices.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nets_jax.errors import UsageError
 
 AXIS = "population"
+SHARDS_AT_ONCE = 6  # that a device holds in breeding; see `take_rows`
 SHARDED, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
 
@@ -97,6 +100,40 @@ def resized(layout: Layout, size: int) -> Layout:
   """The same for another number of tickets, in a single process on no more devices than these."""
   devices = layout.mesh.devices[: size if jax.process_count() == 1 else None]
   return Layout(size, Mesh(devices, (AXIS,)), layout.chunk)
+
+
+def check_memory(ticket: Any, layout: Layout) -> None:
+  """Raises UsageError if a population cannot be bred in the memory there is.
+
+  Breeding holds the population `SHARDS_AT_ONCE` times. A host's memory is that of all of its CPU devices
+  together; an accelerator has its own. Training takes more on top, so no population that fits is refused.
+
+  Args:
+    ticket: one genome, or its shapes and types.
+    layout: of the population.
+  """
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(ticket))
+  device = layout.mesh.local_devices[0]
+  limit = (device.memory_stats() or {}).get("bytes_limit") or host_memory()
+  share = 1 if device.platform == "cpu" else layout.mesh.size
+  if not limit or layout.size <= (fits := share * limit // (SHARDS_AT_ONCE * size)):
+    return
+  raise UsageError(
+    f"a population of {layout.size:,} genomes of {size:,} bytes needs "
+    f"{layout.size * SHARDS_AT_ONCE * size / 1e9:,.1f} GB to be bred; here are {share * limit / 1e9:,.1f}; "
+    f"lower population_size (or runs side by side): at most {fits:,} genomes fit, less what training takes"
+  )
+
+
+def host_memory() -> int:
+  """Bytes of memory that this process may use, by the machine and by its control group; 0 if unknown."""
+  limits = []
+  with contextlib.suppress(AttributeError, OSError, ValueError):
+    limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+  for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    with contextlib.suppress(OSError, ValueError):  # `max` is no number
+      limits.append(int(pathlib.Path(path).read_text()))
+  return min(limits, default=0)
 
 
 def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> Any:

@@ -173,7 +173,7 @@ def masks_figure(ticket: Any) -> Figure:
   Args:
     ticket: a `Ticket`.
   """
-  masks = kernels(ticket.masks)
+  masks = kernels(ticket, ticket.masks)
   figure = Figure(figsize=(3.4 * len(masks), 3.8), layout="constrained")
   for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
     image = mask.reshape(-1, mask.shape[-1])
@@ -197,7 +197,7 @@ def connectivity_figure(ticket: Any, image_shape: Sequence[int]) -> Figure:
   """
   inputs = int(np.prod(image_shape))
   first = next(
-    (mask for _, mask in kernels(ticket.masks) if mask.ndim == 2 and mask.shape[0] == inputs), None
+    (mask for _, mask in kernels(ticket, ticket.masks) if mask.ndim == 2 and mask.shape[0] == inputs), None
   )
   if first is None:
     raise UsageError(f"no layer of the ticket takes the {inputs} numbers of an image one by one")
@@ -219,8 +219,8 @@ def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
     ticket: a `Ticket`.
     trained: its weights after training, as the ticket's are laid out.
   """
-  masks = kernels(ticket.masks)
-  before, after = dict(kernels(ticket.weights, only="kernel")), dict(kernels(trained, only="kernel"))
+  masks = kernels(ticket, ticket.masks)
+  before, after = dict(kernels(ticket, ticket.weights)), dict(kernels(ticket, trained))
   figure = Figure(figsize=(3.6 * len(masks), 3.4), layout="constrained")
   for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
     kept = {"before": before[name][mask], "after": after[name][mask]}
@@ -280,15 +280,9 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
   return figure
 
 
-def kernels(tree: Mapping[str, Any], only: str = "", name: str = "") -> list[tuple[str, np.ndarray]]:
-  """Name and array of each leaf of nested dicts that is not None (and is called `only`), in their order."""
-  found = []
-  for key in sorted(tree):
-    if isinstance(tree[key], Mapping):
-      found += kernels(tree[key], only, f"{name}/{key}".strip("/"))
-    elif tree[key] is not None and only in ("", key):
-      found.append((name, np.asarray(tree[key])))
-  return found
+def kernels(ticket: Any, tree: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
+  """Name and array of each layer of a tree like the masks or the weights, in the order of application."""
+  return [(name, np.asarray(leaf)) for name, leaf in ticket.by_layer(tree).items()]
 
 
 def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:

@@ -1,10 +1,12 @@
 """Tickets to and from portable files, and the tables of a run.
 
 A ticket file is in safetensors format (no code runs on loading). It holds theta_0 and M, never trained
-weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (float32) and `masks/<layer>/kernel`
-(bool). The file's metadata has one entry, `nets_jax`: a JSON object with `format_version`, `network`,
-`network_arguments` and `sha256`, a checksum of all the rest. (One entry, since safetensors writes several in
-no fixed order, and the same ticket must give the same bytes.)
+weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (of any floating type) and
+`masks/<layer>/kernel` (bool). The file's metadata has one entry, `nets_jax`: a JSON object with
+`format_version`, `network`, `network_arguments`, `layers` (their names in the order of application) and
+`sha256`, a checksum of all the rest. (One entry, since safetensors writes several in no fixed order, and the
+same ticket must give the same bytes.) Floating types that safetensors does not give back as NumPy arrays are
+stored as unsigned integers of the same bits, and named by tensor in `types`.
 """
 
 import csv
@@ -26,11 +28,13 @@ from flax import traverse_util
 
 from nets_jax.errors import UsageError
 from nets_jax.files import replace_file
+from nets_jax.layers import Layer
 from nets_jax.networks import MLP, make_network
-from nets_jax.tickets import Ticket
+from nets_jax.tickets import Ticket, layers_of
 
 FORMAT_VERSION = 2  # 1 had no checksum
 DEEPEST = 32  # levels of a module's parameters
+NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
 
 
 def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> None:
@@ -40,44 +44,109 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> 
     path: of the file; its directory is made if there is none.
     ticket: the weights before training, and the masks.
     network: the module the ticket is for. Of a module of one's own only the name is stored.
+
+  Raises:
+    UsageError: it is a population, keeps no weight, or holds what is not a floating point number.
   """
-  weights, masks = (_flatten(jax.device_get(tree)) for tree in (ticket.weights, ticket.masks))
-  tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
-  tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
+  ticket = jax.device_get(ticket)
+  _check_one(ticket, network)
+  weights, masks = _flatten(ticket.weights), _flatten(ticket.masks)
   metadata = {"format_version": FORMAT_VERSION, **_network_metadata(network)}
+  if ticket.layers:
+    metadata["layers"] = [layer.name for layer in ticket.layers]
+  types = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}
+  if types := {name: type_ for name, type_ in types.items() if type_ not in NATIVE}:
+    metadata["types"] = types
+  tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
+  tensors |= {name: tensors[name].view(f"uint{8 * tensors[name].dtype.itemsize}") for name in types}
+  tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
   metadata["sha256"] = checksum(tensors, metadata)
   with replace_file(path) as temporary:
     temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
+
+
+def _check_one(ticket: Ticket, network: nn.Module) -> None:
+  """Raises UsageError unless a ticket is one that can be loaded again."""
+  for path, leaf in jax.tree_util.tree_flatten_with_path(ticket.weights)[0]:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+      raise UsageError(f"a ticket's weights are floating point numbers, but {name} has {leaf.dtype.name}")
+    if not np.isfinite(leaf.astype(np.float64)).all():
+      raise UsageError(
+        f"{name} has weights that are NaN or infinite; such a ticket cannot be trained, and is not saved"
+      )
+  masks, weights = (ticket.by_layer(tree) for tree in (ticket.masks, ticket.weights))
+  axes = {layer.name: len(layer.shape) for layer in ticket.layers}
+  for name, mask in masks.items():
+    if mask.ndim > axes.get(name, 2 if isinstance(network, MLP) else mask.ndim):
+      raise UsageError("this is a population of tickets; save each of them, as nets_jax.take(population, i)")
+    if mask.dtype != np.bool_ or mask.shape != weights[name].shape:
+      raise UsageError(
+        f"the mask of {name} must be bool and of its weights' shape {weights[name].shape}, not "
+        f"{mask.dtype.name} and {mask.shape}"
+      )
+  if not any(mask.any() for mask in masks.values()):
+    raise UsageError("this ticket keeps no weight, so there is nothing to train; it is not saved")
 
 
 def load_ticket(path: str | os.PathLike) -> Ticket:
   """Reads a ticket back, the same bits.
 
   Raises:
-    UsageError: there is no such file, or it is not a whole ticket of this format.
+    UsageError: there is no such file, it is not a whole ticket of this format, or its numbers have 64 bits,
+      which JAX would cut.
   """
-  tensors, _ = _read(path)
+  tensors, metadata = _read(path)
+  tensors = _typed(path, tensors, metadata.get("types", {}))
   parts = {"weights": {}, "masks": {}}
   for name, tensor in tensors.items():
     part, _, leaf = name.partition("/")
     has_place = part in parts and all(leaf.split("/")) and leaf.count("/") < DEEPEST
-    if not has_place or tensor.dtype != (np.bool_ if part == "masks" else np.float32):
+    kind = np.bool_ if part == "masks" else jax.numpy.floating
+    if not has_place or not jax.numpy.issubdtype(tensor.dtype, kind):
       raise UsageError(f"{path} is not a ticket: tensor {name!r} of type {tensor.dtype} has no place in one")
     parts[part][leaf] = tensor
   weights, masks = parts["weights"], parts["masks"]
   for leaf, mask in masks.items():
     if leaf not in weights or weights[leaf].shape != mask.shape:
       raise UsageError(f"{path} is not a ticket: masks/{leaf} has no weights of its shape {mask.shape}")
-  if not sum(mask.size for mask in masks.values()):
-    raise UsageError(f"{path} is not a ticket: it has no masks")
   if any(np.any(mask.view(np.uint8) > 1) for mask in masks.values()):
     raise UsageError(f"{path} is not a ticket: its masks are not binary")
+  if not any(mask.any() for mask in masks.values()):
+    raise UsageError(f"{path} is not a ticket: its masks keep no weight")
   if inner := [leaf for leaf in weights if any(other.startswith(f"{leaf}/") for other in weights)]:
     raise UsageError(f"{path} is not a ticket: weights/{inner[0]} is both a tensor and a layer")
-  if not all(np.isfinite(leaf).all() for leaf in weights.values()):
+  if not all(np.isfinite(leaf.astype(np.float64)).all() for leaf in weights.values()):
     raise UsageError(f"{path} holds weights that are NaN or infinite; it cannot be trained")
+  if any(leaf.dtype.itemsize > 4 for leaf in weights.values()) and not jax.config.jax_enable_x64:
+    raise UsageError(f"{path} holds 64-bit weights, which JAX would cut to 32 bits; set JAX_ENABLE_X64=1")
   masks = {leaf: masks.get(leaf) for leaf in weights}
-  return jax.tree.map(jax.numpy.asarray, Ticket(_unflatten(weights), _unflatten(masks)))
+  ticket = Ticket(_unflatten(weights), _unflatten(masks))
+  ticket = ticket.replace(layers=_ordered(path, ticket, metadata.get("layers")))
+  if metadata.get("network") == "mlp" and any(len(layer.shape) != 2 for layer in layers_of(ticket)):
+    raise UsageError(f"{path} is not a ticket, but a population of them")
+  return jax.tree.map(jax.numpy.asarray, ticket)
+
+
+def _typed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], types: Any) -> dict[str, np.ndarray]:
+  """The tensors, those that are stored as integers in their own types."""
+  try:
+    return {
+      name: tensor.view(jax.numpy.dtype(types[name])) if name in types else tensor
+      for name, tensor in tensors.items()
+    }
+  except (TypeError, ValueError, KeyError) as error:
+    raise UsageError(f"{path} is not a ticket: its types are damaged") from error
+
+
+def _ordered(path: str | os.PathLike, ticket: Ticket, names: Any) -> tuple[Layer, ...]:
+  """The layers in the order that the file gives; none where it gives none."""
+  if names is None:
+    return ()
+  layers = {layer.name: layer for layer in layers_of(ticket)}
+  if not isinstance(names, list) or sorted(map(str, names)) != sorted(layers):
+    raise UsageError(f"{path} is not a ticket: its layers are not those of its masks")
+  return tuple(layers[name] for name in names)
 
 
 def load_network(path: str | os.PathLike) -> MLP:
@@ -157,10 +226,11 @@ def _unflatten(flat: Mapping[str, Any]) -> Any:
 
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-  """Writes rows with the columns of the first, whole or not at all; floats are written exactly."""
+  """Writes rows, whole or not at all; floats are written exactly, and what a row lacks stays empty."""
   rows = list(rows)
   text = io.StringIO()
-  writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
   writer.writeheader()
   writer.writerows(rows)
   with replace_file(path) as temporary:
@@ -168,7 +238,11 @@ def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> Non
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, float]]:
-  """Reads a table of numbers that `write_csv` wrote; a column of words stays words."""
+  """Reads a table of numbers that `write_csv` wrote; a column of words stays words.
+
+  Raises:
+    UsageError: it has no rows, or not a value for each column of each.
+  """
 
   def number(word: str) -> float | str:
     try:
@@ -176,8 +250,14 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, float]]:
     except ValueError:
       return word
 
-  with open(path, newline="") as file:
-    return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+  try:
+    with open(path, newline="") as file:
+      rows = list(csv.DictReader(file))
+  except (UnicodeDecodeError, csv.Error):
+    rows = []
+  if not rows or any(None in row or None in row.values() for row in rows):
+    raise UsageError(f"{path} is damaged; remove it, and what is missing is made again")
+  return [{key: number(value) for key, value in row.items()} for row in rows]
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Image classification sets of TensorFlow Datasets (TFDS), as arrays.
 
 TFDS prepares a set once; its images are decoded once and kept beside it, checksummed. TensorFlow itself
-is needed for preparing alone.
+is needed for preparing alone. Of several processes that want one set, one prepares it and the others wait.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator
 
 import absl.logging
+import filelock
 import numpy as np
 
 from nets_jax.errors import UsageError, suggest
@@ -35,12 +36,35 @@ def tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict
     )
   root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
   cache = root / name / CACHE_NAME
-  if cache.exists():
-    try:
-      with np.load(cache, allow_pickle=False) as stored:  # the zip's CRC-32 guards every array
-        return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+  if (arrays := _read_cache(cache)) is not None:
+    return arrays
+  tfds = _import_tfds(name)
+  with _only_one(root, name):
+    if (arrays := _read_cache(cache, quiet=True)) is not None:  # made while this process waited
+      return arrays
+    builder = _builder(tfds, name, root)
+    if not (pathlib.Path(builder.data_dir) / "dataset_info.json").exists():
+      _prepare(tfds, builder, manual_dir)
+    arrays = _decode(builder)
+    with replace_file(cache) as temporary, open(temporary, "wb") as file:
+      np.savez(file, **arrays)
+  return arrays
+
+
+def _read_cache(cache: pathlib.Path, quiet: bool = False) -> dict[str, np.ndarray] | None:
+  """The decoded arrays, where they are kept and whole."""
+  if not cache.exists():
+    return None
+  try:
+    with np.load(cache, allow_pickle=False) as stored:  # the zip's CRC-32 guards every array
+      return {key: stored[key] for key in stored.files}
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    if not quiet:
       print(f"{cache} is damaged and will be made again", file=sys.stderr)
+    return None
+
+
+def _import_tfds(name: str):
   try:
     import tensorflow_datasets as tfds
   except ImportError as error:
@@ -48,13 +72,23 @@ def tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict
       f"dataset {name!r} is not one of xor, digits{suggest(name, EMBEDDED)}; all others need TensorFlow "
       "Datasets: pip install -e '.[mnist]'"
     ) from error
-  builder = _builder(tfds, name, root)
-  if not (pathlib.Path(builder.data_dir) / "dataset_info.json").exists():
-    _prepare(tfds, builder, manual_dir)
-  arrays = _decode(builder)
-  with replace_file(cache) as temporary, open(temporary, "wb") as file:
-    np.savez(file, **arrays)
-  return arrays
+  return tfds
+
+
+@contextlib.contextmanager
+def _only_one(root: pathlib.Path, name: str) -> Iterator[None]:
+  """Holds a set for this process; waits, and says so, while another prepares it."""
+  root.mkdir(parents=True, exist_ok=True)
+  lock = filelock.FileLock(root / f".{name.replace('/', '-')}.lock")
+  try:
+    lock.acquire(blocking=False)
+  except filelock.Timeout:
+    print(f"another process is preparing {name} under {root}; waiting for it", file=sys.stderr)
+    lock.acquire()
+  try:
+    yield
+  finally:
+    lock.release()
 
 
 def _builder(tfds, name: str, root: pathlib.Path):
@@ -104,8 +138,9 @@ def _prepare(tfds, builder, manual_dir: str | None) -> None:
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
   except ImportError as error:
     raise UsageError(f"preparing {builder.name} needs: pip install -e '.[mnist]' ({error})") from error
-  except (OSError, tfds.download.DownloadError, tfds.download.NonMatchingChecksumError) as error:
-    raise UsageError(f"could not prepare {builder.name}: {' '.join(str(error).split())}") from error
+  except Exception as error:  # TFDS and what it calls raise many kinds, and not the same in every version
+    why = " ".join(str(error).split()) or "no reason given"
+    raise UsageError(f"could not prepare {builder.name}: {type(error).__name__}: {why}") from error
 
 
 def _check_manual_files(builder, manual_dir: pathlib.Path) -> None:

@@ -5,7 +5,7 @@ leading, axis; `jax.vmap` of these functions serves it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +15,9 @@ import numpy as np
 from flax import struct
 
 from nets_jax.errors import UsageError
-from nets_jax.networks import Params, Scale, draw_like, initial_weights, is_maskable
+from nets_jax.initialisation import draw_like, initial_weights
+from nets_jax.layers import Layer, find_layers, layer_name, natural
+from nets_jax.networks import Params, Scale, is_maskable
 
 
 @struct.dataclass
@@ -27,11 +29,19 @@ class Ticket:
     masks: M, a bool array for each kernel and None for each leaf that is never masked.
     scores: in a search by guided dormancy, what its parents' training showed of each gene; see `guidance`.
       None elsewhere, and in every ticket that a search returns.
+    layers: the network's layers in the order in which it applies them (static). `initialise` and
+      `random_ticket` find them; of a ticket made by hand without them the names decide, in natural order.
   """
 
   weights: Params
   masks: Params
   scores: Params = None
+  layers: tuple[Layer, ...] = struct.field(pytree_node=False, default=())
+
+  def by_layer(self, tree: Params) -> dict[str, Any]:
+    """Each layer's own leaf of a tree like the masks or the weights, by name, in the order of application."""
+    found = _named(kernels(tree, self.masks))
+    return {layer.name: found[layer.name] for layer in layers_of(self)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +68,20 @@ class SearchResult:
     history: one dict per row of the search's record; the keys are the columns of `history.csv`.
     cost: what the search cost.
     frontier: of a search that keeps them, the tickets met that none dominates; see `frontier.Frontier`.
+    best: the ticket's own row of the history: its genome's, or that of the round that made it. IMP has none,
+      for it prunes after its last training.
   """
 
   ticket: Ticket
   history: Sequence[dict[str, Any]]
   cost: Cost
   frontier: Sequence[Any] = ()
+  best: Mapping[str, Any] | None = None
+
+  @property
+  def empty_layers(self) -> tuple[str, ...]:
+    """The layers in which the ticket keeps no weight, which cut the network; see `empty_layers`."""
+    return empty_layers(self.ticket)
 
 
 def map_kernels(function, masks: Params, *trees: Params) -> Params:
@@ -114,7 +132,7 @@ def initialise(
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = full_masks(weights)
   masks = draw_like(lambda size: jax.random.bernoulli(masks_key, initial_density, (size,)), full)
-  return Ticket(weights, masks)
+  return Ticket(weights, masks, layers=find_layers(network, input_shape))
 
 
 def split_like(key: jax.Array, tree: Any) -> Any:
@@ -138,22 +156,50 @@ def density(ticket: Ticket) -> jax.Array:
   return unmasked_count(ticket) / maskable_count(ticket)
 
 
+def layers_of(ticket: Ticket) -> tuple[Layer, ...]:
+  """The ticket's layers in the order of application; by their names where it does not know that."""
+  named = _named(ticket.masks)
+  return ticket.layers or tuple(Layer(name, named[name].shape) for name in sorted(named, key=natural))
+
+
+def _named(tree: Params) -> dict[str, Any]:
+  return {layer_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def from_layers(ticket: Ticket, values: Mapping[str, Any]) -> Params:
+  """A tree like the ticket's masks with each layer's own value, by its name: `by_layer` backwards."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: values[layer_name(path)], ticket.masks)
+
+
 def layer_densities(ticket: Ticket) -> dict[str, jax.Array]:
-  """The density of each layer, by the layer's name."""
-  layers, _ = jax.tree_util.tree_flatten_with_path(ticket.masks)
-  return {"/".join(str(k.key) for k in path[:-1]): jnp.mean(mask) for path, mask in layers}
+  """The density of each layer, by its name, in the order in which the network applies them."""
+  return {name: jnp.mean(mask, dtype=jnp.float32) for name, mask in ticket.by_layer(ticket.masks).items()}
 
 
 def layer_scales(ticket: Ticket) -> dict[str, jax.Array]:
-  """The root mean square of each layer's weights, masked ones too, by the layer's name."""
-  squares = kernels(jax.tree.map(jnp.square, ticket.weights), ticket.masks)
-  layers, _ = jax.tree_util.tree_flatten_with_path(squares)
-  return {"/".join(str(k.key) for k in path[:-1]): jnp.sqrt(jnp.mean(leaf)) for path, leaf in layers}
+  """The root mean square of each layer's weights, masked ones too, by its name, in that order too."""
+  squares = ticket.by_layer(jax.tree.map(jnp.square, ticket.weights))
+  return {name: jnp.sqrt(jnp.mean(leaf)) for name, leaf in squares.items()}
+
+
+def empty_layers(ticket: Ticket) -> tuple[str, ...]:
+  """The names of the layers in which a ticket keeps no weight, in the order of application."""
+  return tuple(name for name, mask in ticket.by_layer(ticket.masks).items() if not np.asarray(mask).any())
 
 
 def stack(tickets: Sequence[Ticket]) -> Ticket:
-  """One population of several tickets, in their order."""
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tickets)
+  """One population of several tickets, in their order.
+
+  Raises:
+    UsageError: they are of different networks.
+  """
+  known = {ticket.layers for ticket in tickets if ticket.layers}
+  if len(known) > 1:
+    raise UsageError("tickets of different networks, or of one on different inputs, make no population")
+  layers = known.pop() if known else ()
+  return jax.tree.map(
+    lambda *leaves: jnp.stack(leaves), *(ticket.replace(layers=layers) for ticket in tickets)
+  )
 
 
 def take(population: Ticket, index) -> Ticket:

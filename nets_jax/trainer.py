@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nets_jax.checkpoints import Checkpoints, Unsaved, describe, fingerprint
 from nets_jax.data import Dataset
-from nets_jax.networks import Params
+from nets_jax.networks import Params, check_outputs
 from nets_jax.parallel import (
   Layout,
   compile_program,
@@ -131,8 +131,10 @@ def train_tickets(
     checkpoints: where the training is saved as it goes, and goes on if it was stopped; None saves nothing.
 
   Raises:
-    UsageError: a checkpoint cannot be written, or is of another training.
+    UsageError: the network does not go with the data, or a checkpoint cannot be written or is of another
+      training.
   """
+  check_outputs(network, data.input_shape, data.num_classes)
   count = jax.tree.leaves(tickets)[0].shape[0]
   layout = layout or make_layout(count)
   per_epoch = steps_per_epoch(len(data.train), batch_size)

@@ -7,7 +7,7 @@ import reference
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import networks, tickets
+from nets_jax import initialisation, networks, tickets
 from nets_jax.networks import forward, matrix_product
 
 
@@ -26,7 +26,7 @@ def test_lenet_has_the_papers_weights():
 
 
 def test_initial_weights_are_normal_and_biases_zero():
-  weights = networks.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), 0.1)
+  weights = initialisation.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), 0.1)
   for layer in weights.values():
     assert not layer["bias"].any()
     kernel = np.asarray(layer["kernel"]).ravel()
@@ -38,7 +38,9 @@ def test_initial_weights_are_normal_and_biases_zero():
 
 
 def test_layers_may_have_scales_of_their_own():
-  draw = lambda scale: networks.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (784,), scale)  # noqa: E731
+  def draw(scale):
+    return initialisation.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (784,), scale)
+
   one, own = draw(1.0), draw((0.01, 2.0, 0.5))
   for (_, a), (_, b), scale in zip(one.items(), own.items(), (0.01, 2.0, 0.5), strict=True):
     np.testing.assert_allclose(b["kernel"], scale * a["kernel"], rtol=1e-6)
@@ -49,13 +51,13 @@ def test_layers_may_have_scales_of_their_own():
 
 def test_network_without_biases(data):
   network = nets_jax.make_network("mlp", 3, (4,), use_bias=False)
-  weights = networks.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
+  weights = initialisation.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
   assert {leaf for layer in weights.values() for leaf in layer} == {"kernel"}
 
 
 def test_dropout_silences_in_training_only(data):
   network = nets_jax.MLP((50,), 3, dropout_rate=0.5)
-  weights = networks.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
+  weights = initialisation.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
   inputs = data.train.inputs[:8]
   plain = networks.forward(network, weights, inputs)
   first, again, other = (networks.forward(network, weights, inputs, jax.random.key(i)) for i in (1, 1, 2))
@@ -106,7 +108,7 @@ class Unweighted(nn.Module):
 )
 def test_modules_that_cannot_be_tickets(module, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    networks.initial_weights(jax.random.key(0), module, (6,), 0.1)
+    initialisation.initial_weights(jax.random.key(0), module, (6,), 0.1)
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,37 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from nets_jax import parallel, trainer
 from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
 from nets_jax.data import Dataset
-from nets_jax.errors import check, check_fits_data, check_scale
-from nets_jax.networks import Params, Scale
-from nets_jax.tickets import Cost, SearchResult, Ticket, density, initialise, kernels, take, top_masks
+from nets_jax.errors import Diverged, SearchFailed, check, check_fits_data, check_scale, raise_first
+from nets_jax.layers import Layer, layer_name
+from nets_jax.networks import Params, Scale, check_outputs
+from nets_jax.tickets import (
+  Cost,
+  SearchResult,
+  Ticket,
+  density,
+  initialise,
+  kernels,
+  layers_of,
+  take,
+  top_masks,
+  unmasked_count,
+)
 from nets_jax.training import Optimizer, steps_per_epoch
+
+EVERY_LAYER = "every layer"  # whose weights are ranked together
 
 
 @struct.dataclass
@@ -26,7 +42,8 @@ class ImpConfig:
   Attributes:
     cycles: c, how many times to train and prune; 7 leave 21.1 % of LeNet-300-100.
     prune_fraction: p, share of the remaining weights that a cycle prunes.
-    output_prune_fraction: that of the output layer in `layer` scope; None is `prune_fraction`.
+    output_prune_fraction: that of the output layer in `layer` scope, the one that the network applies last;
+      None is `prune_fraction`.
     prune_scope: `layer`, the smallest of each layer, or `global`, the smallest of all.
     rewind_steps: k, the iteration whose weights the survivors are rewound to; 0 is the initialisation.
     train_epochs: epochs of training in a cycle.
@@ -61,8 +78,9 @@ def search_all(
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
   on_cycle: Callable[[int, Ticket], None] = lambda cycle, tickets: None,
+  keep_failures: bool = False,
   checkpoints: Checkpoints | None = None,
-) -> list[SearchResult]:
+) -> list[SearchResult | SearchFailed]:
   """Runs IMP once for each key, side by side; each run is as it would be alone.
 
   Every cycle trains all T iterations from M (.) theta_k on shuffles of its own, then prunes. The cycles'
@@ -77,6 +95,8 @@ def search_all(
     on_rows: called with the history rows of each epoch as it ends.
     on_cycle: called at the start of each training with the cycle (from 0) and the tickets about to be
       trained, and once more at the end with the tickets found.
+    keep_failures: a run whose training diverges, or that prunes every weight, ends with its error in place of
+      a result, and the others go on.
     checkpoints: where the runs are saved as they go, within a cycle too, and go on if they were stopped. The
       journal has the history's rows, with `run` before the other columns if there are several. None saves
       nothing.
@@ -87,10 +107,14 @@ def search_all(
     which is the time of all runs together, without compilation, over their number.
 
   Raises:
-    UsageError: an impossible setting, or a checkpoint that cannot be written or is of another run.
+    UsageError: an impossible setting, a network that does not go with the data, or a checkpoint that cannot
+      be written or is of another run.
+    Diverged: a training diverged, unless `keep_failures`.
+    SearchFailed: every weight was pruned, unless `keep_failures`.
   """
   config = config or ImpConfig()
   validate(config, len(data.train))
+  check_outputs(network, data.input_shape, data.num_classes)
   checkpoints = checkpoints or Unsaved()
   saved = checkpoints.restore(
     lambda: {
@@ -113,15 +137,19 @@ def search_all(
     runs.go_on_from(saved)
   if config.rewind_steps and (saved is None or saved.record["rewinding"]):
     tickets = tickets.replace(weights=runs.train(0, tickets, config.rewind_steps, rewinding=True))
-  counts = kept_counts([leaf[0] for leaf in jax.tree.leaves(tickets.masks)], config)
+  counts = kept_counts(layers_of(take(tickets, 0)), config)
   for cycle in range(begun, config.cycles):
+    if all(runs.failures):
+      break
     on_cycle(cycle, tickets)
     trained = runs.train(cycle, tickets, config.train_epochs * per_epoch)
-    tickets = tickets.replace(masks=prune(trained, tickets.masks, counts[cycle], config.prune_scope))
+    masks = prune(trained, tickets.masks, counts[cycle], config.prune_scope)
+    tickets = tickets.replace(masks=runs.where_sound(masks, tickets.masks))
   on_cycle(config.cycles, tickets)
-  tickets = jax.device_get(tickets)
-  cost = Cost(runs.steps / per_epoch, runs.seconds, runs.compile_seconds / len(keys))
-  return [SearchResult(take(tickets, i), history, cost) for i, history in enumerate(runs.histories)]
+  outcomes = runs.outcomes(jax.device_get(tickets), per_epoch)
+  if not keep_failures:
+    raise_first(outcomes)
+  return outcomes
 
 
 class _Runs:
@@ -129,9 +157,10 @@ class _Runs:
 
   def __init__(self, keys, network, data, config, layout, on_rows, checkpoints):
     self.histories = [[] for _ in keys]
+    self.failures: list[str | None] = [None for _ in keys]
     self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
     self._keys, self._on_rows, self._checkpoints, self._saved = keys, on_rows, checkpoints, None
-    self._cycles = config.cycles
+    self._config = config
     self._train = functools.partial(
       trainer.train_tickets,
       network=network,
@@ -146,8 +175,8 @@ class _Runs:
   def go_on_from(self, saved: Saved) -> None:
     """Takes up the histories, and has the next `train` go on in the midst of its steps."""
     self._saved = saved
-    self.steps, self.seconds, self.compile_seconds = (
-      saved.record[name] for name in ("steps", "seconds", "compile_seconds")
+    self.steps, self.seconds, self.compile_seconds, self.failures = (
+      saved.record[name] for name in ("steps", "seconds", "compile_seconds", "failures")
     )
     for row in saved.rows:
       self.histories[row.pop("run", 0)].append(row)
@@ -180,16 +209,51 @@ class _Runs:
       "steps": first_step,
       "seconds": first_second,
       "compile_seconds": self.compile_seconds,
+      "failures": list(self.failures),
     }
     part = _Part(self._checkpoints, self._saved, self.histories, tickets, outer)
-    part.ends_it = cycle + 1 == self._cycles and not rewinding
+    part.ends_it = cycle + 1 == self._config.cycles and not rewinding
     self._saved = None
     keys = jax.vmap(lambda k: jax.random.fold_in(k, cycle))(self._keys)
     trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record, checkpoints=part)
     self.steps += steps
     self.seconds = self.histories[0][-1]["seconds"]
     self.compile_seconds += trained.compile_seconds
+    self._note_failures(cycle, trained.weights)
     return trained.weights
+
+  def _note_failures(self, cycle: int, weights: Params) -> None:
+    """Finds the runs whose training has diverged, in which magnitudes would say nothing."""
+    for i, history in enumerate(self.histories):
+      is_finite = all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(weights))
+      if self.failures[i] is None and not (is_finite and math.isfinite(history[-1]["valid_loss"])):
+        self.failures[i] = (
+          f"the training of cycle {cycle} diverged; lower learning_rate ({self._config.learning_rate}) or "
+          f"init_scale ({self._config.init_scale})"
+        )
+
+  def where_sound(self, new: Params, old: Params) -> Params:
+    """The new masks, but of runs that have diverged the old ones."""
+    sound = np.array([failure is None for failure in self.failures])
+    if sound.all():
+      return new
+    choose = lambda a, b: jnp.where(sound.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+    return jax.tree.map(choose, new, old)
+
+  def outcomes(self, tickets: Ticket, per_epoch: int) -> list[SearchResult | SearchFailed]:
+    """Each run's result, or why it has none."""
+    cost = Cost(self.steps / per_epoch, self.seconds, self.compile_seconds / len(self.histories))
+    found = []
+    for i, (history, failure) in enumerate(zip(self.histories, self.failures, strict=True)):
+      result = SearchResult(take(tickets, i), history, cost)
+      if failure is not None:
+        result = Diverged(failure, result)
+      elif not unmasked_count(result.ticket):
+        result = SearchFailed(
+          f"{self._config.cycles} cycles of IMP prune every weight; lower cycles or prune_fraction", result
+        )
+      found.append(result)
+    return found
 
 
 class _Part:
@@ -220,35 +284,36 @@ class _Part:
     return {**trees, "tickets": self._tickets}, {**self._outer, "training": record}
 
 
-def kept_counts(layers: Sequence[jax.Array], config: ImpConfig) -> list[list[int]]:
+def kept_counts(layers: Sequence[Layer], config: ImpConfig) -> list[dict[str, int]]:
   """How many weights of each layer are left after each cycle: a cycle prunes round(p x remaining).
 
   Args:
-    layers: a leaf of each layer's shape, the output layer last, as in the tree's order.
+    layers: in the order of application, the output layer last.
     config: the settings.
 
   Returns:
-    For each cycle a count for each layer; in `global` scope one count for all.
+    For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`.
   """
-  output = config.prune_fraction if config.output_prune_fraction is None else config.output_prune_fraction
-  remaining, fractions = [leaf.size for leaf in layers], [config.prune_fraction] * len(layers)
-  fractions[-1] = output
+  remaining = {layer.name: layer.size for layer in layers}
+  fractions = dict.fromkeys(remaining, config.prune_fraction)
+  if config.output_prune_fraction is not None:
+    fractions[layers[-1].name] = config.output_prune_fraction
   if config.prune_scope == "global":
-    remaining, fractions = [sum(remaining)], [config.prune_fraction]
+    remaining, fractions = {EVERY_LAYER: sum(remaining.values())}, {EVERY_LAYER: config.prune_fraction}
   counts = []
   for _ in range(config.cycles):
-    remaining = [left - round(p * left) for left, p in zip(remaining, fractions, strict=True)]
+    remaining = {name: left - round(fractions[name] * left) for name, left in remaining.items()}
     counts.append(remaining)
   return counts
 
 
-def prune(weights: Params, masks: Params, counts: Sequence[int], scope: str) -> Params:
+def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str) -> Params:
   """Keeps the `counts` largest unmasked weights of each layer (or of all), in each run.
 
   Args:
     weights: after training [runs, ...].
     masks: before pruning [runs, ...]; the new ones are subsets.
-    counts: per layer, or one for all in `global` scope.
+    counts: from `kept_counts`.
     scope: `layer` or `global`.
   """
 
@@ -256,13 +321,12 @@ def prune(weights: Params, masks: Params, counts: Sequence[int], scope: str) -> 
   def one(weights, masks, counts):
     scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -1.0), masks, weights)
     if scope == "global":
-      return top_masks(scores, counts[0])
-    leaves, treedef = jax.tree.flatten(scores)
-    return jax.tree.unflatten(
-      treedef, [top_masks(leaf, count) for leaf, count in zip(leaves, counts, strict=True)]
+      return top_masks(scores, counts[EVERY_LAYER])
+    return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: top_masks(leaf, counts[layer_name(path)]), scores
     )
 
-  return jax.vmap(one, in_axes=(0, 0, None))(kernels(weights, masks), masks, list(counts))
+  return jax.vmap(one, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
 
 
 def validate(config: ImpConfig, num_examples: int) -> None:

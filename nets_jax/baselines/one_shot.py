@@ -13,13 +13,14 @@ from flax import struct
 from nets_jax import parallel
 from nets_jax.baselines.scores import SCORES
 from nets_jax.data import Dataset, Split
-from nets_jax.errors import check, check_fits_data, check_scale
-from nets_jax.networks import Scale
+from nets_jax.errors import SearchFailed, check, check_fits_data, check_scale, raise_first
+from nets_jax.networks import Params, Scale, check_outputs
 from nets_jax.tickets import (
   Cost,
   SearchResult,
   Ticket,
   initialise,
+  layers_of,
   map_kernels,
   maskable_count,
   phenotype,
@@ -61,7 +62,8 @@ def search_all(
   devices: int | None = None,
   chunk: int | None = None,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-) -> list[SearchResult]:
+  keep_failures: bool = False,
+) -> list[SearchResult | SearchFailed]:
   """Prunes a ticket for each key, side by side; each is as it would be alone.
 
   Args:
@@ -71,23 +73,26 @@ def search_all(
     config: the settings.
     devices, chunk: see `parallel.make_layout`.
     on_rows: called with the last history row of each ticket.
+    keep_failures: a ticket whose scores tell nothing of a layer is its error in place of a result.
 
   Returns:
     For each key the ticket and its history: a dict for each round with keys `round`, `density`, and
     `seconds`, the time of all together over their number, which only the last round shows.
 
   Raises:
-    UsageError: an impossible setting.
+    UsageError: an impossible setting, or a network that does not go with the data.
+    SearchFailed: the scores of a layer are all zero or not finite, unless `keep_failures`.
   """
   config = config or OneShotConfig()
   validate(config, len(data.train))
+  check_outputs(network, data.input_shape, data.num_classes)
   rounds = config.rounds or (100 if config.score == "synflow" else 1)
   layout = parallel.make_layout(len(keys), devices=devices, chunk=chunk)
   rows, shared = parallel.pad(keys, layout), parallel.replicate((data.train, config), layout)
   arguments = {"network": network, "layout": layout, "rounds": rounds}
   run, compile_seconds = parallel.compile_program(_prune_all, rows, shared, **arguments)
   begin = time.perf_counter()
-  tickets, counts = parallel.fetch(run(rows, shared))
+  tickets, counts, tells = parallel.fetch(run(rows, shared))
   seconds = (time.perf_counter() - begin) / len(keys)
   looks = config.score in ("snip", "grasp")
   cost = Cost(
@@ -100,12 +105,27 @@ def search_all(
       for r in range(rounds)
     ]
     on_rows(history[-1:])
-    results.append(SearchResult(take(tickets, i), history, cost))
+    result = SearchResult(take(tickets, i), history, cost, best=history[-1])
+    results.append(_silence(config.score, tells[i], result) or result)
+  if not keep_failures:
+    raise_first(results)
   return results
 
 
+def _silence(score: str, tells: jax.Array, result: SearchResult) -> SearchFailed | None:
+  """Why a ticket is not one, if in a round [rounds, layers] the scores tell nothing of a layer."""
+  if tells.all():
+    return None
+  round_, layer = divmod(int(tells.argmin()), tells.shape[1])
+  return SearchFailed(
+    f"{score} says nothing of the layer {layers_of(result.ticket)[layer].name} in round {round_ + 1}: its "
+    "scores are all zero, or not finite; try another init_scale, an activation that does not saturate, or "
+    "another score"
+  )
+
+
 @functools.partial(jax.jit, static_argnames=("network", "layout", "rounds"))
-def _prune_all(keys, shared, *, network, layout, rounds) -> tuple[Ticket, jax.Array]:
+def _prune_all(keys, shared, *, network, layout, rounds) -> tuple[Ticket, jax.Array, jax.Array]:
   def one(key, shared):
     train, config = shared
     return prune_at_initialisation(key, network, train, config, rounds)
@@ -115,11 +135,12 @@ def _prune_all(keys, shared, *, network, layout, rounds) -> tuple[Ticket, jax.Ar
 
 def prune_at_initialisation(
   key: jax.Array, network: nn.Module, train: Split, config: OneShotConfig, rounds: int
-) -> tuple[Ticket, jax.Array]:
+) -> tuple[Ticket, jax.Array, jax.Array]:
   """ONE ticket: draw the weights, then in each round score what is left and keep the exact count.
 
   Returns:
-    The ticket, and how many weights each round kept, int32 [rounds].
+    The ticket; how many weights each round kept, int32 [rounds]; and whether its scores told anything of
+    each layer, bool [rounds, layers].
   """
   weights_key, batch_key = jax.random.split(key)
   ticket = initialise(weights_key, network, train.inputs.shape[1:], init_scale=config.init_scale)
@@ -129,12 +150,27 @@ def prune_at_initialisation(
 
   def prune(ticket, count):
     scores = score(network, phenotype(ticket), ticket.masks, batch)
+    tells = tells_of_layers(ticket, scores)
     scores = map_kernels(lambda mask, s: jnp.where(mask, s, -jnp.inf), ticket.masks, scores)
-    return ticket.replace(masks=top_masks(scores, count)), count
+    return ticket.replace(masks=top_masks(scores, count)), (count, tells)
 
   shares = config.target_density ** (jnp.arange(1, rounds + 1) / rounds)
   counts = jnp.maximum(jnp.round(shares * maskable_count(ticket)), 1).astype(jnp.int32)
-  return jax.lax.scan(prune, ticket, counts)
+  ticket, (counts, tells) = jax.lax.scan(prune, ticket, counts)
+  return ticket, counts, tells
+
+
+def tells_of_layers(ticket: Ticket, scores: Params) -> jax.Array:
+  """Whether scores rank a layer's weights at all: finite, and not all of those left zero; bool [layers].
+
+  Of a network that is already cut, by a layer without weights, no score can tell more, so none is asked for.
+  """
+  masks, scores = ticket.by_layer(ticket.masks), ticket.by_layer(scores)
+  is_cut = ~jnp.stack([mask.any() for mask in masks.values()]).all()
+  tells = [
+    jnp.isfinite(own).all() & (jnp.where(masks[name], own, 0) != 0).any() for name, own in scores.items()
+  ]
+  return jnp.stack(tells) | is_cut
 
 
 def validate(config: OneShotConfig, num_examples: int) -> None:

@@ -10,7 +10,9 @@ from flax import struct
 
 from nets_jax.data import Dataset
 from nets_jax.errors import check, check_scale
-from nets_jax.networks import Scale, draw_like, initial_weights
+from nets_jax.initialisation import draw_like, initial_weights
+from nets_jax.layers import find_layers
+from nets_jax.networks import Scale, check_outputs
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -59,7 +61,7 @@ def random_ticket(
   """
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
-  full = Ticket(weights, full_masks(weights))
+  full = Ticket(weights, full_masks(weights), layers=find_layers(network, input_shape))
   scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
   return full.replace(masks=top_masks(scores, count))
@@ -72,6 +74,7 @@ def search_all(
   config: RandomConfig | None = None,
   *,
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+  keep_failures: bool = False,
   **layout: Any,
 ) -> list[SearchResult]:
   """A random ticket for each key, at no cost; the history is one row, `ticket` 0 and its `density`.
@@ -82,14 +85,16 @@ def search_all(
     data: gives the shape of an input.
     config: the settings; None is the paper's.
     on_rows: called with the rows.
+    keep_failures: taken for that signature; a random ticket cannot fail.
     **layout: taken for the signature of the other searches; nothing here is worth more than one device.
 
   Raises:
-    UsageError: a density outside (0, 1], or a negative deviation.
+    UsageError: a density outside (0, 1], a negative deviation, or a network that does not go with the data.
   """
-  del layout
+  del layout, keep_failures
   config = config or RandomConfig()
   validate(config)
+  check_outputs(network, data.input_shape, data.num_classes)
 
   @jax.jit
   def one(key):
@@ -103,7 +108,7 @@ def search_all(
     ticket = jax.device_get(one(key))
     rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
     on_rows(rows)
-    results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0)))
+    results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0), best=rows[0]))
   return results
 
 

@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from nets_jax.data import Split
+from nets_jax.layers import synaptic
 from nets_jax.networks import Params, forward
 from nets_jax.tickets import kernels
 from nets_jax.training import cross_entropy
+
+NORMALISATIONS = (nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def magnitude(network: nn.Module, weights: Params, masks: Params, batch: Split) -> Params:
@@ -40,21 +43,24 @@ def grasp(network: nn.Module, weights: Params, masks: Params, batch: Split) -> P
 def synflow(network: nn.Module, weights: Params, masks: Params, batch: Split) -> Params:
   """|dR/dw * w| with R = the sum of outputs of |w| for an input of ones (Tanaka et al., 2020, equation 2).
 
-  Of the batch nothing but the shape of an input is used. Biases take no part.
+  Of the batch nothing but the shape of an input is used. The network is made linear as in the paper: what is
+  added to the signal (biases) takes no part, what multiplies it entry by entry (gains) counts as 1, and a
+  normalisation layer of flax scales by a constant, here 1. A normalisation of one's own is taken as it is.
   """
   ones = jnp.ones_like(batch.inputs[:1])
 
-  def flow(sizes):
-    absolute = jax.tree.map(
-      lambda mask, leaf: jnp.zeros_like(leaf) if mask is None else jnp.abs(leaf),
-      masks,
-      sizes,
-      is_leaf=lambda leaf: leaf is None,
-    )
-    return jnp.sum(forward(network, absolute, ones))
+  def flow(weights):
+    with nn.intercept_methods(_unnormalised):
+      return jnp.sum(forward(network, synaptic(network, ones.shape[1:], weights), ones))
 
   gradient = jax.grad(flow)(weights)
   return kernels(jax.tree.map(lambda g, w: jnp.abs(g * w), gradient, weights), masks)
+
+
+def _unnormalised(call, arguments, keywords, context):
+  """What flax calls in place of a module's method: a normalisation gives its input back."""
+  is_norm = isinstance(context.module, NORMALISATIONS) and context.method_name == "__call__"
+  return arguments[0] if is_norm else call(*arguments, **keywords)
 
 
 def _loss(network: nn.Module, batch: Split):
