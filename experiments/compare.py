@@ -55,7 +55,7 @@ def run(values: flags.FlagValues) -> None:
   entrants = [stages.make_entrant(label, values, path / "stages") for label in chosen]
   data = search_flags.make_data(values)
   for entrant in entrants:
-    search_flags.make_network(entrant.values, data.num_classes)
+    search_flags.checked_network(entrant.values, data)
     methods.make_config(entrant.method, entrant.values, len(data.train))
   with locked(str(path)) as directory:
     run_stages(directory, entrants, data, values)

@@ -67,7 +67,7 @@ def at_density(label: str, density: float, make: Make, data: nets_jax.Dataset) -
   if stages.read_label(label)[1] == "imp":
     settings = {"cycles": str(nearest_cycle(density, make, data))}
   entrant = make(settings)
-  search_flags.make_network(entrant.values, data.num_classes)
+  search_flags.checked_network(entrant.values, data)
   methods.make_config(entrant.method, entrant.values, len(data.train))
   return entrant
 

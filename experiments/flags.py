@@ -17,7 +17,7 @@ from absl import flags
 import nets_jax
 from experiments import methods
 from experiments.scale_flag import ScaleParser, ScaleSerializer
-from nets_jax import config, guidance, networks, operators, training
+from nets_jax import config, guidance, layers, networks, operators, training
 from nets_jax.errors import suggest
 from nets_jax.files import replace_file
 from nets_jax.seeds import check_seed
@@ -257,6 +257,18 @@ def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
     activation=values.activation,
     dropout_rate=values.dropout_rate,
   )
+
+
+def checked_network(values: flags.FlagValues, data: nets_jax.Dataset) -> nets_jax.MLP:
+  """The network that the flags name, with as many numbers in `init_scale` as it has layers.
+
+  Raises:
+    UsageError: an impossible network, another number, or too few outputs for the data.
+  """
+  network = make_network(values, data.num_classes)
+  networks.check_outputs(network, data.input_shape, data.num_classes)
+  layers.scale_of_each(values.init_scale, layers.find_layers(network, data.input_shape))
+  return network
 
 
 def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:

@@ -100,8 +100,8 @@ def parse_seeds(text: str) -> list[int]:
     raise nets_jax.UsageError(
       f"seeds must be first:end or whole numbers with commas between, not {text!r}"
     ) from error
-  if not seeds or len(set(seeds)) < len(seeds):
-    raise nets_jax.UsageError(f"seeds must be at least one, each once, not {text!r}")
+  if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    raise nets_jax.UsageError(f"seeds must be at least one, each once and none negative, not {text!r}")
   return [check_seed("each of seeds", seed) for seed in seeds]
 
 
@@ -147,7 +147,8 @@ def make_groups(runs: Sequence[Run]) -> list[Group]:
     search_flags.check_training(values)
     where = tuple(values[name].value for name in DATA_FLAGS)
     data[where] = data.get(where) or search_flags.make_data(values)
-    groups.append(Group(own, data[where], search_flags.make_network(values, data[where].num_classes)))
+    networks = [search_flags.checked_network(run.setting.values, data[where]) for run in own]
+    groups.append(Group(own, data[where], networks[0]))
     for run in own:
       groups[-1].config(run)
   return groups

@@ -58,15 +58,16 @@ def make_job(values: flags.FlagValues) -> Job:
   """
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
   data = processes.primary_first(lambda: search_flags.make_data(values))
-  network = search_flags.make_network(values, data.num_classes)
-  if ticket is not None:
+  if ticket is None:
+    network = search_flags.checked_network(values, data)
+  else:
     network = search_flags.network_of_ticket(values, values.ticket)
-    networks.check_outputs(network, data.input_shape, data.num_classes)
   methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
   config = methods.make_config(values.method, values, len(data.train))
   search_flags.check_training(values)
   if ticket is not None:
     tickets.check_fits(ticket, network, data.input_shape)
+  networks.check_outputs(network, data.input_shape, data.num_classes)
   nets_jax.make_layout(2, devices=values.devices, chunk=values.chunk)
   if values.tensorboard:
     board.check_installed()

@@ -59,7 +59,7 @@ class Entrant:
     )(self.first_trial + jax.numpy.arange(self.trials))
 
 
-COSTS = "costs.csv"
+COSTS, TRAINING = "costs.csv", "training.csv"  # the last files of a search, and of a training
 DENSE = {"target_density": "1", "density_deviation": "0"}  # of a random ticket
 # Of a preset's settings those that are of the training that all methods share, or of the ticket asked for.
 SHARED = ("optimizer", "learning_rate", "batch_size", "init_scale", "target_density")
@@ -136,12 +136,13 @@ def set_aside_damaged(entrant: Entrant) -> None:
   if not (entrant.stage / COSTS).exists():
     return
   try:
-    found = ", ".join(damaged(entrant.stage))
+    is_there = lambda name: name != TRAINING or (entrant.stage / name).exists()  # noqa: E731
+    found = ", ".join(filter(is_there, damaged(entrant.stage)))  # a training that is gone is only run again
     if not found:
       costs = read_costs(entrant)
       if len(costs) != entrant.trials or not {"trial", "epochs", "unmasked", "weights"} <= set(costs[0]):
         raise nets_jax.UsageError(f"{entrant.stage / COSTS} is damaged")
-      for name in ("history.csv", "training.csv"):
+      for name in ("history.csv", TRAINING):
         if (entrant.stage / name).exists():
           storage.read_csv(entrant.stage / name)
       for row in sound(costs):
@@ -262,7 +263,7 @@ def cycle_ticket(entrant: Entrant, cycle: int, trial: int) -> pathlib.Path:
 
 def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   """Trains the tickets of all trials side by side: training.csv, its seconds shared out."""
-  done = entrant.stage / "training.csv"
+  done = entrant.stage / TRAINING
   trials = [int(row["trial"]) for row in sound(read_costs(entrant))]
   if not trials or is_done(entrant, "training", done):
     return

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from nets_jax import guidance, operators
@@ -194,6 +195,14 @@ def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
     UsageError: a field that shapes the program differs.
   """
   configs = [config.replace(patience=None) for config in configs]  # only the host looks at it
+  counts = {len(config.init_scale) for config in configs if isinstance(config.init_scale, tuple | list)}
+  if len(counts) > 1:
+    raise UsageError(f"runs side by side have one network, not init_scale for {sorted(counts)} layers")
+  for count in counts:  # one number for all layers is as many alike
+    configs = [
+      config.replace(init_scale=(config.init_scale,) * count) if np.ndim(config.init_scale) == 0 else config
+      for config in configs
+    ]
   traced = traced_fields(configs[0].halvings)
   for name in (name for name in NetsConfig.__dataclass_fields__ if name not in traced):
     values = [getattr(config, name) for config in configs]

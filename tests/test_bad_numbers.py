@@ -71,7 +71,7 @@ def test_an_objective_that_is_never_a_number_is_named(lacking):
   with pytest.raises(
     nets_jax.Diverged, match="generation 0 has an objective that is not a finite number"
   ) as e:
-    nets_jax.search(KEY, network, lacking, CONFIG.replace(objective=worst_class))
+    nets_jax.search(KEY, network, lacking, CONFIG.replace(objective=worst_class, density_rule="none"))
   assert e.value.result is None
 
 
@@ -82,7 +82,9 @@ def test_an_objective_that_is_now_and_then_no_number_never_wins(network, data):
     bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf])[jnp.int32(1000 * candidate.density) % 3]
     return jnp.where(candidate.density > 0.8, bad, candidate.valid_loss)
 
-  config = CONFIG.replace(objective=objective, initial_density=0.8, population_size=40, generations=1)
+  config = CONFIG.replace(
+    objective=objective, density_rule="none", initial_density=0.8, population_size=40, generations=1
+  )
   result = nets_jax.search(KEY, network, data, config)
   bad = [row for row in result.history if row["density"] > 0.8]
   assert {int(np.float32(1000) * np.float32(row["density"])) % 3 for row in bad} == {0, 1, 2}
@@ -94,7 +96,8 @@ def test_an_objective_that_is_now_and_then_no_number_never_wins(network, data):
 def test_what_was_found_before_all_genomes_failed_is_kept(network, data):
   """Dense genomes are fit, and no child is."""
   config = CONFIG.replace(
-    objective=lambda candidate: jnp.where(candidate.density == 1, candidate.valid_loss, jnp.nan)
+    objective=lambda candidate: jnp.where(candidate.density == 1, candidate.valid_loss, jnp.nan),
+    density_rule="none",
   )
   with pytest.raises(nets_jax.Diverged, match="every genome of generation 1 has an objective") as error:
     nets_jax.search(KEY, network, data, config)
@@ -137,17 +140,20 @@ def emptied(network, data, *layers):
 
 
 def test_a_layer_whose_mask_is_empty(tmp_path, network, data):
-  empty = [("hidden_1",), ("output",), ("hidden_0", "hidden_1", "output")]
+  empty = [("hidden_1",), ("output",), ("hidden_0", "output")]
   loaded = []
   for layers in empty:
     nets_jax.save_ticket(tmp_path / "t", emptied(network, data, *layers), network)
     loaded.append(nets_jax.load_ticket(tmp_path / "t"))
+    assert nets_jax.empty_layers(loaded[-1]) == layers
+  loaded.append(emptied(network, data, "hidden_0", "hidden_1", "output"))
+  empty.append(("hidden_0", "hidden_1", "output"))
   trained = nets_jax.train_tickets(KEY, network, nets_jax.stack(loaded), data, epochs=3, batch_size=12)
   assert all(np.isfinite(list(row.values())).all() for row in trained.curves)
   for i, layers in enumerate(empty):
     for name in trained.weights:
       assert bool(np.any(trained.weights[name]["kernel"][i])) is (name not in layers)
-  verdicts = nets_jax.judge_ticket(KEY[None], network, loaded[2], data, epochs=2, batch_size=12)
+  verdicts = nets_jax.judge_ticket(KEY[None], network, loaded[3], data, epochs=2, batch_size=12)
   assert verdicts["dense"][0].unmasked == 0
 
 
@@ -155,8 +161,12 @@ def test_searches_that_prune_to_nearly_nothing(network, data):
   config = imp.ImpConfig(
     cycles=2, train_epochs=1, prune_fraction=0.99, output_prune_fraction=0.99, batch_size=12
   )
-  result = imp.search(KEY, network, data, config)
-  assert 0 <= float(nets_jax.density(result.ticket)) < 0.05
+  with pytest.raises(nets_jax.SearchFailed, match="2 cycles of IMP prune every weight") as error:
+    imp.search(KEY, network, data, config)
+  assert float(nets_jax.density(error.value.result.ticket)) == 0
+  result = imp.search(KEY, network, data, config.replace(output_prune_fraction=0.5))
+  assert 0 < float(nets_jax.density(result.ticket)) < 0.05
+  assert result.empty_layers == ("hidden_0", "hidden_1")
   for score in ("snip", "grasp", "synflow", "magnitude"):
     config = one_shot.OneShotConfig(score=score, target_density=1e-6, score_batch=20)
     assert int(one_shot.search(KEY, network, data, config).history[-1]["density"] * 10**9) > 0
@@ -164,7 +174,11 @@ def test_searches_that_prune_to_nearly_nothing(network, data):
 
 def test_dormancy_to_nothing_is_no_number_either(network, data):
   config = CONFIG.replace(dormancy_rate=1.0, elites=1)
-  history = nets_jax.search(KEY, network, data, config).history
-  assert {row["density"] for row in history} == {0.0, 1.0}
-  assert all(np.isfinite(row["fitness"]) for row in history)
-  assert without_seconds(history) == without_seconds(nets_jax.search(KEY, network, data, config).history)
+  found = []
+  for _ in range(2):
+    with pytest.raises(nets_jax.SearchFailed, match="the best genome has no weight left") as error:
+      nets_jax.search(KEY, network, data, config)
+    found.append(without_seconds(error.value.result.history))
+  assert {row["density"] for row in found[0]} == {0.0, 1.0}
+  assert all(np.isfinite(row["fitness"]) for row in found[0])
+  assert found[0] == found[1]

@@ -10,6 +10,7 @@ from conftest import made_once, table
 
 import nets_jax
 from experiments import compare, methods, tables
+from nets_jax import files
 
 TINY = (
   "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
@@ -103,6 +104,63 @@ def test_an_interrupted_comparison_goes_on(done, job):
   assert job(*TINY, "--methods=random,imp,nets,dense")[0] == 0
   without_seconds = lambda text: [line.split(",")[:6] for line in text.splitlines()]  # noqa: E731
   assert without_seconds((stage / "training.csv").read_text()) == without_seconds(training)
+
+
+@pytest.mark.parametrize("seals", [True, False])
+@pytest.mark.parametrize(
+  ("file", "content"),
+  [
+    ("costs.csv", "\n"),
+    ("history.csv", "trial,loss\n1\n"),
+    ("training.csv", ""),
+    ("ticket_1.safetensors", "x"),
+  ],
+)
+def test_a_damaged_stage_is_set_aside_and_run_again(done, job, file, content, seals):
+  """With the seal that tells every change, and without, as of a comparison from before there were seals."""
+  (stage,) = (done / "stages").glob("imp-*")
+  before = {name: (stage / name).read_bytes() for name in ("ticket_0.safetensors", "ticket_1.safetensors")}
+  (stage / file).write_text(content)
+  if not seals:
+    (stage / files.SEAL).unlink()
+  status, _, error = job(*TINY, "--methods=random,imp,nets,dense")
+  assert status == 0, error
+  assert f"imp: {pathlib.Path('out', 'stages', stage.name)} is damaged (" in error
+  assert f"); it is now damaged-{stage.name}, and run again\n" in error
+  assert error.count("is done already") == 6
+  assert {name: (stage / name).read_bytes() for name in before} == before
+  assert (stage.with_name(f"damaged-{stage.name}") / file).read_text() == content
+
+
+def test_a_trial_that_fails_is_a_marked_row_and_the_others_go_on(job, tmp_path):
+  """At that rate NeTS and IMP diverge; where tanh saturates, SynFlow's scores are zero in a layer."""
+  chosen = "nets:learning_rate=1e30,imp:learning_rate=1e30,synflow:activation=tanh:init_scale=1e9,random"
+  arguments = ("--score_batch=20", "--activation=relu", f"--methods={chosen}")
+  status, out, error = job(*TINY, *arguments, "--optimizer=sgd")
+  assert status == 0, error
+  assert "trial 1 failed: every genome of generation 0 diverged" in error
+  assert "trial 1 failed: the training of cycle 0 diverged" in error
+  rows = table(tmp_path / "out" / "table1.csv")
+  assert [bool(row["failed"]) for row in rows] == [True] * 6 + [False] * 2
+  assert [row["test_accuracy"] for row in rows][:4] == ["nan"] * 4
+  lines = [line for line in out.splitlines() if line.startswith("| Failed")]
+  assert lines == ["| Failed | 2 of 2 | 2 of 2 | 2 of 2 | none |  |"]
+  assert job(*TINY, *arguments, "--optimizer=sgd")[0] == 0
+
+
+def test_empty_layers_are_a_column_and_a_line_on_the_screen(job, tmp_path):
+  arguments = (
+    "--methods=magnitude,random",
+    "--score_batch=20",
+    "--init_scale=10/0.1",
+    "--target_density=0.05",
+  )
+  status, out, error = job(*TINY, *arguments)
+  assert status == 0, error
+  assert "magnitude: no weight is left in a layer (output in 2 of 2 tickets)" in error
+  rows = table(tmp_path / "out" / "table1.csv")
+  assert [row["empty_layers"] for row in rows if row["method"] == "magnitude"] == ["output"] * 2
+  assert "| Empty layers | output in 2 of 2 |" in out
 
 
 def test_another_configuration_is_refused_and_named(done, job):

@@ -93,7 +93,14 @@ def test_it_trains_them_and_judges(job, found, tmp_path):
   [
     (["--tickets=none-*"], "--tickets=none-* names no file; give a pattern of ticket files"),
     (["--tickets=ticket-0.safetensors", "--controls=luck"], "controls may be ticket, unmasked,"),
-    (["--tickets=ticket-0.safetensors", "--hidden_sizes=7"], "the ticket does not fit the network"),
+    (
+      ["--tickets=ticket-0.safetensors", "--hidden_sizes=7"],
+      "is for a network of hidden_sizes (6,), not (7,)",
+    ),
+    (
+      ["--tickets=ticket-0.safetensors", "--activation=tanh"],
+      "is for a network of activation sigmoid, not tanh",
+    ),
     (["--tickets=ticket-0.safetensors", "--train_epochs=0"], "train_epochs must be at least 1, not 0"),
   ],
 )

@@ -1,4 +1,6 @@
 import json
+import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -83,6 +85,74 @@ def test_xor_labels_the_rounded_coordinates():
 def test_impossible_arrays(inputs, labels, message):
   with pytest.raises(nets_jax.UsageError, match=message):
     nets_jax.from_arrays(inputs, labels)
+
+
+@pytest.mark.parametrize("fraction", [-0.5, 0.0, 1.0, 2.0, float("nan")])
+def test_impossible_fractions(fraction):
+  with pytest.raises(nets_jax.UsageError, match=rf"valid_fraction must be in \(0, 1\), not {fraction}"):
+    nets_jax.from_arrays(np.zeros((100, 3)), np.arange(100) % 2, valid_fraction=fraction)
+
+
+class Builder:
+  """As TFDS's, of a set that is there in two files of one array each."""
+
+  name, url_infos = "small", {}
+
+  def __init__(self, directory, prepare):
+    self.data_dir, self._prepare = directory, prepare
+
+  def download_and_prepare(self, download_config):
+    self._prepare(self)
+
+
+@pytest.mark.parametrize(
+  "error",
+  [OSError("disk full"), RuntimeError("Failed to\nunpack"), AssertionError(), ValueError("no such config")],
+)
+def test_whatever_goes_wrong_in_preparing_is_one_line(tmp_path, error):
+  package = pytest.importorskip("tensorflow_datasets")
+
+  def fail(_):
+    raise error
+
+  with pytest.raises(nets_jax.UsageError) as raised:
+    tfds._prepare(package, Builder(tmp_path, fail), None)
+  why = " ".join(str(error).split()) or "no reason given"
+  assert str(raised.value) == f"could not prepare small: {type(error).__name__}: {why}"
+
+
+def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch, capfd):
+  """The second waits, says so, and uses what the first has made."""
+  begun, go_on, prepared = threading.Event(), threading.Event(), []
+
+  def prepare(builder):
+    prepared.append(builder)
+    begun.set()
+    assert go_on.wait(60)
+    pathlib.Path(builder.data_dir).mkdir()
+    (pathlib.Path(builder.data_dir) / "dataset_info.json").touch()
+
+  monkeypatch.setattr(tfds, "_import_tfds", lambda name: __import__("tensorflow_datasets"))
+  monkeypatch.setattr(tfds, "_builder", lambda _, name, root: Builder(root / "small", prepare))
+  arrays = {"inputs": np.arange(6.0).reshape(3, 2), "labels": np.arange(3)}
+  monkeypatch.setattr(tfds, "_decode", lambda builder: arrays)
+  found = []
+  load = lambda: found.append(tfds.tfds_arrays("small", str(tmp_path), None))  # noqa: E731
+  first, second = threading.Thread(target=load), threading.Thread(target=load)
+  first.start()
+  assert begun.wait(60)
+  second.start()
+  error = ""
+  while "waiting for it" not in error and second.is_alive():
+    error += capfd.readouterr().err
+  assert error.count(f"another process is preparing small under {tmp_path}; waiting for it") == 1
+  go_on.set()
+  for thread in (first, second):
+    thread.join(60)
+  assert len(prepared) == 1
+  for one in found:
+    np.testing.assert_array_equal(one["inputs"], arrays["inputs"])
+  assert len(found) == 2
 
 
 @pytest.mark.parametrize("name", ["no_such_set", "mnistt"])

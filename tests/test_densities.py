@@ -87,6 +87,26 @@ def test_imp_may_be_asked_for_a_density_between_later(done, job):
   ]  # fmt: skip
 
 
+def test_what_fails_and_what_is_empty_is_in_the_table(job, tmp_path):
+  options = (
+    "--score_batch=20",
+    "--activation=relu",
+    "--optimizer=sgd",
+    "--densities=0.5,0.05",
+    "--init_scale=10/0.1",
+  )
+  status, out, error = job(
+    *TINY, *options, "--methods=magnitude,nets:learning_rate=1e30,imp:learning_rate=1e30"
+  )
+  assert status == 0, error
+  rows = table(tmp_path / "out" / "densities.csv")
+  assert [bool(row["failed"]) for row in rows] == [False] * 4 + [True] * 8
+  assert "empty: output in 2 of 2 |" in out
+  assert "| nets:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
+  assert "| imp:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
+  assert (tmp_path / "out" / "figure_densities.png").exists()
+
+
 def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
   before = table(done / "densities.csv")
   assert job(*TINY, "--methods=random", "--densities=0.5")[0] == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import nets_jax
 from nets_jax import training
-from nets_jax.fitness import density_penalty, fitness, penalised_loss, retain
+from nets_jax.fitness import density_penalty, fitness, penalised, retain, validation_loss
 
 
 @settings(deadline=None, max_examples=50)
@@ -20,6 +20,10 @@ def test_penalty_is_equation_1(density, target):
 
 def test_penalty_at_target_density_one_asks_for_nothing():
   assert float(density_penalty(jnp.float32(0.3), jnp.float32(1.0))) == 0
+
+
+def penalised_loss(target_density, penalty_weight):
+  return penalised(validation_loss, target_density, penalty_weight)
 
 
 def run(network, ticket, data, objective, learning_rate=0.1, steps=10):

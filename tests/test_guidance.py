@@ -14,7 +14,7 @@ from test_checkpoints import in_pieces
 import nets_jax
 from nets_jax import guidance, operators
 from nets_jax.config import validate
-from nets_jax.fitness import Candidate, feasible_loss
+from nets_jax.fitness import Candidate, feasible, validation_loss
 from nets_jax.training import make_optimizer, minibatch_order, train
 
 GUIDED = nets_jax.NetsConfig(
@@ -316,9 +316,8 @@ def test_truncation_to_some_parents():
 
 def test_feasible_comes_first():
   def fitness(density, loss):
-    return float(
-      feasible_loss(0.2)(Candidate(None, None, None, jnp.float32(loss), None, jnp.float32(density)))
-    )
+    candidate = Candidate(None, None, None, jnp.float32(loss), None, jnp.float32(density))
+    return float(feasible(validation_loss, 0.2)(candidate))
 
   assert fitness(0.2, 5.0) == 5.0
   assert fitness(0.1, 2.0) == 2.0
@@ -349,7 +348,7 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, netw
   [
     ({"dormancy": "blind"}, "dormancy must be one of random, guided, not 'blind'"),
     ({"saliency": "luck"}, "saliency must be one of taylor, movement, magnitude, gradient, not 'luck'"),
-    ({"density_rule": "none"}, "density_rule must be one of penalty, feasible, schedule"),
+    ({"density_rule": "own"}, "density_rule must be one of penalty, feasible, schedule, none, not 'own'"),
     ({"density_schedule": "steep"}, "density_schedule must be one of geometric, cubic, constant"),
     ({"dormancy_scope": "row"}, "dormancy_scope must be one of global, layer"),
     ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),

@@ -1,6 +1,8 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import assert_same_bits
 
@@ -8,9 +10,15 @@ import nets_jax
 from nets_jax import tickets, trainer
 from nets_jax.baselines import imp
 from nets_jax.baselines.imp import ImpConfig
+from nets_jax.layers import Layer
 
 CONFIG = ImpConfig(cycles=4, train_epochs=3, learning_rate=0.2, batch_size=12, init_scale=0.5)
 KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+def layers_of(sizes, names=None):
+  names = names or [str(i) for i in range(len(sizes))]
+  return [Layer(name, (size,)) for name, size in zip(names, sizes, strict=True)]
 
 
 def cycles_of(network, data, config, keys=KEYS):
@@ -44,36 +52,79 @@ def test_every_cycle_starts_at_mask_times_initial_weights(run):
 def test_masks_shrink_by_exact_counts(network, data, scope):
   seen, _ = cycles_of(network, data, CONFIG.replace(prune_scope=scope))
   sizes = [48, 40, 15]
-  want = imp.kept_counts([np.zeros(n) for n in sizes], CONFIG.replace(prune_scope=scope))
+  names = ("hidden_0", "hidden_1", "output")  # which the alphabet has in this order too
+  want = imp.kept_counts(layers_of(sizes, names), CONFIG.replace(prune_scope=scope))
   for before, after, counts in zip(seen, seen[1:], want, strict=False):
     leaves = list(zip(jax.tree.leaves(before.masks), jax.tree.leaves(after.masks), strict=True))
     assert all((new <= old).all() for old, new in leaves)
     kept = np.array([new.sum(axis=(1, 2)) for _, new in leaves])
     if scope == "global":
-      assert (kept.sum(0) == counts[0]).all()
+      assert (kept.sum(0) == counts[imp.EVERY_LAYER]).all()
     else:
-      assert (kept == np.array(counts)[:, None]).all()
+      assert (kept == np.array([counts[name] for name in names])[:, None]).all()
 
 
 def test_the_smallest_trained_weights_are_pruned_and_ties_go_by_index():
   weights = {"a": {"kernel": jnp.array([[[3.0, -1.0], [1.0, 0.5]]]), "bias": jnp.zeros((1, 2))}}
   masks = {"a": {"kernel": jnp.array([[[True, True], [True, False]]]), "bias": None}}
-  for scope in ("layer", "global"):
-    pruned = imp.prune(weights, masks, [2], scope)
+  for scope, name in (("layer", "a"), ("global", imp.EVERY_LAYER)):
+    pruned = imp.prune(weights, masks, {name: 2}, scope)
     np.testing.assert_array_equal(pruned["a"]["kernel"], [[[True, True], [False, False]]])
     assert pruned["a"]["bias"] is None
 
 
 def test_rounds_of_lenet_are_frankle_and_carbins():
-  layers = [np.zeros((784, 300)), np.zeros((300, 100)), np.zeros((100, 10))]
-  left = [100 * sum(c) / 266_200 for c in imp.kept_counts(layers, ImpConfig(cycles=18))]
+  counts = imp.kept_counts(layers_of([784 * 300, 300 * 100, 100 * 10]), ImpConfig(cycles=18))
+  left = [100 * sum(c.values()) / 266_200 for c in counts]
   assert [f"{left[r - 1]:.1f}" for r in (3, 7, 9, 11)] == ["51.3", "21.1", "13.5", "8.7"]
   assert [f"{left[r - 1]:.2f}" for r in (15, 18)] == ["3.58", "1.85"]
 
 
 def test_output_layer_may_be_pruned_like_the_others():
-  counts = imp.kept_counts([np.zeros(100), np.zeros(50)], ImpConfig(cycles=1, output_prune_fraction=None))
-  assert counts == [[80, 40]]
+  counts = imp.kept_counts(layers_of([100, 50]), ImpConfig(cycles=1, output_prune_fraction=None))
+  assert counts == [{"0": 80, "1": 40}]
+
+
+class Backwards(nn.Module):
+  """A network whose layers the alphabet has in another order than the computation."""
+
+  @nn.compact
+  def __call__(self, x):
+    for i in range(11):
+      x = nn.relu(nn.Dense(10, name=f"Dense_{i}")(x))
+    return nn.Dense(3, name="A")(x)
+
+
+def test_the_output_layer_is_the_one_that_is_applied_last(data):
+  config = CONFIG.replace(cycles=1, train_epochs=1, prune_fraction=0.4, output_prune_fraction=0.2)
+  ticket = imp.search(KEYS[0], Backwards(), data, config).ticket
+  shares = {name: float(share) for name, share in nets_jax.layer_densities(ticket).items()}
+  assert list(shares) == [*(f"Dense_{i}" for i in range(11)), "A"]
+  assert shares == {name: pytest.approx(0.8 if name == "A" else 0.6, abs=0.02) for name in shares}
+
+
+def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(network, data, tmp_path):
+  """Weights that are not numbers have no order, so there is nothing to prune by."""
+
+  def optimizer(rate):  # a step that is no number for runs whose first bias is off zero
+    def update(updates, state, params):
+      bad = params["hidden_0"]["bias"][0] > 0
+      return jax.tree.map(lambda u: jnp.where(bad, jnp.nan, -rate * u), updates), state
+
+    return optax.GradientTransformation(lambda params: (), update)
+
+  config = CONFIG.replace(optimizer=optimizer, cycles=2)
+  outcomes = imp.search_all(KEYS, network, data, config, keep_failures=True)
+  failed = [isinstance(outcome, nets_jax.Diverged) for outcome in outcomes]
+  assert set(failed) == {True, False}
+  bad = outcomes[failed.index(True)]
+  assert "the training of cycle 0 diverged; lower learning_rate (0.2) or init_scale (0.5)" in str(bad)
+  assert all(np.asarray(mask).all() for mask in jax.tree.leaves(bad.result.ticket.masks))
+  with pytest.raises(nets_jax.Diverged, match="the training of cycle 0 diverged"):
+    imp.search_all(KEYS, network, data, config)
+  good = failed.index(False)
+  alone = imp.search(KEYS[good], network, data, config)
+  assert_same_bits(alone.ticket, outcomes[good].ticket)
 
 
 def test_runs_side_by_side_are_the_runs_alone(network, data, run):

@@ -11,6 +11,7 @@ from conftest import assert_same_bits, counted_compilations
 
 import nets_jax
 from nets_jax import nets, training
+from nets_jax.baselines import imp, one_shot, random_tickets
 from nets_jax.config import NetsConfig, fitness_steps
 
 MOST_COPIES = 4  # of a shard: what a generation holds besides its population and the next one
@@ -146,7 +147,7 @@ def test_children_may_be_bred_by_ones_own_operator(network, data):
     child = nets_jax.offspring(key, parent_1, parent_2, config)
     return child.replace(masks=jax.tree.map(jnp.zeros_like, child.masks))
 
-  config = CONFIG.replace(generations=1, breeder=breeder)
+  config = CONFIG.replace(generations=1, breeder=breeder, density_rule="none")
   rows = [row for row in nets_jax.search(KEY, network, data, config).history if row["generation"] == 1]
   assert [row["density"] for row in rows] == [1.0] + [0.0] * 4  # all but the elite
 
@@ -220,16 +221,74 @@ def test_a_search_in_which_everything_diverges_says_so(network, data):
 
 def test_patience_stops_a_search_that_does_not_improve(network, data):
   config = CONFIG.replace(generations=30, patience=2, dormancy_rate=0.0, noise_rate=0.0, resample_rate=0.0)
-  config = config.replace(objective=lambda candidate: jnp.float32(1.0))
+  config = config.replace(objective=lambda candidate: jnp.float32(1.0), density_rule="none")
   result = nets_jax.search(KEY, network, data, config)
   assert result.history[-1]["generation"] == 3  # generation 0 is the best; 1, 2 and 3 are no better
   assert result.cost.epochs == 4 * 5
 
 
 def test_an_objective_of_ones_own_is_minimised(network, data):
-  config = CONFIG.replace(objective=lambda candidate: -candidate.density)
+  config = CONFIG.replace(objective=lambda candidate: -candidate.density, density_rule="none")
   result = nets_jax.search(KEY, network, data, config)
   assert float(nets_jax.density(result.ticket)) == 1.0
+
+
+@pytest.mark.parametrize("rule", ["feasible", "schedule"])
+@pytest.mark.parametrize("factor", [1.0, -1.0, 1e4, -1e4])
+def test_an_objective_replaces_the_loss_and_not_the_target_density(network, data, rule, factor):
+  """Whatever its sign and size, the best ticket is of the target's density, and the best of those."""
+  config = nets_jax.guided_config(
+    density_rule=rule, target_density=0.301, generations=6, population_size=6, dormancy_rate=0.3,
+    objective=lambda candidate: factor * (candidate.valid_loss + 1), learning_rate=0.1, batch_size=12,
+  )  # fmt: skip
+  result = nets_jax.search(KEY, network, data, config)
+  assert float(nets_jax.density(result.ticket)) <= 0.301
+  allowed = [row for row in result.history if row["density"] <= 0.301]
+  assert allowed
+  best = min(allowed, key=lambda row: factor * row["valid_loss"])
+  assert result.best == best
+  assert result.best["fitness"] == min(row["fitness"] for row in result.history)
+
+
+def test_an_objective_is_penalised_as_the_loss_is(network, data):
+  config = CONFIG.replace(objective=lambda candidate: -candidate.valid_accuracy, penalty_weight=2.0)
+  for row in nets_jax.search(KEY, network, data, config).history:
+    want = -row["valid_accuracy"] + 2 * ((row["density"] - 0.2) / 0.8) ** 2
+    assert row["fitness"] == pytest.approx(want, abs=1e-5)
+
+
+def test_an_objective_that_would_decide_nothing_is_refused(network, data):
+  config = CONFIG.replace(objective=lambda candidate: candidate.valid_loss, objectives="pareto")
+  with pytest.raises(nets_jax.UsageError, match="an objective of your own would decide nothing"):
+    nets_jax.search(KEY, network, data, config)
+
+
+def test_the_results_best_row_is_its_tickets(network, data):
+  result = nets_jax.search(KEY, network, data, CONFIG.replace(generations=8, elites=0))
+  assert result.best == min(result.history, key=lambda row: row["fitness"])
+  assert result.best != result.history[-1]
+  assert result.best["density"] == pytest.approx(float(nets_jax.density(result.ticket)), rel=1e-6)
+
+
+def test_a_population_larger_than_memory_is_refused_before_anything_is_made(network, data):
+  with pytest.raises(nets_jax.UsageError, match=r"10,000,000,000,000 genomes .* at most [\d,]+ genomes fit"):
+    nets_jax.search(KEY, network, data, CONFIG.replace(population_size=10**13))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_network_with_too_few_outputs_is_refused_by_every_search(data, outputs):
+  network = nets_jax.MLP((4,), outputs)
+  ticket = nets_jax.random_ticket(KEY, network, data.input_shape, 1.0)
+  for run in (
+    lambda: nets_jax.search(KEY, network, data, CONFIG),
+    lambda: imp.search(KEY, network, data),
+    lambda: one_shot.search(KEY, network, data, one_shot.OneShotConfig(score_batch=20)),
+    lambda: random_tickets.search(KEY, network, data),
+    lambda: nets_jax.train_tickets(KEY, network, nets_jax.stack([ticket]), data, epochs=1, batch_size=12),
+    lambda: nets_jax.judge_ticket(KEY[None], network, ticket, data, epochs=1, batch_size=12),
+  ):
+    with pytest.raises(nets_jax.UsageError, match=f"MLP has {outputs} outputs, but the data have 3 classes"):
+      run()
 
 
 @pytest.mark.parametrize(("fitness_epochs", "steps"), [(1.0, 7), (0.5, 4), (2.0, 14), (0.001, 1)])

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def test_a_run_leaves_its_files(job, tmp_path):
     "valid_accuracy",
     "test_loss",
     "test_accuracy",
+    "empty_layers",
   }
   assert summary["search_epochs"] == 12
   assert summary["search_seconds"] == float(history[-1]["seconds"])
@@ -167,6 +169,117 @@ def test_every_method_leaves_the_same_files(job, tmp_path, method):
   assert method in out
 
 
+@pytest.mark.parametrize(
+  ("flag", "field"),
+  [
+    ("--activation=tanh", "activation relu, not tanh"),
+    ("--hidden_sizes=7", r"hidden_sizes \(6,\), not \(7,\)"),
+    ("--network=lenet_300_100", r"hidden_sizes \(6,\), not \(300, 100\)"),
+    ("--nouse_bias", "use_bias True, not False"),
+    ("--dropout_rate=0.5", "dropout_rate 0.0, not 0.5"),
+  ],
+)
+def test_a_flag_may_not_contradict_the_tickets_file(job, tmp_path, flag, field):
+  network = nets_jax.MLP((6,), 2)
+  nets_jax.save_ticket(
+    tmp_path / "t.safetensors", random_ticket(jax.random.key(0), network, (2,), 0.5), network
+  )
+  status, _, error = job(*SMALL[:3], "--ticket=t.safetensors", flag, "--workdir=b")
+  name = flag.partition("=")[0].removeprefix("--").removeprefix("no")
+  assert status == 2
+  assert re.fullmatch(
+    rf"error: t\.safetensors is for a network of {field}; leave --{name} out, or give another ticket\n", error
+  )
+  assert not (tmp_path / "b").exists()
+
+
+def test_a_ticket_is_trained_in_a_directory_of_its_own(job, tmp_path):
+  assert job(*SMALL, "--train_epochs=0")[0] == 0
+  before = (tmp_path / "runs" / "xor-nets-seed0" / "summary.json").read_bytes()
+  again = (*SMALL[:3], "--ticket=runs/xor-nets-seed0/ticket.safetensors", "--train_epochs=1")
+  assert job(*again)[0] == 0
+  (own,) = (tmp_path / "runs").glob("xor-ticket-*-seed0")
+  assert (own / "training.csv").exists()
+  assert (tmp_path / "runs" / "xor-nets-seed0" / "summary.json").read_bytes() == before
+  status, _, error = job(*again)
+  assert status == 2
+  removed = "config.json, run.flags, ticket.safetensors, training.csv, summary.json"
+  assert error == (
+    f"error: runs/{own.name} already holds a run; give another --workdir, or --overwrite to remove {removed} "
+    "first\n"
+  )
+  assert f"removing from runs/{own.name}: {removed}\n" in job(*again, "--overwrite")[2]
+
+
+@pytest.mark.parametrize("wrong", ["--dataset=xorr", "--init_scale=1,2,3", "--batch_size=1000", "--seed=-1"])
+def test_a_wrong_flag_is_reported_before_what_the_directory_holds(job, wrong):
+  assert job(*SMALL, "--workdir=a", "--train_epochs=0")[0] == 0
+  status, _, error = job(*SMALL, "--workdir=a", wrong)
+  assert status == 2
+  assert "already holds a run" not in error
+  assert error.count("\n") == 1
+
+
+def test_a_seed_of_64_bits_is_another_than_its_lower_half(job, tmp_path):
+  for name, seed in (("a", 1), ("b", 2**32 + 1)):
+    assert job(*SMALL, f"--workdir={name}", f"--seed={seed}", "--train_epochs=0")[0] == 0
+  tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in "ab"]
+  assert tickets[0] != tickets[1]
+  status, _, error = job(*SMALL, "--workdir=c", f"--seed={2**64}")
+  assert (status, error) == (
+    2, f"error: seed must be a whole number from 0 to 2^64 - 1, not {2**64}\n",
+  )  # fmt: skip
+
+
+def test_empty_layers_are_in_the_summary_the_table_and_a_line(job, tmp_path):
+  arguments = (
+    "--method=magnitude",
+    "--score_batch=20",
+    "--init_scale=10/0.1",
+    "--target_density=0.05",
+    "--train_epochs=1",
+  )
+  status, out, error = job(*SMALL, *arguments, "--workdir=a")
+  assert status == 0, error
+  assert "magnitude: no weight is left in a layer (output in 1 of 1 tickets), which cuts" in error
+  summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+  assert summary["empty_layers"] == summary["results"]["magnitude"]["empty_layers"] == ["output"]
+  lines = {
+    line.split()[0]: line.split()[-1] for line in out.splitlines() if "%" in line and "search" not in line
+  }
+  assert (lines["magnitude"], lines["dense"]) == ("output", "none")
+
+
+SATURATED = ("--method=synflow", "--score_batch=20", "--activation=tanh", "--init_scale=1e9")
+
+
+def test_a_search_whose_scores_tell_nothing_is_one_line_and_leaves_nothing(job, tmp_path):
+  status, _, error = job(*SMALL, *SATURATED, "--workdir=a")
+  assert status == 2
+  line = error.splitlines()[-1]
+  assert line.startswith("error: synflow says nothing of the layer hidden_0 in round 1")
+  assert "Traceback" not in error
+  assert not (tmp_path / "a").exists()
+
+
+def test_memory_that_is_not_there_is_one_line(job, monkeypatch):
+  status, _, error = job(*SMALL, "--population_size=10000000000", "--workdir=a")
+  assert status == 2
+  assert "a population of 10,000,000,000 genomes" in error
+  monkeypatch.setattr(nets_jax, "load_data", lambda *_, **__: (_ for _ in ()).throw(MemoryError("8 EiB")))
+  status, _, error = job(*SMALL, "--workdir=a")
+  assert (status, error) == (2, "error: not enough memory (8 EiB); lower what is asked for\n")
+
+
+def test_a_device_that_is_not_there_is_one_line():
+  command = [sys.executable, "-m", "experiments.search", "--workdir=/nonexistent"]
+  environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: JAX cannot use JAX_PLATFORMS=cuda on this machine (")
+  assert done.stderr.count("\n") == 1
+
+
 def test_no_training_searches_only(job, tmp_path):
   status, out, _ = job(*SMALL, "--train_epochs=0", "--workdir=a")
   assert status == 0
@@ -181,7 +294,9 @@ def test_a_directory_holds_one_run(job, tmp_path):
   status, _, error = job(*SMALL, "--workdir=a")
   assert (status, error) == (
     2,
-    "error: a already holds a run; give another --workdir, or --overwrite to replace it\n",
+    "error: a already holds a run; give another --workdir, or --overwrite to remove config.json, run.flags, "
+    "history.csv, ticket.safetensors, figure_evolution.png, figure_frontier.png, training.csv, summary.json, "
+    "frontier/ first\n",
   )
   assert (tmp_path / "a" / "summary.json").read_text() == before
   (tmp_path / "a" / "notes.txt").write_text("mine")
@@ -295,10 +410,13 @@ def test_a_wrong_request_ends_with_one_line_and_leaves_nothing(job, tmp_path, ar
 def test_a_ticket_that_does_not_fit_the_network_or_the_data(job, tmp_path):
   network = nets_jax.MLP((6,), 2)
   nets_jax.save_ticket(tmp_path / "t", random_ticket(jax.random.key(0), network, (2,), 0.5), network)
-  for arguments in (["--dataset=xor", "--hidden_sizes=7"], ["--dataset=digits"]):
+  for arguments, message in (
+    (["--dataset=xor", "--hidden_sizes=7"], "t is for a network of hidden_sizes (6,), not (7,)"),
+    (["--dataset=digits"], "the ticket does not fit the network: "),
+  ):
     status, _, error = job("--ticket=t", *arguments)
     assert status == 2
-    assert error.startswith("error: the ticket does not fit the network: ")
+    assert error.startswith(f"error: {message}")
     assert not (tmp_path / "runs").exists()
 
 

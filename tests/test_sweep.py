@@ -8,7 +8,7 @@ from absl import flags
 from conftest import counted_compilations, made_once, reset_flags
 
 from experiments import binary, effects, methods, plan, search, sweep
-from nets_jax import plots, storage
+from nets_jax import files, plots, storage
 
 SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
@@ -181,9 +181,66 @@ def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   assert not (tmp_path / "none" / "best.flags").exists()
 
 
+@pytest.mark.parametrize("seals", [True, False])
+@pytest.mark.parametrize(
+  ("file", "content"),
+  [("summary.json", "{"), ("summary.json", "[]"), ("history.csv", ""), ("history.csv", "generation\n")],
+)
+def test_a_damaged_run_is_set_aside_and_run_again(done, job, file, content, seals):
+  """With the seal that tells every change, and without, as of a sweep from before there were seals."""
+  run = runs_of(done)[0.3, 1, 4]
+  before = without_seconds(run / "history.csv")
+  others = {path: path.stat().st_mtime_ns for path in done.rglob("*") if path.parent.parent.name == "runs"}
+  (run / file).write_text(content)
+  if not seals:
+    (run / files.SEAL).unlink()
+  status, _, error = job(sweep, *GRID)
+  assert status == 0, error
+  assert f"{pathlib.Path('out', 'runs', run.name)} is damaged (" in error
+  assert f"); it is now damaged-{run.name}, and run again\n" in error
+  assert "8 runs, 7 of them done; 1 to go in 1 program(s)" in error
+  assert without_seconds(run / "history.csv") == before
+  assert (run.with_name(f"damaged-{run.name}") / file).read_text() == content
+  assert all(path.stat().st_mtime_ns == then for path, then in others.items() if path.parent != run)
+
+
+def test_a_changed_digit_is_told_by_the_seal(done, job):
+  run = runs_of(done)[0.3, 1, 4]
+  (run / "history.csv").write_text((run / "history.csv").read_text().replace("0.", "1.", 1))
+  assert f"{run.name} is damaged (history.csv)" in job(sweep, *GRID)[2]
+
+
+def test_empty_layers_are_a_column_of_every_table(job, tmp_path):
+  arguments = (
+    "--method=magnitude",
+    "--score_batch=20",
+    "--seeds=0:3",
+    "--grid=target_density=0.05,1",
+    "--workdir=out",
+  )
+  status, out, error = job(sweep, *arguments, "--init_scale=10/0.1")
+  assert status == 0, error
+  assert "no weight is left in a layer (output in 3 of 3 tickets)" in error
+  results = storage.read_csv(tmp_path / "out" / "results.csv")
+  assert [row["empty_layers"] for row in results] == ["output"] * 3 + ["none"] * 3
+  settings = storage.read_csv(tmp_path / "out" / "settings.csv")
+  assert [row["empty_layers"] for row in settings] == ["output in 3 of 3", "none"]
+  assert "| output in 3 of 3 |" in out
+
+
+def test_one_scale_and_one_for_each_layer_are_swept_together(job, tmp_path):
+  arguments = ("--seeds=0:2", "--grid=init_scale=0.1,0.1/0.5", "--workdir=out")
+  status, _, error = job(sweep, *arguments)
+  assert status == 0, error
+  assert job(search, "--init_scale=0.1/0.5", "--seed=1", "--workdir=alone")[0] == 0
+  tickets = [(path / "ticket.safetensors").read_bytes() for path in (tmp_path / "out" / "runs").iterdir()]
+  assert (tmp_path / "alone" / "ticket.safetensors").read_bytes() in tickets
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
+    (["--seeds=18446744073709551616"], "each of seeds must be a whole number from 0 to 2^64 - 1"),
     (["--grid=noise_rat=0.1"], "there is no setting 'noise_rat'; did you mean noise_rate?"),
     (["--grid=noise_rate=much"], "flag --noise_rate=much: it must be a number"),
     (["--grid=noise_rate=2"], "noise_rate must be in [0, 1], not 2.0"),
