@@ -209,7 +209,15 @@ def stack_configs(configs: Sequence[NetsConfig]) -> NetsConfig:
     if any(value != values[0] for value in values[1:]):
       other = next(value for value in values if value != values[0])
       raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {other}")
-  return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *configs)
+  return jax.tree.map(lambda *leaves: jnp.stack([_of_32_bits(leaf) for leaf in leaves]), *configs)
+
+
+def _of_32_bits(setting: Any) -> jax.Array:
+  """A traced setting with the type it has where JAX has no wider ones."""
+  setting = jnp.asarray(setting)
+  if jnp.issubdtype(setting.dtype, jnp.integer):
+    return setting.astype(jnp.int32)
+  return setting.astype(jnp.float32) if jnp.issubdtype(setting.dtype, jnp.floating) else setting
 
 
 def traced_fields(halvings: int = 0) -> list[str]:

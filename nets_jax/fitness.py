@@ -136,7 +136,7 @@ def fitness(
   evaluation = evaluate(network, trained, valid_split)
   ticket_density = density(ticket)
   score = rule(Candidate(ticket, trained, valid_split, evaluation.loss, evaluation.accuracy, ticket_density))
-  score = jnp.where(jnp.isfinite(score), score, jnp.inf)
+  score = jnp.where(jnp.isfinite(score), score, jnp.inf).astype(jnp.float32)
   return Metrics(score, evaluation.loss, evaluation.accuracy, ticket_density), trained
 
 

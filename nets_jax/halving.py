@@ -59,8 +59,8 @@ def narrow(state: State, size: int, before: parallel.Layout, layout: parallel.La
   others = state.replace(
     population=None,
     parents=jax.device_get(state.parents)[:, :size],
-    fitness=jnp.full((runs, size), jnp.inf),
-    best_fitness=jnp.full(runs, jnp.inf),
+    fitness=jnp.full((runs, size), jnp.inf, jnp.float32),
+    best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
   )
   return parallel.replicate(others, layout).replace(population=parallel.pad(population, layout))
 

@@ -80,7 +80,9 @@ def init_all(
     genome = initialise(key, network, input_shape, init_scale=init_scale, initial_density=initial_density)
     genome = operators.scale_layers(scale_key, genome, sign * scale_deviation)
     if configs.dormancy == "guided":
-      return genome.replace(scores=jax.tree.map(lambda mask: jnp.zeros(mask.shape), genome.masks))
+      return genome.replace(
+        scores=jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
+      )
     return genome
 
   shared = (population_keys, configs.init_scale, configs.initial_density, configs.scale_deviation)
@@ -91,9 +93,9 @@ def init_all(
     generation=jnp.int32(0),
     population=population,
     parents=jnp.full((runs, k, 2), -1, jnp.int32),
-    fitness=jnp.full((runs, k), jnp.inf),
+    fitness=jnp.full((runs, k), jnp.inf, jnp.float32),
     best=parallel.fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
-    best_fitness=jnp.full(runs, jnp.inf),
+    best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
   )
   return _held(state, layout)
 

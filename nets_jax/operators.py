@@ -93,7 +93,7 @@ def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticke
   """
   above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
   uniform = draw_like(
-    lambda size: jax.random.uniform(key, (2, size), minval=above_minus_one, maxval=1.0), ticket.masks
+    lambda size: jax.random.uniform(key, (2, size), jnp.float32, above_minus_one, 1.0), ticket.masks
   )
   scales = from_layers(ticket, scale_of_each(scale, layers_of(ticket)))
 
@@ -116,9 +116,9 @@ def scale_layers(key: jax.Array, ticket: Ticket, deviation: jax.Array) -> Ticket
   An addition to the paper's operators. The scale of a layer is then inherited with its weights, gene by gene.
   """
   layers, treedef = jax.tree.flatten(ticket.masks)
-  factors = jnp.exp(deviation * jax.random.normal(key, (len(layers),)))
+  factors = jnp.exp(deviation * jax.random.normal(key, (len(layers),), jnp.float32))
   factors = jax.tree.unflatten(treedef, list(factors))
-  scale = lambda _, weight, factor: weight * factor  # noqa: E731
+  scale = lambda _, weight, factor: (weight * factor).astype(weight.dtype)  # noqa: E731
   return ticket.replace(weights=map_kernels(scale, ticket.masks, ticket.weights, factors))
 
 

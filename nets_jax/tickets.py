@@ -153,7 +153,7 @@ def maskable_count(ticket: Ticket) -> int:
 
 def density(ticket: Ticket) -> jax.Array:
   """D = |M|_1 / |M| (paper, Definition 1): float32 scalar."""
-  return unmasked_count(ticket) / maskable_count(ticket)
+  return unmasked_count(ticket).astype(jnp.float32) / np.float32(maskable_count(ticket))
 
 
 def layers_of(ticket: Ticket) -> tuple[Layer, ...]:
