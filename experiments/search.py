@@ -3,7 +3,7 @@ r"""Finds a winning ticket and shows what it is worth: the main job.
   python -m experiments.search
 
 evolves a ticket for the digits that come with scikit-learn, then trains it, a random ticket of the
-same density and the dense networks alike, and prints how they compare; about a minute on two cores.
+same density and the dense networks alike, and prints how they compare; half a minute on two cores.
 
   python -m experiments.search --flagfile=experiments/presets/paper_mnist.flags
 
