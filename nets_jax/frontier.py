@@ -22,6 +22,7 @@ class Met:
 class Frontier(Sequence):
   """The tickets of a run that none dominates in density and validation loss, the sparsest first.
 
+  What keeps no weight, the sparsest of all, is no ticket.
   Of equal tickets the first met stays. Where there are more than `size`, the one whose two neighbours are
   nearest to each other, by the frontier's range in each, is given up; the ends never are.
   """
@@ -47,7 +48,7 @@ class Frontier(Sequence):
       self._offer(row, take)
 
   def _offer(self, row: Mapping[str, Any], take: Callable[[int], Ticket]) -> None:
-    if self._size < 1 or not np.isfinite(_place(row)).all():
+    if self._size < 1 or not np.isfinite(_place(row)).all() or not row["density"]:
       return
     at = bisect.bisect_right(self._met, _place(row), key=lambda met: _place(met.row))
     # Sparser ones have higher losses, so that before it has the lowest loss of all that are as sparse.

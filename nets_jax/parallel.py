@@ -115,7 +115,7 @@ def check_memory(ticket: Any, layout: Layout) -> None:
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(ticket))
   device = layout.mesh.local_devices[0]
   limit = (device.memory_stats() or {}).get("bytes_limit") or host_memory()
-  share = 1 if device.platform == "cpu" else layout.mesh.size
+  share = jax.process_count() if device.platform == "cpu" else layout.mesh.size
   if not limit or layout.size <= (fits := share * limit // (SHARDS_AT_ONCE * size)):
     return
   raise UsageError(

@@ -132,11 +132,11 @@ def test_another_run_is_refused(stopped, tmp_path, network, data, changes, messa
 def test_another_version_is_refused(stopped, tmp_path, network, data, monkeypatch):
   shutil.copytree(stopped, tmp_path / "run")
   monkeypatch.setattr(jax, "__version__", "0.0.1")
-  monkeypatch.setattr("nets_jax.checkpoints.FORMAT_VERSION", 2)
+  monkeypatch.setattr("nets_jax.checkpoints.FORMAT_VERSION", 3)
   monkeypatch.setattr("importlib.metadata.version", lambda package: f"{package} of tomorrow")
   with pytest.raises(nets_jax.UsageError) as error:
     go_on(tmp_path / "run", network, data)
-  assert "format_version 1 there and 2 here" in str(error.value)
+  assert "format_version 2 there and 3 here" in str(error.value)
   assert "versions.jaxlib " in str(error.value)
 
 

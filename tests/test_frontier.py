@@ -37,6 +37,12 @@ def offered(generations, size):
   return frontier
 
 
+def test_what_keeps_no_weight_is_no_ticket():
+  assert [place(met.row) for met in offered([[(0.0, 0.1), (0.2, 0.5), (0.1, 0.9)]], 100)] == [
+    (0.1, 0.9), (0.2, 0.5),
+  ]  # fmt: skip
+
+
 @settings(deadline=None)
 @given(GENERATIONS)
 def test_it_is_what_no_other_dominates(generations):

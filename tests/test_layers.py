@@ -25,7 +25,7 @@ class Nested(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    return nn.Dense(3)(nn.LayerNorm()(nn.relu(nn.Dense(8)(x))))
+    return nn.Dense(3)(nn.LayerNorm()(x=nn.relu(nn.Dense(8)(x))))
 
 
 class Block(nn.Module):

@@ -60,7 +60,7 @@ def synflow(network: nn.Module, weights: Params, masks: Params, batch: Split) ->
 def _unnormalised(call, arguments, keywords, context):
   """What flax calls in place of a module's method: a normalisation gives its input back."""
   is_norm = isinstance(context.module, NORMALISATIONS) and context.method_name == "__call__"
-  return arguments[0] if is_norm else call(*arguments, **keywords)
+  return (*arguments, *keywords.values())[0] if is_norm else call(*arguments, **keywords)
 
 
 def _loss(network: nn.Module, batch: Split):
