@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 
 import nets_jax
+from experiments import outcome
 from nets_jax import density_plots, plots, storage
 from nets_jax.frontier import Met
 
@@ -26,7 +27,9 @@ def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.ML
   for i, met in enumerate(frontier):
     file = f"ticket-{i:02}.safetensors"
     storage.save_ticket(directory / DIRECTORY / file, met.ticket, network)
-    rows.append({"file": file, **{k: v for k, v in met.row.items() if k not in ("parent_1", "parent_2")}})
+    own = {name: value for name, value in met.row.items() if name not in ("parent_1", "parent_2")}
+    empty = outcome.name_layers(nets_jax.empty_layers(met.ticket))
+    rows.append({"file": file, **own, "empty_layers": empty})
   storage.write_csv(directory / DIRECTORY / "frontier.csv", rows)
   figure = density_plots.frontier_figure(storage.read_csv(directory / "history.csv"), rows)
   plots.save_figure(figure, directory / "figure_frontier.png")

@@ -233,8 +233,9 @@ def test_an_objective_of_ones_own_is_minimised(network, data):
   assert float(nets_jax.density(result.ticket)) == 1.0
 
 
-@pytest.mark.parametrize("rule", ["feasible", "schedule"])
-@pytest.mark.parametrize("factor", [1.0, -1.0, 1e4, -1e4])
+@pytest.mark.parametrize(
+  ("rule", "factor"), [("feasible", 1.0), ("feasible", -1e4), ("schedule", -1.0), ("schedule", 1e4)]
+)
 def test_an_objective_replaces_the_loss_and_not_the_target_density(network, data, rule, factor):
   """Whatever its sign and size, the best ticket is of the target's density, and the best of those."""
   config = nets_jax.guided_config(
