@@ -17,6 +17,7 @@ import nets_jax
 from experiments import board, frontier, saving
 from experiments.progress import say
 from nets_jax import storage
+from nets_jax.files import SEAL
 
 FILES = (
   "config.json",
@@ -27,6 +28,7 @@ FILES = (
   "figure_frontier.png",
   "training.csv",
   "summary.json",
+  SEAL,
 )
 DIRECTORIES = (board.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY)
 LOCK = ".lock"

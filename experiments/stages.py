@@ -149,7 +149,9 @@ def set_aside_damaged(entrant: Entrant) -> None:
         nets_jax.load_ticket(ticket_file(entrant, int(row["trial"])))
   except (nets_jax.UsageError, OSError) as error:
     found = str(error)
-  if found:
+  if not found:
+    seal(entrant.stage)  # as it was read: a process may have been killed before it could
+  else:
     aside = set_aside(entrant.stage)
     say(f"{entrant.label}: {entrant.stage} is damaged ({found}); it is now {aside.name}, and run again")
 

@@ -200,8 +200,12 @@ def run(values: flags.FlagValues) -> None:
 def run_all(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.FlagValues) -> None:
   """The sweep in a directory of its own."""
   for run in runs:
-    if (run.path / "summary.json").exists() and (damage := run.damage()):
+    if not (run.path / "summary.json").exists():
+      continue
+    if damage := run.damage():
       say(f"{run.path} is damaged ({damage}); it is now {set_aside(run.path).name}, and run again")
+    else:
+      seal(run.path)  # as it was read: a process may have been killed before it could
   groups = plan.make_groups([run for run in runs if not run.is_done])
   say(plan.describe(runs, groups))
   names = [name for name in search_flags.as_dict(values) if name not in ("seed", "ticket")]

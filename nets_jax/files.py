@@ -29,12 +29,22 @@ def replace_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 SEAL = "SHA256SUMS"  # as `sha256sum -c` reads it
 RECORDS = (".csv", ".json", ".safetensors")
+PASSING = "checkpoints"  # a directory of what is removed when the work is done
 
 
 def seal(directory: pathlib.Path) -> None:
-  """Notes the checksum of every record in and under a directory, so that `damaged` can tell."""
-  records = sorted(path for path in directory.rglob("*") if path.suffix in RECORDS and path.is_file())
-  lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in records]
+  """Notes the checksum of every record in and under a directory, so that `damaged` can tell.
+
+  Nothing is written where every record is noted already. What is in `PASSING` is none.
+  """
+  names = [
+    path.relative_to(directory).as_posix()
+    for path in sorted(directory.rglob("*"))
+    if path.suffix in RECORDS and path.is_file() and PASSING not in path.relative_to(directory).parts
+  ]
+  lines = [f"{_sha256(directory / name)}  {name}\n" for name in names]
+  if (directory / SEAL).exists() and (directory / SEAL).read_text(errors="replace") == "".join(lines):
+    return
   with replace_file(directory / SEAL) as temporary:
     temporary.write_text("".join(lines))
 
