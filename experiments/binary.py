@@ -75,7 +75,7 @@ def check_devices() -> None:
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # JAX raises either, now and then without a word
-    asked = jax.config.jax_platforms
+    asked = jax.config.jax_platforms or "(not set)"
     why = " ".join(str(error).split()) or "it has none of that kind"
     raise nets_jax.UsageError(
       f"JAX cannot use JAX_PLATFORMS={asked} on this machine ({why}); unset it, or install JAX for that kind"

@@ -62,6 +62,8 @@ def differences(rows: Rows) -> Rows:
   for row in rows:
     place = row["method"], row["target_density"]
     accuracy.setdefault(place, {})[row["trial"]] = 100 * row["test_accuracy"]
+  if not rows:
+    return []
   reference, *others = dict.fromkeys(row["method"] for row in rows)
   found = []
   for method in others:

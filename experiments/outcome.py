@@ -96,7 +96,8 @@ def list_runs(directory: str) -> str:
   root = pathlib.Path(directory)
   if not root.is_dir():
     raise nets_jax.UsageError(f"there is no directory {root}")
-  lines = [_line(path.parent, root) for path in sorted(root.rglob("config.json"))]
+  found = sorted(root.rglob("config.json"))
+  lines = [_line(path.parent, root) for path in found if not path.parent.name.startswith("damaged-")]
   lines = [line for line in lines if line]
   if not lines:
     raise nets_jax.UsageError(f"{root} holds no run of experiments.search or experiments.sweep")

@@ -65,7 +65,14 @@ class Run:
     try:
       effects.result_rows([(self.setting.changes, self.seed, self.path)])
       effects.history_rows([(self.setting.changes, self.seed, self.path)])
-    except (nets_jax.UsageError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+      nets_jax.UsageError,
+      FileNotFoundError,
+      ValueError,
+      LookupError,
+      TypeError,
+      AttributeError,
+    ) as error:
       return " ".join(str(error).split())
     return ""
 

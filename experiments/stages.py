@@ -140,15 +140,16 @@ def set_aside_damaged(entrant: Entrant) -> None:
     found = ", ".join(filter(is_there, damaged(entrant.stage)))  # a training that is gone is only run again
     if not found:
       costs = read_costs(entrant)
-      if len(costs) != entrant.trials or not {"trial", "epochs", "unmasked", "weights"} <= set(costs[0]):
+      trials = [row.get("trial") for row in costs]
+      if trials != [*range(entrant.trials)] or not {"epochs", "unmasked", "weights"} <= set(costs[0]):
         raise nets_jax.UsageError(f"{entrant.stage / COSTS} is damaged")
       for name in ("history.csv", TRAINING):
         if (entrant.stage / name).exists():
           storage.read_csv(entrant.stage / name)
       for row in sound(costs):
         nets_jax.load_ticket(ticket_file(entrant, int(row["trial"])))
-  except (nets_jax.UsageError, OSError) as error:
-    found = str(error)
+  except (nets_jax.UsageError, FileNotFoundError, ValueError) as error:  # any other OSError may pass
+    found = " ".join(str(error).split())
   if not found:
     seal(entrant.stage)  # as it was read: a process may have been killed before it could
   else:

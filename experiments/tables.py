@@ -129,7 +129,10 @@ LINES = (
   ("Mean test loss", _cell("test_loss", "number")),
   ("Mean validation accuracy", _cell("valid_accuracy", "percent")),
   ("Mean test accuracy", _cell("test_accuracy", "percent")),
-  ("Search, genome-epochs", lambda own: f"{statistics.fmean(row['search_epochs'] for row in own):.0f}"),
+  (
+    "Search, genome-epochs",
+    lambda own: f"{statistics.fmean(r['search_epochs'] for r in found(own)):.0f}" if found(own) else "-",
+  ),
   ("Search, seconds", _cell("search_seconds", "seconds")),
   ("Empty layers", lambda own: outcome.tally_layers([row.get("empty_layers", "") for row in found(own)])),
   ("Failed", lambda own: f"{len(own) - len(found(own))} of {len(own)}" if found(own) != own else "none"),

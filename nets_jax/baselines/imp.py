@@ -136,7 +136,8 @@ def search_all(
     tickets, begun = saved.tree("tickets", tickets), saved.record["cycle"]
     runs.go_on_from(saved)
   if config.rewind_steps and (saved is None or saved.record["rewinding"]):
-    tickets = tickets.replace(weights=runs.train(0, tickets, config.rewind_steps, rewinding=True))
+    weights = runs.train(0, tickets, config.rewind_steps, rewinding=True)
+    tickets = tickets.replace(weights=runs.where_sound(weights, tickets.weights))
   counts = kept_counts(layers_of(take(tickets, 0)), config)
   for cycle in range(begun, config.cycles):
     if all(runs.failures):
@@ -233,7 +234,7 @@ class _Runs:
         )
 
   def where_sound(self, new: Params, old: Params) -> Params:
-    """The new masks, but of runs that have diverged the old ones."""
+    """The new masks or weights, but of runs that have diverged the old ones."""
     sound = np.array([failure is None for failure in self.failures])
     if sound.all():
       return new

@@ -167,10 +167,9 @@ def tells_of_layers(ticket: Ticket, scores: Params) -> jax.Array:
   """
   masks, scores = ticket.by_layer(ticket.masks), ticket.by_layer(scores)
   is_cut = ~jnp.stack([mask.any() for mask in masks.values()]).all()
-  tells = [
-    jnp.isfinite(own).all() & (jnp.where(masks[name], own, 0) != 0).any() for name, own in scores.items()
-  ]
-  return jnp.stack(tells) | is_cut
+  finite = jnp.stack([jnp.isfinite(own).all() for own in scores.values()])
+  ranks = jnp.stack([(jnp.where(masks[name], own, 0) != 0).any() for name, own in scores.items()])
+  return finite & (ranks | is_cut)
 
 
 def validate(config: OneShotConfig, num_examples: int) -> None:

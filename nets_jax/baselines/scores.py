@@ -50,8 +50,9 @@ def synflow(network: nn.Module, weights: Params, masks: Params, batch: Split) ->
   ones = jnp.ones_like(batch.inputs[:1])
 
   def flow(weights):
+    counted = synaptic(network, ones.shape[1:], weights)
     with nn.intercept_methods(_unnormalised):
-      return jnp.sum(forward(network, synaptic(network, ones.shape[1:], weights), ones))
+      return jnp.sum(forward(network, counted, ones))
 
   gradient = jax.grad(flow)(weights)
   return kernels(jax.tree.map(lambda g, w: jnp.abs(g * w), gradient, weights), masks)
