@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 import nets_jax
-from experiments import final_training, methods, outcome, saving
+from experiments import final_training, methods, outcome, saving, tables
 from experiments import flags as search_flags
 from experiments.progress import Progress, say
 from nets_jax import storage
@@ -146,7 +146,7 @@ def set_aside_damaged(entrant: Entrant) -> None:
       for name in ("history.csv", TRAINING):
         if (entrant.stage / name).exists():
           storage.read_csv(entrant.stage / name)
-      for row in sound(costs):
+      for row in tables.found(costs):
         nets_jax.load_ticket(ticket_file(entrant, int(row["trial"])))
   except (nets_jax.UsageError, FileNotFoundError, ValueError) as error:  # any other OSError may pass
     found = " ".join(str(error).split())
@@ -249,11 +249,6 @@ def read_costs(entrant: Entrant) -> list[dict[str, Any]]:
   return storage.read_csv(entrant.stage / COSTS)
 
 
-def sound(costs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-  """The rows of the trials that have a ticket."""
-  return [row for row in costs if not row.get("failed")]
-
-
 def ticket_file(entrant: Entrant, trial: int) -> pathlib.Path:
   """Where a trial's ticket is."""
   return entrant.stage / f"ticket_{trial}.safetensors"
@@ -267,7 +262,7 @@ def cycle_ticket(entrant: Entrant, cycle: int, trial: int) -> pathlib.Path:
 def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   """Trains the tickets of all trials side by side: training.csv, its seconds shared out."""
   done = entrant.stage / TRAINING
-  trials = [int(row["trial"]) for row in sound(read_costs(entrant))]
+  trials = [int(row["trial"]) for row in tables.found(read_costs(entrant))]
   if not trials or is_done(entrant, "training", done):
     return
   tickets = [nets_jax.load_ticket(ticket_file(entrant, trial)) for trial in trials]
