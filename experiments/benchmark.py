@@ -34,16 +34,16 @@ import numpy as np
 from absl import app, flags
 
 import nets_jax
-from experiments import benchmark_table, binary, memory, methods, peers
-from experiments import flags as search_flags
+from experiments import benchmark_table, binary, memory, peers
 from experiments.progress import say
 from experiments.run_directory import environment
-from nets_jax import config as nets_config
-from nets_jax import nets, parallel, storage, tickets, training
-from nets_jax.baselines import imp
+from nets_jax import parallel, storage, tickets
+from nets_jax.cli import flags as search_flags
+from nets_jax.evolution import generation as evolving
+from nets_jax.evolution.nets import fitness_steps, stack_settings
+from nets_jax.training.train import minibatch_order
 
 flags.adopt_module_key_flags(search_flags)
-flags.adopt_module_key_flags(methods)
 PARTS = ("limit", "population", "breeding", "imp", "peers", "scaling")
 REPEATS = flags.DEFINE_integer("repeats", 5, "Times that each line is timed.")
 flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
@@ -147,13 +147,24 @@ def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
 class Prepared:
   """A search about to begin, its step compiled."""
 
-  config: nets_jax.NetsConfig
-  network: nets_jax.MLP
+  search: nets_jax.Nets
+  task: nets_jax.Task
   layout: nets_jax.Layout
   state: nets_jax.State
-  data: nets_jax.Dataset
   step: Callable
   compile_seconds: float
+
+
+def make_nets(values: flags.FlagValues) -> nets_jax.Nets:
+  """The search that the flags name.
+
+  Raises:
+    UsageError: it has no generations that could be timed.
+  """
+  search = search_flags.make_search(values)
+  if not isinstance(search, nets_jax.Nets):
+    raise nets_jax.UsageError(f"the benchmark times generations of NeTS, not --search={values.search}")
+  return search
 
 
 def prepare(
@@ -167,32 +178,33 @@ def prepare(
 ) -> Prepared:
   """A search whose hidden layers are `width` times as wide as the flags say, on part of the data."""
   kept = int(share * len(data.train))
-  data = data.replace(train=jax.tree.map(lambda x: x[:kept], data.train), test=None)
-  config = methods.make_config("nets", values, kept)
-  config = config.replace(population_size=population, elites=min(config.elites, population - 1))
-  nets_config.validate(config, kept)
+  data = data.replace(train=jax.tree.map(lambda x: x[:kept], data.train))
+  search = make_nets(values)
+  search = search.replace(population_size=population, elites=min(search.elites, population - 1))
   network = search_flags.make_network(values, data.num_classes)
   sizes = tuple(max(1, round(width * size)) for size in network.hidden_sizes)
-  network = network.clone(hidden_sizes=sizes, precision=values.precision)
+  task = search_flags.make_task(values, data, network.clone(hidden_sizes=sizes))
+  search.check(task)
   layout = nets_jax.make_layout(population, devices=devices or values.devices, chunk=values.chunk)
-  state = nets_jax.init(nets_jax.key_of_seed(values.seed), network, data.input_shape, config, layout)
-  data = parallel.replicate(data, layout)
-  compiled = parallel.compile_program(nets_jax.step, state, network, data, config, layout)
-  return Prepared(config, network, layout, state, data, *compiled)
+  task = task.for_search(search.precision)
+  state = nets_jax.init(nets_jax.key_of_seed(values.seed), task, search, layout)
+  task = parallel.replicate(task, layout)
+  compiled = parallel.compile_program(nets_jax.step, state, task, search, layout)
+  return Prepared(search, task, layout, state, *compiled)
 
 
 def generation(part: str, p: Prepared, width: float = 1.0) -> Case:
   """One generation of NeTS."""
-  population, examples = p.config.population_size, len(p.data.train)
-  steps = nets_config.fitness_steps(p.config, examples)
+  population, examples = p.search.population_size, len(p.task.data.train)
+  steps, batch_size = fitness_steps(p.search, p.task), p.task.training.batch_size
   used = p.step.memory_analysis()
   devices = p.layout.mesh.size
   return Case(
     part,
     f"NeTS, population {population}, {devices} device(s), width {width:g}, {examples} examples",
-    lambda: seconds(lambda: jax.block_until_ready(p.step(p.state, p.data, p.config))),
-    training_flops(nets_jax.take(p.state.population, 0), population * steps * p.config.batch_size),
-    population * steps / training.steps_per_epoch(examples, p.config.batch_size),
+    lambda: seconds(lambda: jax.block_until_ready(p.step(p.state, p.task, p.search))),
+    training_flops(nets_jax.take(p.state.population, 0), population * steps * batch_size),
+    population * steps / p.task.steps_per_epoch,
     {"population": population, "devices": devices, "width": width, "examples": examples}
     | {"compile_seconds": p.compile_seconds}
     | {"program_bytes": used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes},
@@ -203,13 +215,13 @@ def breeding_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Cas
   """A generation, and of it what is no training: choosing parents, the operators, fetching the metrics."""
   p = prepare(values, data, values.peer_population)
   whole = generation("breeding", p)
-  _, metrics = p.step(p.state, p.data, p.config)
-  breed = jax.jit(nets.breed, static_argnames="layout")
+  _, metrics = p.step(p.state, p.task, p.search)
+  breed = jax.jit(evolving.breed, static_argnames="layout")
   arguments = (
     p.state.key[None],
     p.state.population,
     metrics.fitness[None],
-    nets_config.stack_configs([p.config]),
+    stack_settings([p.task], [p.search]),
     p.state.generation + 1,
   )
   program, _ = parallel.compile_program(breed, *arguments, p.layout)
@@ -223,24 +235,22 @@ def breeding_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Cas
 
 def imp_cycle(values: flags.FlagValues, data: nets_jax.Dataset) -> Case:
   """One cycle of IMP, five runs side by side."""
-  config = methods.make_config("imp", values, len(data.train)).replace(
-    cycles=1, train_epochs=values.imp_epochs, rewind_steps=0
-  )
-  network = search_flags.make_network(values, data.num_classes).clone(precision=values.precision)
+  search = nets_jax.Imp(cycles=1, cycle_epochs=values.imp_epochs)
+  task = search_flags.make_task(values, data)
   keys = jax.random.split(nets_jax.key_of_seed(values.seed), IMP_RUNS)
 
   def run():
-    found = imp.search_all(keys, network, data, config, devices=values.devices, chunk=values.chunk)
+    found = search.run(keys, task, devices=values.devices, chunk=values.chunk)
     return IMP_RUNS * found[0].cost.seconds
 
-  ticket = nets_jax.random_ticket(keys[0], network, data.input_shape, 1.0)
-  steps = config.train_epochs * training.steps_per_epoch(len(data.train), config.batch_size)
+  ticket = nets_jax.random_ticket(keys[0], task.network, data.input_shape, 1.0)
+  samples = IMP_RUNS * search.cycle_epochs * task.steps_per_epoch * task.training.batch_size
   return Case(
     "imp",
-    f"IMP, a cycle of {config.train_epochs} epochs, {IMP_RUNS} runs",
+    f"IMP, a cycle of {search.cycle_epochs} epochs, {IMP_RUNS} runs",
     run,
-    training_flops(ticket, IMP_RUNS * steps * config.batch_size),
-    IMP_RUNS * config.train_epochs,
+    training_flops(ticket, samples),
+    IMP_RUNS * search.cycle_epochs,
     {"population": IMP_RUNS, "devices": nets_jax.make_layout(IMP_RUNS, devices=values.devices).mesh.size},
   )
 
@@ -248,18 +258,19 @@ def imp_cycle(values: flags.FlagValues, data: nets_jax.Dataset) -> Case:
 def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
   """Ours, then what a user would run instead; each peer's losses are held against ours."""
   p = prepare(values, data, values.peer_population)
-  network = p.network
+  network = p.task.network
   if (
     values.optimizer != "sgd" or network.activation != "relu" or not network.use_bias or network.dropout_rate
   ):
     raise nets_jax.UsageError("the peers know sgd, relu, biases and no dropout; name the other --parts")
-  shuffle_key, _, _ = nets.generation_keys(p.state.key, p.state.generation)
-  steps = nets_config.fitness_steps(p.config, len(data.train))
-  order = np.asarray(training.minibatch_order(shuffle_key, len(data.train), p.config.batch_size, steps))
+  shuffle_key, _, _ = evolving.generation_keys(p.state.key, p.state.generation)
+  batch_size = p.task.training.batch_size
+  steps = fitness_steps(p.search, p.task)
+  order = np.asarray(minibatch_order(shuffle_key, len(data.train), batch_size, steps))
   population = jax.tree.map(lambda leaf: leaf[: p.layout.size], parallel.fetch(p.state.population))
-  work = peers.Work(network, population, data, order, p.config.learning_rate)
+  work = peers.Work(p.task, population, order)
   ours = dataclasses.replace(generation("peers", p), name="nets_jax, a whole generation")
-  expected = np.asarray(p.step(p.state, p.data, p.config)[1].valid_loss)
+  expected = np.asarray(p.step(p.state, p.task, p.search)[1].valid_loss)
   cases = [ours]
   for name, peer in peers.PEERS.items():
     try:
@@ -308,9 +319,9 @@ def run(values: flags.FlagValues) -> None:
   except ValueError as error:
     raise nets_jax.UsageError(f"populations must be whole numbers: {error}") from error
   data = search_flags.make_data(values)
-  methods.make_config("nets", values, len(data.train))
+  make_nets(values).check(search_flags.make_task(values, data))
   directory = pathlib.Path(values.workdir or pathlib.Path("runs") / "benchmark")
-  storage.write_json(directory / "config.json", {"flags": search_flags.as_dict(values), **environment()})
+  storage.write_json(directory / "config.json", {"flags": search_flags.explicit(values), **environment()})
 
   def one(part, population, width=1.0, **kwargs):
     return [generation(part, prepare(values, data, population, width=width, **kwargs), width)]

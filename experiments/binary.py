@@ -10,14 +10,17 @@ import jax
 from absl import flags, logging
 
 import nets_jax
-from experiments import flags as search_flags
-from experiments import help, interrupts
+from experiments import interrupts
+from nets_jax import searches
+from nets_jax.cli import flags as search_flags
+from nets_jax.cli import help
 
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help."""
   if help.asked_for(argv[1:]):
-    flags.FLAGS(argv[:1])
+    chosen = [word for word in argv[1:] if word.startswith(("--search=", "--method="))]
+    flags.FLAGS(argv[:1] + [word for word in chosen if word.partition("=")[2] in searches.SEARCHES])
     try:
       print(help.text(flags.FLAGS), flush=True)
     except BrokenPipeError:  # a pager that was left early
@@ -50,7 +53,7 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     nets_jax.use_cpu_cores(values.devices)
     join()
     check_devices()
-    search_flags.check_common(values)
+    search_flags.check_run(values)
     run(values)
   except nets_jax.Stopped as stopped:
     end(f"stopped by {interrupts.name()} {stopped}; the same command goes on")

@@ -7,9 +7,10 @@ Runs each method in independent trials, trains every ticket 50 epochs, and write
 figure1, figure2 and figure3 (PNG and SVG) and the CSV that each figure is drawn from. About 40 minutes for
 MNIST on two cores; --trials=2 --quick is a version of one minute for trying out.
 
---methods picks. A method may have flags of its own, as in imp:rewind_epochs=1 or nets:elites=0; `dense` is
-the dense network, `guided` is nets with the search's settings of presets/guided_<dataset>.flags. The flags of
-presets/paper_<dataset>.flags are set first; the command line overrides them.
+--methods picks. A method is a search, with settings of its own if need be, as in imp:rewind_epochs=1 or
+short@paper:generations=5; a flag that is given is for every method that has such a setting. The flags of
+presets/paper_<dataset>.flags are set first, and those of presets/studies/compare_<dataset>.flags if there are
+any; the command line overrides them.
 
 Each method's search and training are stages, whose files in stages/ carry a hash of the settings: a stage
 that is finished is not run again, and one that was stopped goes on where it was. A directory keeps to one
@@ -22,20 +23,20 @@ from collections.abc import Sequence
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, methods, stages, tables
-from experiments import flags as search_flags
+from experiments import binary, stages, tables
 from experiments.progress import say
 from experiments.run_directory import claim, locked
 from experiments.stages import Entrant
-from nets_jax import plots, storage
+from nets_jax import plots, settings, storage
+from nets_jax.cli import flags as search_flags
 from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
-flags.adopt_module_key_flags(methods)
 flags.adopt_module_key_flags(stages)
 flags.DEFINE_bool("quick", False, "A short version for trying out; its outputs say so.")
 
-METHODS = ["random", "imp", "nets"]
+METHODS = ["random", "imp", "nets@paper"]  # the paper calls it NeTS
+OWN_FLAGS = ("trials", "methods", "quick")
 QUICK = {"generations": 4, "fitness_epochs": 0.2, "cycle_epochs": 1, "train_epochs": 2}
 
 
@@ -45,29 +46,35 @@ def run(values: flags.FlagValues) -> None:
     raise nets_jax.UsageError(f"trials must be at least 1, not {values.trials}")
   if values.train_epochs < 1:
     raise nets_jax.UsageError(f"train_epochs must be at least 1, not {values.train_epochs}")
+  chosen = values.methods or METHODS
   if values.quick:
-    for name, value in QUICK.items():
-      values[name].value = value
+    shorten(values, chosen)
   name = f"compare-{values.dataset}{'-quick' if values.quick else ''}"
   path = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
-  chosen = values.methods or METHODS
-  stages.check_names(chosen)
-  entrants = [stages.make_entrant(label, values, path / "stages") for label in chosen]
+  entrants = stages.make_entrants(chosen, values, path / "stages")
   data = search_flags.make_data(values)
   for entrant in entrants:
-    search_flags.checked_network(entrant.values, data)
-    methods.make_config(entrant.method, entrant.values, len(data.train))
+    entrant.task(data)
   with locked(str(path)) as directory:
     run_stages(directory, entrants, data, values)
+
+
+def shorten(values: flags.FlagValues, chosen: Sequence[str]) -> None:
+  """Sets what makes a version for trying out, of the settings that the chosen methods have."""
+  entrants = stages.make_entrants(chosen, values, pathlib.Path())
+  known = {name for entrant in entrants for name in settings.names(entrant.search)} | {"train_epochs"}
+  for name, value in QUICK.items():
+    if name in known:
+      values[name].value = value
 
 
 def run_stages(
   directory: pathlib.Path, entrants: Sequence[Entrant], data: nets_jax.Dataset, values: flags.FlagValues
 ) -> None:
   """The comparison in a directory of its own."""
-  claim(directory, {"trials": values.trials, "quick": values.quick, **search_flags.relevant_settings(values)})
-  names = [*search_flags.as_dict(values), "trials", "methods", "quick"]
-  again = search_flags.leave_flagfile(directory / "compare.flags", values, names)
+  own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
+  claim(directory, own | search_flags.task_settings(values) | search_flags.given_plain(values))
+  again = search_flags.leave_flagfile(directory / "compare.flags", search_flags.as_given(values, OWN_FLAGS))
   say(f"to repeat this comparison: python -m experiments.compare {again}")
   for entrant in entrants:
     stages.search_stage(entrant, data)
@@ -107,8 +114,9 @@ def parse(argv: list[str]) -> list[str]:
       dataset = argument
     elif name == "dataset" and equals:
       dataset = value
-  preset = pathlib.Path(__file__).parent / "presets" / f"paper_{dataset}.flags"
-  first = [f"--flagfile={preset}"] if preset.exists() else []
+  presets = pathlib.Path(__file__).parent / "presets"
+  found = presets / f"paper_{dataset}.flags", presets / "studies" / f"compare_{dataset}.flags"
+  first = [f"--flagfile={preset}" for preset in found if preset.exists()]
   return binary.parse([argv[0], *first, *argv[1:]])
 
 

@@ -29,18 +29,16 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, final_training, methods, outcome, saving, tables
-from experiments import flags as search_flags
+from experiments import binary, final_training, outcome, saving, tables
 from experiments.progress import say
 from experiments.run_directory import claim, locked
-from nets_jax import networks, storage, tickets, winning
-from nets_jax.baselines import one_shot
+from nets_jax import searches, settings, storage, tickets, winning
 from nets_jax.checkpoints import fingerprint
+from nets_jax.cli import flags as search_flags
 from nets_jax.files import damaged, replace_file, seal, set_aside
 from nets_jax.statistics import mean_and_interval
 
 flags.adopt_module_key_flags(search_flags)
-flags.adopt_module_key_flags(methods)
 flags.DEFINE_string(
   "tickets", None, "Ticket files to look into; a pattern, such as 'runs/*/ticket.safetensors'."
 )
@@ -50,10 +48,10 @@ METRICS = ("density", "valid_loss", "test_loss", "valid_accuracy", "test_accurac
 
 
 def make_controls(
-  network: nets_jax.MLP, data: nets_jax.Dataset, values: flags.FlagValues
+  task: nets_jax.Task, snip: nets_jax.Search
 ) -> dict[str, Callable[[jax.Array, nets_jax.Ticket], nets_jax.Ticket]]:
-  """Every control by its name: a function of a key and the ticket."""
-  shape = data.input_shape
+  """Every control by its name: a function of a key and the ticket; `snip` is the search of one of them."""
+  network, shape, plain = task.network, task.data.input_shape, task.initialiser.scale
 
   def scales(ticket):  # in the order in which the network applies its layers, as `init_scale` takes them
     return tuple(float(scale) for scale in nets_jax.layer_scales(ticket).values())
@@ -61,14 +59,9 @@ def make_controls(
   def random(key, density, scale):
     return nets_jax.random_ticket(key, network, shape, density, init_scale=scale)
 
-  def snip(key, ticket):
-    config = one_shot.OneShotConfig(
-      score="snip",
-      target_density=float(nets_jax.density(ticket)),
-      init_scale=scales(ticket),
-      score_batch=values.score_batch,
-    )
-    return one_shot.search(key, network, data, config).ticket
+  def scored(key, ticket):
+    search = snip.change(target_density=float(nets_jax.density(ticket)))
+    return nets_jax.search(key, task.replace(initialiser=nets_jax.Normal(scales(ticket))), search).ticket
 
   def reinitialised(key, ticket):
     return tickets.reinitialise(key, ticket, network, shape, scales(ticket))
@@ -78,12 +71,12 @@ def make_controls(
     "unmasked": lambda key, ticket: tickets.unmask(ticket),
     "shuffle_mask": tickets.shuffle_mask,
     "reinitialise": reinitialised,
-    "reinitialise_plain": lambda key, t: tickets.reinitialise(key, t, network, shape, values.init_scale),
+    "reinitialise_plain": lambda key, t: tickets.reinitialise(key, t, network, shape, plain),
     "random_layers": lambda key, t: tickets.shuffle_mask(key, reinitialised(jax.random.fold_in(key, 1), t)),
     "random_scaled": lambda key, t: random(key, float(nets_jax.density(t)), scales(t)),
-    "snip_scaled": snip,
+    "snip_scaled": scored,
     "dense_scaled": lambda key, t: random(key, 1.0, scales(t)),
-    "dense": lambda key, t: random(key, 1.0, values.init_scale),
+    "dense": lambda key, t: random(key, 1.0, plain),
   }
 
 
@@ -94,16 +87,21 @@ NAMES = (
 flags.DEFINE_list("controls", list(NAMES), "Controls to train.")
 
 
+def make_snip(values: flags.FlagValues) -> nets_jax.Search:
+  """SNIP with the settings of it that the flags give; the density is each ticket's."""
+  own = settings.names(nets_jax.Snip())
+  return searches.make("snip", {n: v for n, v in search_flags.given(values).items() if n in own})
+
+
 def train_control(
   name: str,
   found: Sequence[nets_jax.Ticket],
-  network: nets_jax.MLP,
-  data: nets_jax.Dataset,
+  task: nets_jax.Task,
   values: flags.FlagValues,
   path: pathlib.Path,
 ) -> None:
   """Trains one control of every ticket, side by side, and writes its curves."""
-  control = make_controls(network, data, values)[name]
+  control = make_controls(task, make_snip(values))[name]
   keys = [
     jax.random.split(jax.random.fold_in(nets_jax.key_of_seed(values.seed), i)) for i in range(len(found))
   ]
@@ -124,7 +122,7 @@ def train_control(
   if made:
     where = path.with_suffix("") / saving.DIRECTORY
     of_made = jnp.stack([keys[i][1] for i in made])
-    curves = final_training.train(of_made, list(made.values()), network, data, values, name, where)
+    curves = final_training.train(of_made, list(made.values()), task, values, name, where)
   storage.write_csv(path, [*({**row, **about[row["ticket"]]} for row in curves), *failed])
   saving.forget(path.with_suffix(""))
 
@@ -207,12 +205,14 @@ def run(values: flags.FlagValues) -> None:
   network, *others = dict.fromkeys(search_flags.network_of_ticket(values, path) for path in paths)
   if others:
     raise nets_jax.UsageError(f"the tickets are for {1 + len(others)} different networks; take those of one")
-  networks.check_outputs(network, data.input_shape, data.num_classes)
   for ticket in found:
     tickets.check_fits(ticket, network, data.input_shape)
+  task = search_flags.make_task(values, data, network)
+  if "snip_scaled" in values.controls:
+    make_snip(values).check(task)
   with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
-    claim(directory, {"tickets": claimed, **search_flags.relevant_settings(values)})
+    claim(directory, {"tickets": claimed, "seed": values.seed, **search_flags.task_settings(values)})
     broken = set(damaged(directory)) & {f"{name}.csv" for name in NAMES}
     for path in (directory / file for file in sorted(broken) if (directory / file).exists()):
       say(f"{path} is damaged; it is now {set_aside(path).name}, and made again if it is asked for")
@@ -220,7 +220,7 @@ def run(values: flags.FlagValues) -> None:
       path = directory / f"{name}.csv"
       if not path.exists():
         say(f"{name}: training of {len(found)} tickets")
-        train_control(name, found, network, data, values, path)
+        train_control(name, found, task, values, path)
       text = write_outputs(directory, [name for name in NAMES if (directory / f"{name}.csv").exists()])
     print(text)
     print(f"files in {directory}")

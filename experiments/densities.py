@@ -14,26 +14,21 @@ be made piece by piece.
 """
 
 import dataclasses
-import functools
-import math
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, density_tables, methods, stages, tables
-from experiments import flags as search_flags
+from experiments import binary, density_tables, stages, tables
 from experiments.progress import say
 from experiments.run_directory import claim, locked
 from nets_jax import density_plots, plots, storage
-from nets_jax.baselines import imp
+from nets_jax.cli import flags as search_flags
 from nets_jax.files import replace_file
-from nets_jax.layers import find_layers
 
 flags.adopt_module_key_flags(search_flags)
-flags.adopt_module_key_flags(methods)
 flags.adopt_module_key_flags(stages)
 flags.DEFINE_integer("first_trial", 0, "The first trial: --first_trial=3 --trials=2 adds trials 3 and 4.")
 flags.DEFINE_list("densities", ["0.2", "0.1", "0.05", "0.02", "0.01"], "Densities of the tickets.")
@@ -53,42 +48,30 @@ def read_densities(values: flags.FlagValues) -> list[float]:
   return found
 
 
-# An entrant of one label, with these flags of its own.
-Make = Callable[[Mapping[str, str]], stages.Entrant]
-
-
-def at_density(label: str, density: float, make: Make, data: nets_jax.Dataset) -> stages.Entrant:
-  """The entrant whose tickets have a density, its settings checked.
+def at_densities(
+  entrant: stages.Entrant, densities: Sequence[float], data: nets_jax.Dataset
+) -> dict[float, stages.Entrant]:
+  """The same search aimed at each density, its settings checked.
 
   Raises:
     UsageError: an impossible setting.
   """
-  settings = {"target_density": str(density), "density_deviation": "0"}
-  if stages.read_label(label)[1] == "imp":
-    settings = {"cycles": str(nearest_cycle(density, make, data))}
-  entrant = make(settings)
-  search_flags.checked_network(entrant.values, data)
-  methods.make_config(entrant.method, entrant.values, len(data.train))
-  return entrant
+  task, found = entrant.task(data), {}
+  for density in entrant.search.densities(densities):
+    found[density] = dataclasses.replace(entrant, search=entrant.search.at_density(density, task))
+    found[density].task(data)
+  return found
 
 
-def nearest_cycle(density: float, make: Make, data: nets_jax.Dataset) -> int:
-  """How many cycles of IMP leave nearest to a density, by ratio."""
-  values = make({"cycles": "1"}).values
-  config = methods.make_config("imp", values, len(data.train))
-  if not 0 < config.prune_fraction < 1:
-    raise nets_jax.UsageError(f"prune_fraction must be in (0, 1) here, not {config.prune_fraction}")
-  most = 2 + math.ceil(math.log(density) / math.log(1 - config.prune_fraction) * 1.5)
-  layers = find_layers(search_flags.make_network(values, data.num_classes), data.input_shape)
-  counts = imp.kept_counts(layers, dataclasses.replace(config, cycles=most))
-  total = sum(layer.size for layer in layers)
-  distances = [abs(math.log(sum(kept.values()) / total / density)) for kept in counts]
-  return 1 + distances.index(min(distances))
+def search_on_the_way(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> None:
+  """A search that passes all densities, once; the others' tickets are those it had on its way.
 
+  IMP is such a one: with the most cycles asked for it has had the tickets of fewer.
+  """
 
-def search_imp(entrants: Sequence[stages.Entrant], data: nets_jax.Dataset) -> None:
-  """IMP once, with the most cycles asked for; the others' tickets are those it had on its way."""
-  cycles = lambda entrant: entrant.values.cycles  # noqa: E731
+  def cycles(entrant):
+    return entrant.search.cycles
+
   longest = max(entrants, key=cycles)
   whole = dataclasses.replace(longest, label=f"{longest.label} on its way")  # a stage of its own
   for entrant in entrants:
@@ -155,21 +138,15 @@ def run(values: flags.FlagValues) -> None:
     if values[name].value < least:
       raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
   densities, chosen = read_densities(values), values.methods or METHODS
-  stages.check_names(chosen)
   path = pathlib.Path(values.workdir or pathlib.Path("runs") / f"densities-{values.dataset}")
-  data, entrants = search_flags.make_data(values), {}
-  for label in chosen:
-    make = functools.partial(
-      stages.make_entrant, label, values, path / "stages", first_trial=values.first_trial
-    )
-    own = [1.0] if stages.read_label(label)[1] == "dense" else densities
-    entrants[label] = {density: at_density(label, density, make, data) for density in own}
+  data = search_flags.make_data(values)
+  made = stages.make_entrants(chosen, values, path / "stages", values.first_trial)
+  entrants = [at_densities(entrant, densities, data) for entrant in made]
   with locked(str(path)) as directory:
-    shared = {name: values[name].value for name in (*stages.SHARED, *ALIKE) if name != "target_density"}
-    claim(directory, shared)
-    for own in entrants.values():
-      if next(iter(own.values())).method == "imp":
-        search_imp(list(own.values()), data)
+    claim(directory, search_flags.task_settings(values))
+    for own in entrants:
+      if next(iter(own.values())).search.passes_densities:
+        search_on_the_way(list(own.values()), data)
       for density, entrant in own.items():
         stages.search_stage(entrant, data)
         stages.training_stage(entrant, data)
@@ -177,10 +154,6 @@ def run(values: flags.FlagValues) -> None:
         say(f"{entrant.label} at {density:.2%} is in {directory / 'densities.md'}")
     print((directory / "densities.md").read_text())
     print(f"files in {directory}")
-
-
-# What all rows of a table must have in common, besides the training.
-ALIKE = ("dataset", "data_seed", "network", "hidden_sizes", "train_epochs")
 
 
 def main(argv: list[str]) -> None:

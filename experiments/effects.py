@@ -14,15 +14,6 @@ Rows = list[dict[str, Any]]
 RunFiles = Sequence[tuple[dict[str, str], int, pathlib.Path]]  # changes, seed, directory
 
 METRICS = ("fitness", "density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
-# What changes the meaning of fitness.
-FITNESS_FLAGS = (
-  "penalty_weight",
-  "target_density",
-  "fitness_epochs",
-  "retain_weights",
-  "dataset",
-  "data_seed",
-)
 SHOWN = ("density", "valid_loss", "test_loss", "test_accuracy", "search_seconds")
 
 
@@ -81,24 +72,56 @@ def setting_rows(results: Rows, names: Sequence[str]) -> Rows:
   return rows
 
 
-def best(settings: Rows, names: Sequence[str], metric: str | None) -> tuple[int | None, str]:
+def best(settings: Rows, metric: str | None) -> tuple[int | None, str]:
   """The index of the setting whose mean is best, and the metric that says so; None if no mean is finite.
 
   A setting in which a run failed is not the best.
 
   Args:
     settings: from `setting_rows`.
-    names: of the flags that were varied.
-    metric: one of `METRICS`; None is `fitness`, which weighs loss and density, unless a flag was varied that
-      changes what fitness means, or the search has none: then `valid_loss`, after the final training.
+    metric: one of `METRICS`; None is `valid_loss` after the final training, or `fitness` where there was
+      none.
   """
   if metric is None:
-    has = {name: any(math.isfinite(row[name]) for row in settings) for name in ("fitness", "valid_loss")}
-    comparable = has["fitness"] and not set(names) & set(FITNESS_FLAGS)
-    metric = "fitness" if comparable or not has["valid_loss"] else "valid_loss"
+    is_trained = any(math.isfinite(row["valid_loss"]) for row in settings)
+    metric = "valid_loss" if is_trained else "fitness"
   sign = -1 if metric.endswith("accuracy") else 1
   able = [i for i, row in enumerate(settings) if math.isfinite(row[metric]) and not row["failed"]]
   return min(able, key=lambda i: sign * settings[i][metric], default=None), metric
+
+
+def certainty(results: Rows, settings: Rows, names: Sequence[str], best_index: int, metric: str) -> str:
+  """How certain it is that the best setting is the best: its mean, and how far the next one is behind it.
+
+  Args:
+    results: from `result_rows`.
+    settings: from `setting_rows`.
+    names: of the flags that were varied.
+    best_index, metric: from `best`.
+  """
+  own, half = settings[best_index][metric], settings[best_index][f"{metric}_interval"]
+  after = "in the search" if metric == "fitness" else "after the final training"
+  runs = f"{settings[best_index]['runs']} seed(s)"
+  said = f"mean {metric} {after}: {own:.4g}{'' if math.isnan(half) else f' ± {half:.2g}'} over {runs}"
+  others = [row for i, row in enumerate(settings) if i != best_index]
+  next_index, _ = best(others, metric)
+  if next_index is None:
+    return said
+
+  def by_seed(setting):
+    of_it = [row for row in results if all(row[name] == setting[name] for name in names)]
+    return {row["seed"]: row[metric] for row in of_it if not row["failed"]}
+
+  ours, theirs = by_seed(settings[best_index]), by_seed(others[next_index])
+  gap, width = mean_and_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs] or [math.nan])
+  if math.isnan(width):
+    told = "one seed tells nothing of how certain that is"
+  elif abs(gap) > width:
+    told = "so the best is told from it"
+  else:
+    told = "so the two are not told apart; more seeds would tell"
+  shown = f"{gap:+.2g}" + ("" if math.isnan(width) else f" ± {width:.2g}")
+  return f"{said}; the next setting differs by {shown}, paired by seed, {told}"
 
 
 def markdown(settings: Rows, names: Sequence[str], best_index: int | None) -> str:

@@ -12,23 +12,15 @@ from experiments import saving
 from experiments.progress import Progress
 
 
-def settings(values: flags.FlagValues, count: int) -> dict[str, Any]:
-  """What `nets_jax.train_tickets` is given by the flags for so many tickets."""
-  return {
-    "epochs": values.train_epochs,
-    "eval_every": values.eval_every,
-    "optimizer": values.optimizer,
-    "learning_rate": values.learning_rate,
-    "batch_size": values.batch_size,
-    "layout": nets_jax.make_layout(count, devices=values.devices, chunk=values.chunk),
-  }
+def layout(values: flags.FlagValues, count: int) -> nets_jax.Layout:
+  """Where so many tickets are trained."""
+  return nets_jax.make_layout(count, devices=values.devices, chunk=values.chunk)
 
 
 def train(
   keys: jax.Array,
   tickets: Sequence[nets_jax.Ticket],
-  network: nets_jax.MLP,
-  data: nets_jax.Dataset,
+  task: nets_jax.Task | Sequence[nets_jax.Task],
   values: flags.FlagValues,
   label: str,
   where: pathlib.Path,
@@ -38,8 +30,7 @@ def train(
   Args:
     keys: one for each ticket.
     tickets: to train.
-    network: theirs.
-    data: the problem.
+    task: what for, or one for each.
     values: the flags.
     label: of the progress bar.
     where: directory of the training's checkpoints.
@@ -50,10 +41,9 @@ def train(
   ):
     return nets_jax.train_tickets(
       keys,
-      network,
       nets_jax.stack(tickets),
-      data,
+      task,
+      layout=layout(values, len(tickets)),
       on_rows=progress,
       checkpoints=checkpoints,
-      **settings(values, len(tickets)),
     ).curves

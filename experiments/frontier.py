@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import nets_jax
 from experiments import outcome
 from nets_jax import density_plots, plots, storage
-from nets_jax.frontier import Met
+from nets_jax.evolution.frontier import Met
 
 DIRECTORY = "frontier"
 

@@ -14,12 +14,9 @@ from absl import flags
 
 from experiments import binary
 from nets_jax import processes
+from nets_jax.cli import flags as search_flags
 
-flags.DEFINE_string("coordinator_address", None, "host:port of process 0, of a run over several processes.")
-flags.DEFINE_integer("num_processes", None, "Processes of the run, each started with the same flags.")
-flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; process 0 alone writes files.")
-flags.DEFINE_bool("distributed", False, "Take the three from the cluster (Slurm, Open MPI, Cloud TPU, ...).")
-
+search_flags.define(search_flags.HostSettings())
 LOST = """
 import sys
 if sys.stdin.read() != "ended":

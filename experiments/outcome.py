@@ -102,7 +102,7 @@ def list_runs(directory: str) -> str:
   if not lines:
     raise nets_jax.UsageError(f"{root} holds no run of experiments.search or experiments.sweep")
   width = max(len(line[0]) for line in lines)
-  head = ("run", "method", "data", "density", "test accuracy", "seconds")
+  head = ("run", "search", "data", "density", "test accuracy", "seconds")
   return "\n".join(
     f"{name:{max(width, 3)}}  {method:<10}{data:<16}{density:>8}{accuracy:>15}{seconds:>10}"
     for name, method, data, density, accuracy, seconds in [head, *lines]
@@ -114,7 +114,7 @@ def _line(run: pathlib.Path, root: pathlib.Path) -> tuple[str, ...] | None:
   name = str(run.relative_to(root)) if run != root else run.name or "."
   try:
     flags = json.loads((run / "config.json").read_text())["flags"]
-    method, data = str(flags["method"]), str(flags["dataset"])
+    method, data = str(flags.get("search") or flags["method"]), str(flags["dataset"])
   except (OSError, ValueError, KeyError, TypeError):
     return None
   try:

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import nets_jax
-from nets_jax import fitness, parallel, training
+from nets_jax import parallel
+from nets_jax.evolution.fitness import fitness
+from nets_jax.evolution.ranking import Penalised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +24,29 @@ class Work:
   """A generation's training: masked SGD of an MLP with rectifiers, the same minibatches for every genome.
 
   Attributes:
-    network: the module.
+    task: of an MLP; MNIST or the like, without the test part.
     population: the genomes, stacked.
-    data: MNIST or the like.
     order: examples of each minibatch [steps, batch_size].
-    learning_rate: of SGD.
   """
 
-  network: nets_jax.MLP
+  task: nets_jax.Task
   population: nets_jax.Ticket
-  data: nets_jax.Dataset
   order: np.ndarray
-  learning_rate: float
+
+  @property
+  def data(self) -> nets_jax.Dataset:
+    """The task's."""
+    return self.task.data
+
+  @property
+  def network(self) -> nets_jax.MLP:
+    """The task's."""
+    return self.task.network
+
+  @property
+  def learning_rate(self) -> float:
+    """Of SGD."""
+    return float(self.task.training.learning_rate)
 
   @property
   def size(self) -> int:
@@ -43,10 +56,8 @@ class Work:
 
 def _fitness_of_one(work: Work) -> Callable[..., jax.Array]:
   def one(genome, data, order):
-    optimizer = training.make_optimizer("sgd", work.learning_rate)
-    rule = fitness.penalised(fitness.validation_loss, 0.2, 1.0)
-    key = jax.random.key(0)
-    metrics, _ = fitness.fitness(key, work.network, genome, data.train, data.valid, order, optimizer, rule)
+    task = work.task.replace(data=data, training=nets_jax.Training("sgd", work.learning_rate))
+    metrics, _ = fitness(jax.random.key(0), genome, task, order, Penalised())
     return metrics.valid_loss
 
   return one
@@ -68,7 +79,7 @@ def jax_loop(work: Work) -> Callable[[], np.ndarray]:
 
 
 def _on_first_device(work: Work) -> tuple[nets_jax.Dataset, nets_jax.Ticket]:
-  host = jax.device_get((work.data.replace(test=None), parallel.fetch(work.population)))
+  host = jax.device_get((work.data, parallel.fetch(work.population)))
   return jax.device_put(host, jax.devices()[0])
 
 

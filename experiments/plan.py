@@ -6,23 +6,20 @@ import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import jax
 from absl import flags
 
 import nets_jax
-from experiments import effects, grid, methods
-from experiments import flags as search_flags
-from nets_jax import config as nets_config
+from experiments import effects, grid
+from nets_jax.cli import flags as search_flags
 from nets_jax.files import damaged
 from nets_jax.seeds import check_seed
-from nets_jax.training import steps_per_epoch
+from nets_jax.settings import WHOLE
 
 GENOMES_AT_ONCE, RUNS_AT_ONCE = 256, 16
 TRIAL_STEPS = 200
-DATA_FLAGS = ("dataset", "data_seed", "xor_train_size", "xor_test_size")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,16 +30,20 @@ class Setting:
   values: flags.FlagValues
 
   @functools.cached_property
-  def hash(self) -> str:
-    """Names all that the results depend on, but for the seed."""
-    settings = json.dumps([self.values.method, search_flags.settings(self.values)], sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()[:8]
+  def search(self) -> nets_jax.Search:
+    """The search."""
+    return search_flags.make_search(self.values)
 
   @functools.cached_property
-  def program(self) -> str:
-    """Equal where runs can go side by side: all settings but those that are traced."""
-    traced = nets_config.traced_fields(self.values.halvings) if self.values.method == "nets" else ()
-    return json.dumps({k: v for k, v in search_flags.settings(self.values).items() if k not in traced})
+  def hash(self) -> str:
+    """Names all that the results depend on, but for the seed."""
+    return search_flags.digest(search_flags.identity(self.values, self.search))
+
+  @functools.cached_property
+  def program(self) -> Hashable:
+    """Equal where runs can go side by side: the search's own, and the task but for what may vary."""
+    task = search_flags.task_settings(self.values)
+    return self.search.program(), *((k, str(v)) for k, v in task.items() if k not in self.search.varies)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,10 @@ class Run:
 
 def make_runs(values: flags.FlagValues, directory: pathlib.Path) -> list[Run]:
   """Every run of the sweep, setting by setting."""
-  is_whole = lambda name: name in values and isinstance(values[name].parser, flags.IntegerParser)  # noqa: E731
+
+  def is_whole(name):
+    return getattr(getattr(search_flags.DEFINED.get(name), "about", None), "kind", None) is WHOLE
+
   drawn = [{}]
   if values.random or values.ranges:
     drawn = grid.draw(values.ranges, values.random, values.random_seed, is_whole)
@@ -118,20 +122,21 @@ class Group:
 
   runs: Sequence[Run]
   data: nets_jax.Dataset
-  network: nets_jax.MLP
 
   @property
   def values(self) -> flags.FlagValues:
     """The flags of its first run; they differ in what is traced alone."""
     return self.runs[0].setting.values
 
-  def config(self, run: Run) -> Any:
-    """The settings of a run's search, checked."""
-    return methods.make_config(self.values.method, run.setting.values, len(self.data.train))
+  def task(self, run: Run) -> nets_jax.Task:
+    """What a run's search is for, checked."""
+    task = search_flags.make_task(run.setting.values, self.data)
+    run.setting.search.check(task)
+    return task
 
   def batches(self) -> list[Sequence[Run]]:
     """The runs in parts of one length, so that one program serves; the last part may be shorter."""
-    genomes = self.config(self.runs[0]).population_size if self.values.method == "nets" else 1
+    genomes = self.runs[0].setting.search.genomes
     most = self.values.at_once or max(1, min(RUNS_AT_ONCE, GENOMES_AT_ONCE // genomes))
     count = -(-len(self.runs) // most)
     length = -(-len(self.runs) // count)
@@ -151,13 +156,11 @@ def make_groups(runs: Sequence[Run]) -> list[Group]:
   data, groups = {}, []
   for own in by_program.values():
     values = own[0].setting.values
-    search_flags.check_training(values)
-    where = tuple(values[name].value for name in DATA_FLAGS)
+    where = tuple(values[name].value for name in search_flags.DATA)
     data[where] = data.get(where) or search_flags.make_data(values)
-    networks = [search_flags.checked_network(run.setting.values, data[where]) for run in own]
-    groups.append(Group(own, data[where], networks[0]))
+    groups.append(Group(own, data[where]))
     for run in own:
-      groups[-1].config(run)
+      groups[-1].task(run)
   return groups
 
 
@@ -175,42 +178,29 @@ def describe(runs: Sequence[Run], groups: Sequence[Group]) -> str:
       seeds = [run.seed for run in group.runs if json.dumps(run.setting.changes) == text]
       changes = ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "the flags as given"
       lines.append(f"  {changes}: seed {', '.join(map(str, seeds))}")
-  idle = dict.fromkeys(line for run in runs for line in methods.unheeded(run.setting.values))
-  return "\n".join([*lines, *idle])
+  return "\n".join(lines)
 
 
 def estimate(groups: Sequence[Group]) -> str:
   """The time a sweep will take, from the training of one ticket per device for some steps in each program."""
   seconds = epochs = 0.0
   for group in groups:
-    values, examples = group.values, len(group.data.train)
+    values, task = group.values, group.task(group.runs[0])
     size = nets_jax.make_layout(GENOMES_AT_ONCE, devices=values.devices).mesh.size
     tickets = [
-      nets_jax.random_ticket(jax.random.key(i), group.network, group.data.input_shape, 1.0)
+      nets_jax.random_ticket(jax.random.key(i), task.network, group.data.input_shape, 1.0)
       for i in range(size)
     ]
-    per_epoch = steps_per_epoch(examples, values.batch_size)
-    steps = min(per_epoch, TRIAL_STEPS)
-    training = {
-      "optimizer": values.optimizer,
-      "learning_rate": values.learning_rate,
-      "batch_size": values.batch_size,
-    }
+    steps = min(task.steps_per_epoch, TRIAL_STEPS)
     rows = nets_jax.train_tickets(
       jax.random.key(0),
-      group.network,
       nets_jax.stack(tickets),
-      group.data,
+      task.replace(eval_every=steps),
       steps=2 * steps,
-      eval_every=steps,
       splits=("valid",),
-      **training,
     ).curves
-    per_genome_epoch = (rows[-1]["seconds"] - rows[0]["seconds"]) / size * per_epoch / steps
-    own = sum(
-      methods.search_epochs(values.method, group.config(run), examples) + values.train_epochs
-      for run in group.runs
-    )
+    per_genome_epoch = (rows[-1]["seconds"] - rows[0]["seconds"]) / size * task.steps_per_epoch / steps
+    own = sum(run.setting.search.genome_epochs(group.task(run)) + task.epochs for run in group.runs)
     epochs, seconds = epochs + own, seconds + own * per_genome_epoch
   return f"{epochs:,.0f} genome-epochs, about {_time(seconds)} by a short trial, and compilation"
 

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 import nets_jax
-from nets_jax.fitness import INFEASIBLE
+from nets_jax.evolution.ranking import INFEASIBLE
 
 LINE_SECONDS = 10.0  # least time between two lines of a log
 

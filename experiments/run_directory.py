@@ -32,6 +32,7 @@ FILES = (
 )
 DIRECTORIES = (board.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY)
 LOCK = ".lock"
+FORMAT_VERSION = 2  # of config.json; before there was none
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 
 
@@ -64,6 +65,7 @@ class RunDirectory:
     has_config, has_ended = ((self / name).exists() for name in ("config.json", "summary.json"))
     try:
       if deciding is not None and has_config and not has_ended:
+        check_version(self / "config.json", advice)
         check_same(self.path, read_config(self / "config.json", "flags"), deciding, advice)
         self.is_begun = True
       elif any(self._held()):
@@ -151,6 +153,20 @@ def read_config(path: pathlib.Path, part: str) -> dict[str, Any]:
   raise nets_jax.UsageError(f"{path} is damaged; give another --workdir")
 
 
+def check_version(path: pathlib.Path, advice: str) -> None:
+  """Raises UsageError for a `config.json` of another form, whose settings have other names."""
+  try:
+    found = json.loads(path.read_text())
+    version = found.get("format_version", 1) if isinstance(found, dict) else FORMAT_VERSION
+  except (ValueError, RecursionError):
+    return  # `read_config` says that it is damaged
+  if version != FORMAT_VERSION:
+    raise nets_jax.UsageError(
+      f"{path.parent} holds a run of another version of nets_jax, which this one does not go on with; "
+      f"{advice}"
+    )
+
+
 def check_same(
   directory: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any], advice: str
 ) -> None:
@@ -166,6 +182,7 @@ def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
   """Writes config.json, or checks that the directory is of these settings."""
   path = directory / "config.json"
   if path.exists():
+    check_version(path, "give another --workdir")
     check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
   else:
     storage.write_json(path, {"settings": settings, **environment()})
@@ -175,11 +192,18 @@ def environment() -> dict[str, Any]:
   """Versions, device and git revision, which with the flags make a run repeatable."""
   devices = jax.devices()
   return {
+    "format_version": FORMAT_VERSION,
     "versions": {"python": platform.python_version()}
     | {package: importlib.metadata.version(package) for package in PACKAGES},
     "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
     "git_revision": _git_revision(),
   }
+
+
+def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The keys of a run of `experiments.search`: of its search, its controls and its final training."""
+  search_key, comparison_key = jax.random.split(nets_jax.key_of_seed(seed))
+  return search_key, *jax.random.split(comparison_key)
 
 
 def _git_revision() -> str | None:

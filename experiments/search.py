@@ -7,36 +7,39 @@ same density and the dense networks alike, and prints how they compare; half a m
 
   python -m experiments.search --flagfile=experiments/presets/paper_mnist.flags
 
-is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Table 1); --method=imp and
+is the paper's search on MNIST (section 3.4; Figure 1 and the NeTS column of Table 1); --search=imp and
 others run another ticket search, which leaves the same files.
 
 A run that was stopped goes on where it was when the same command is given again.
 
 Files in the run's directory: config.json, run.flags (which repeats it), history.csv, ticket.safetensors,
-figure_evolution.png, training.csv and summary.json; of nets also figure_frontier.png and, in frontier/, the
+figure_evolution.png, training.csv and summary.json; of NeTS also figure_frontier.png and, in frontier/, the
 tickets that no other dominates in density and validation loss; with --tensorboard, event files in
 tensorboard/. The directory holds one run; --overwrite replaces it.
 """
 
 import dataclasses
 import sys
-from typing import Any
 
 import jax
 from absl import app, flags
 from tqdm import tqdm
 
 import nets_jax
-from experiments import binary, board, final_training, frontier, hosts, methods, outcome, saving
-from experiments import flags as search_flags
+from experiments import binary, board, final_training, frontier, hosts, outcome, saving
 from experiments.progress import Progress, say
-from experiments.run_directory import RunDirectory, locked
-from nets_jax import networks, plots, processes, storage, tickets, winning
+from experiments.run_directory import RunDirectory, locked, run_keys
+from nets_jax import plots, processes, settings, storage, tickets, winning
+from nets_jax.cli import flags as search_flags
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
-flags.adopt_module_key_flags(methods)
-flags.adopt_module_key_flags(hosts)
 flags.DEFINE_string("list", None, "List the runs under this directory, and do nothing else.")
+flags.DEFINE_string("ticket", None, "A ticket file to train again, in place of a search.")
+flags.DEFINE_integer(
+  "frontier",
+  32,
+  "Most tickets to keep of those that no other dominates in density and loss; 0 none. NeTS only.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +47,15 @@ class Job:
   """All that a run needs, checked before anything is written."""
 
   values: flags.FlagValues
-  network: nets_jax.MLP
-  data: nets_jax.Dataset
-  config: Any
+  task: nets_jax.Task
+  search: nets_jax.Search
   ticket: nets_jax.Ticket | None
   directory: RunDirectory | None = None
+
+  @property
+  def network(self) -> nets_jax.MLP:
+    """The task's."""
+    return self.task.network
 
 
 def make_job(values: flags.FlagValues) -> Job:
@@ -57,28 +64,25 @@ def make_job(values: flags.FlagValues) -> Job:
   What the run's directory holds is looked at afterwards, so that a wrong flag is reported as that.
   """
   ticket = nets_jax.load_ticket(values.ticket) if values.ticket else None
+  search = search_flags.make_search(values)
+  if values.frontier < 0:
+    raise nets_jax.UsageError(f"frontier must be at least 0, not {values.frontier}")
   data = processes.primary_first(lambda: search_flags.make_data(values))
-  if ticket is None:
-    network = search_flags.checked_network(values, data)
-  else:
-    network = search_flags.network_of_ticket(values, values.ticket)
-  methods.make_config("nets", values, len(data.train))  # the training's settings, whatever the method
-  config = methods.make_config(values.method, values, len(data.train))
-  search_flags.check_training(values)
+  network = None if ticket is None else search_flags.network_of_ticket(values, values.ticket)
   if ticket is not None:
     tickets.check_fits(ticket, network, data.input_shape)
-  networks.check_outputs(network, data.input_shape, data.num_classes)
+  task = search_flags.make_task(values, data, network)
+  search.check(task)
   nets_jax.make_layout(2, devices=values.devices, chunk=values.chunk)
   if values.tensorboard:
     board.check_installed()
-  return Job(values, network, data, config, ticket)
+  return Job(values, task, search, ticket)
 
 
 def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
   """Searches for a ticket, with a progress bar."""
   values = job.values
   say(f"compiling on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
-  total = methods.reports(values.method, job.config, len(job.data.train))
 
   def show(rows):
     progress(rows)
@@ -89,7 +93,7 @@ def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
     shown.search(saved.rows)
 
   with (
-    Progress(values.method, total) as progress,
+    Progress(values.search, job.search.reports(job.task)) as progress,
     saving.checkpoints(
       values,
       job.directory / saving.DIRECTORY / "search",
@@ -97,17 +101,27 @@ def find(key: jax.Array, job: Job, shown: board.Board) -> nets_jax.SearchResult:
       on_restore=take_up,
     ) as checkpoints,
   ):
-    where = {"devices": values.devices, "chunk": values.chunk, "on_rows": show, "checkpoints": checkpoints}
-    where |= {"frontier_size": values.frontier}
-    network = job.network.clone(precision=values.precision)
-    (result,) = methods.search_all(values.method, key[None], network, job.data, [job.config], **where)
+    (result,) = job.search.run(
+      key[None],
+      job.task,
+      devices=values.devices,
+      chunk=values.chunk,
+      on_rows=show,
+      frontier_size=values.frontier,
+      checkpoints=checkpoints,
+    )
   return result
+
+
+def target_density(search: nets_jax.Search) -> float | None:
+  """The density that a search aims at; None if at none."""
+  return settings.values(search).get("target_density")
 
 
 def keep(result: nets_jax.SearchResult, job: Job) -> str:
   """Writes what a search has found; returns what that is, for a message."""
   storage.write_csv(job.directory / "history.csv", result.history)
-  figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), job.values.target_density)
+  figure = plots.evolution_figure(storage.read_csv(job.directory / "history.csv"), target_density(job.search))
   plots.save_figure(figure, job.directory / "figure_evolution.png")
   frontier.write(job.directory.path, result.frontier, job.network)
   if not tickets.unmasked_count(result.ticket):
@@ -122,34 +136,32 @@ def compare(
   """Trains the ticket and its controls alike: a random ticket of its density, its own weights unmasked,
   and a dense network; writes training.csv. Returns each one's results, and the verdicts of Definition 3.
   """
-  values = job.values
-  if values.train_epochs == 0:
+  values, task = job.values, job.task
+  if task.epochs == 0:
     return {}, {}
   control_key, training_key = keys
-  shape, scale = job.data.input_shape, values.init_scale
   random, dense = (
-    nets_jax.random_ticket(control_key, job.network, shape, density, init_scale=scale)
+    nets_jax.random_ticket(
+      control_key, task.network, task.data.input_shape, density, init_scale=task.initialiser.scale
+    )
     for density in (float(nets_jax.density(ticket)), 1.0)
   )
   trained = {name: ticket, "random": random, "dense": dense, "unmasked": tickets.unmask(ticket)}
-  if name == "random":
-    del trained["random"]
-    trained = {name: ticket, **trained}
+  trained |= {name: ticket}  # which may be called as one of its controls
   for label, control in list(trained.items())[1:]:
     outcome.warn_of_empty_layers(label, [control])
-  say(f"training {', '.join(trained)} for {values.train_epochs} epochs")
+  say(f"training {', '.join(trained)} for {task.epochs} epochs")
   with (
-    tqdm(total=values.train_epochs, desc="training", disable=not sys.stderr.isatty()) as bar,
+    tqdm(total=task.epochs, desc="training", disable=not sys.stderr.isatty()) as bar,
     saving.checkpoints(values, job.directory / saving.DIRECTORY / "training") as checkpoints,
   ):
     curves = nets_jax.train_tickets(
       training_key,
-      job.network,
       nets_jax.stack(list(trained.values())),
-      job.data,
+      task,
+      layout=final_training.layout(values, len(trained)),
       on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
       checkpoints=checkpoints,
-      **final_training.settings(values, len(trained)),
     ).curves
   rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
   storage.write_csv(job.directory / "training.csv", rows)
@@ -167,15 +179,15 @@ def run(values: flags.FlagValues) -> None:
     print(outcome.list_runs(values.list))
     return
   job = make_job(values)
-  for line in methods.unheeded(values):
-    say(line)
-  with locked(search_flags.workdir(values)) as path:
-    directory = RunDirectory(str(path), values.overwrite, search_flags.deciding(values))
+  explicit = search_flags.explicit(values) | {name: values[name].value for name in ("ticket", "frontier")}
+  deciding = search_flags.deciding(values) | {"ticket": values.ticket}
+  with locked(search_flags.workdir(values, values.ticket)) as path:
+    directory = RunDirectory(str(path), values.overwrite, deciding)
     job = dataclasses.replace(job, directory=directory)
     if job.directory.is_begun:
       say(f"{job.directory.path} holds this run, unfinished")
-    job.directory.open(search_flags.as_dict(values))
-    again = search_flags.leave_flagfile(job.directory / "run.flags", values, search_flags.as_dict(values))
+    job.directory.open(explicit)
+    again = search_flags.leave_flagfile(job.directory / "run.flags", explicit)
     say(f"to repeat this run: python -m experiments.search {again}")
     try:
       with board.open_board(job.directory.path, values.tensorboard) as shown:
@@ -195,9 +207,9 @@ def run(values: flags.FlagValues) -> None:
 
 def run_job(job: Job, shown: board.Board) -> None:
   """Search, comparison, files, table."""
-  search_key, *comparison_keys = methods.run_keys(job.values.seed)
+  search_key, *comparison_keys = run_keys(job.values.seed)
   if job.ticket is None:
-    result, name = find(search_key, job, shown), job.values.method
+    result, name = find(search_key, job, shown), job.values.search
     keep(result, job)
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
@@ -206,7 +218,7 @@ def run_job(job: Job, shown: board.Board) -> None:
   outcome.warn_of_empty_layers(name, [result.ticket])
   results, verdicts = compare(comparison_keys, name, result.ticket, job, shown)
   summary = outcome.summarise(result, results, verdicts)
-  shown.settings(search_flags.settings(job.values), results.get(name, {"density": summary["density"]}))
+  shown.settings(search_flags.deciding(job.values), results.get(name, {"density": summary["density"]}))
   storage.write_json(job.directory / "summary.json", summary)
   print(outcome.table(results, summary))
   for to, verdict in verdicts.items():

@@ -6,39 +6,37 @@ is set aside and run again. A trial whose search fails is a marked row, and the 
 """
 
 import dataclasses
-import hashlib
-import json
 import pathlib
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 from absl import flags
 
 import nets_jax
-from experiments import final_training, methods, outcome, saving, tables
-from experiments import flags as search_flags
+from experiments import final_training, outcome, saving, tables
 from experiments.progress import Progress, say
-from nets_jax import storage
+from nets_jax import searches, settings, storage
+from nets_jax.cli import flags as search_flags
 from nets_jax.files import damaged, seal, set_aside
+from nets_jax.protocol import Outcome
 from nets_jax.tickets import maskable_count, unmasked_count
 
 flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
 flags.DEFINE_list(
   "methods",
   None,
-  "Methods, each with flags of its own after colons, and a name before an @ if it is to have one "
+  "Searches, each with settings of its own after colons, and a name before an @ if it is to have one "
   "(short@imp:cycle_epochs=10); what compares them has its default.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
-  """A method with its flags, and where its files go."""
+  """A search with its settings, and where its files go."""
 
   label: str
-  method: str
+  search: nets_jax.Search
   values: flags.FlagValues
   trials: int
   stages: pathlib.Path
@@ -48,9 +46,9 @@ class Entrant:
   def stage(self) -> pathlib.Path:
     """The directory of its files, named by a hash of all that its results depend on."""
     name = "".join(c if c.isalnum() else "_" for c in self.label)
-    own = [self.method, self.trials, search_flags.relevant_settings(self.values)]
-    own += [self.first_trial] if self.first_trial else []
-    return self.stages / f"{name}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
+    own = {**search_flags.identity(self.values, self.search), "seed": self.values.seed, "trials": self.trials}
+    own |= {"first_trial": self.first_trial} if self.first_trial else {}
+    return self.stages / f"{name}-{search_flags.digest(own)}"
 
   def keys(self, purpose: int) -> jax.Array:
     """A key for each trial's search (0) or training (1); all methods train by the same keys."""
@@ -58,28 +56,33 @@ class Entrant:
       lambda t: jax.random.split(jax.random.fold_in(nets_jax.key_of_seed(self.values.seed), t))[purpose]
     )(self.first_trial + jax.numpy.arange(self.trials))
 
+  def task(self, data: nets_jax.Dataset) -> nets_jax.Task:
+    """What it searches tickets for, checked."""
+    task = search_flags.make_task(self.values, data)
+    self.search.check(task)
+    return task
+
 
 COSTS, TRAINING = "costs.csv", "training.csv"  # the last files of a search, and of a training
-DENSE = {"target_density": "1", "density_deviation": "0"}  # of a random ticket
-# Of a preset's settings those that are of the training that all methods share, or of the ticket asked for.
-SHARED = ("optimizer", "learning_rate", "batch_size", "init_scale", "target_density")
 
 
 def read_label(label: str) -> tuple[str, str, dict[str, str]]:
-  """The parts of `name@method:flag=value:...`: the name, or all of it where there is none; method and flags.
+  """The parts of `name@search:setting=value:...`: the name, or all of it where there is none; search,
+  settings.
 
   Raises:
-    UsageError: no such method, or a name that would be taken for one.
+    UsageError: no such search, or a name that would be taken for one.
   """
   title, at, recipe = label.rpartition("@")
-  method, *overrides = recipe.split(":")
-  known = [*methods.METHODS, "dense", "guided"]
-  if method not in known:
-    raise nets_jax.UsageError(f"methods may be {', '.join(known[:-1])} or guided, not {method!r}")
-  if at and (not title or title in known):
-    raise nets_jax.UsageError(f"{label!r} needs a name before its @, and not that of a method")
+  name, *overrides = recipe.split(":")
+  known = list(searches.SEARCHES)
+  if name not in known:
+    hint = "; NeTS is paper or guided" if name == "nets" else ""
+    raise nets_jax.UsageError(f"methods may be {', '.join(known[:-1])} or {known[-1]}, not {name!r}{hint}")
+  if at and (not title or (title in known and title != name)):
+    raise nets_jax.UsageError(f"{label!r} needs a name before its @, and not that of another method")
   changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
-  return title or recipe, method, changes
+  return title or recipe, name, changes
 
 
 def check_names(labels: Sequence[str]) -> None:
@@ -87,48 +90,51 @@ def check_names(labels: Sequence[str]) -> None:
   names = [read_label(label)[0] for label in labels]
   for name in names:
     if names.count(name) > 1:
-      raise nets_jax.UsageError(f"two methods are called {name!r}; write name@method:flag=value")
+      raise nets_jax.UsageError(f"two methods are called {name!r}; write name@method:setting=value")
 
 
-def make_entrant(
-  label: str,
-  values: flags.FlagValues,
-  stages: pathlib.Path,
-  settings: Mapping[str, str] = types.MappingProxyType({}),
-  first_trial: int = 0,
-) -> Entrant:
-  """Reads `name@method:flag=value:...` (see `read_label`), where the method may also be `dense` or `guided`.
-
-  `dense` is a random ticket that keeps every weight; `guided` is nets with the search's settings of
-  presets/guided_<dataset>.flags, or of MNIST's for a set that has none.
+def make_entrants(
+  labels: Sequence[str], values: flags.FlagValues, stages: pathlib.Path, first_trial: int = 0
+) -> list[Entrant]:
+  """The entrants of `--methods`. A flag that is given is for every search that has such a setting.
 
   Args:
-    label: as in `--methods`.
-    values: the flags.
+    labels: see `read_label`.
+    values: the flags; a label's own override them.
     stages: directory of all stages' files.
-    settings: more flags for this entrant, which the label's own override.
-    first_trial: number of its first trial, which decides their keys.
+    first_trial: number of the first trial, which decides the keys.
+
+  Raises:
+    UsageError: a label that cannot be read, or a flag that none of these searches has.
   """
+  check_names(labels)
+  entrants = [_make_entrant(label, values, stages, first_trial) for label in labels]
+  heard = {name for entrant in entrants for name in _settings_of(entrant)}
+  for name in search_flags.given(values):
+    if name not in heard:
+      having = ", ".join(searches.having_setting(name))
+      raise nets_jax.UsageError(
+        f"none of these methods has a setting {name!r}; those that have it are {having}"
+      )
+  return entrants
+
+
+def _make_entrant(label: str, values: flags.FlagValues, stages: pathlib.Path, first_trial: int) -> Entrant:
   title, name, changes = read_label(label)
-  method, first = {"dense": ("random", DENSE), "guided": ("nets", {})}.get(name, (name, {}))
-  if name == "guided":
-    first = guided_settings(values.dataset)
-  changes = {**first, **settings, **changes} if name != "dense" else {**settings, **first, **changes}
+  for setting in changes:
+    if setting in search_flags.DEFINED and setting not in search_flags.OF_A_METHOD:
+      raise nets_jax.UsageError(f"in {label!r}: all methods share one {setting}; give --{setting} instead")
   try:
     own = search_flags.changed(values, changes)
+    own.search = name
+    search = search_flags.make_search(own, own=changes)
   except nets_jax.UsageError as error:
-    raise nets_jax.UsageError(f"in {label!r}: {error}; write method:flag=value") from error
-  return Entrant(title, method, own, values.trials, stages, first_trial)
+    raise nets_jax.UsageError(f"in {label!r}: {error}; write method:setting=value") from error
+  return Entrant(title, search, own, values.trials, stages, first_trial)
 
 
-def guided_settings(dataset: str) -> dict[str, str]:
-  """The search's own settings in the preset of guided NeTS, as written there."""
-  presets = pathlib.Path(__file__).parent / "presets"
-  own = presets / f"guided_{dataset}.flags"
-  text = (own if own.exists() else presets / "guided_mnist.flags").read_text()
-  given = dict(line[2:].split("=", 1) for line in text.splitlines() if line.startswith("--"))
-  fields = nets_jax.NetsConfig.__dataclass_fields__
-  return {name: value for name, value in given.items() if name in fields and name not in SHARED}
+def _settings_of(entrant: Entrant) -> Iterable[str]:
+  return settings.names(entrant.search)
 
 
 def set_aside_damaged(entrant: Entrant) -> None:
@@ -174,46 +180,39 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = F
   Args:
     entrant: the method.
     data: the problem.
-    keep_cycles: of imp also keeps the tickets that it had after each cycle; see `cycle_ticket`.
+    keep_cycles: also keeps the tickets of a search that prunes in steps, before each; see `cycle_ticket`.
   """
   set_aside_damaged(entrant)
   done = entrant.stage / COSTS
   if is_done(entrant, "search", done):
     return
-  values = entrant.values
-  network = search_flags.make_network(values, data.num_classes)
-  config = methods.make_config(entrant.method, values, len(data.train))
-  total = methods.reports(entrant.method, config, len(data.train), entrant.trials)
+  values, task = entrant.values, entrant.task(data)
   where = entrant.stage / saving.DIRECTORY / "search"
 
   def keep_cycle(cycle, tickets):
     for trial in range(entrant.trials):
       ticket = nets_jax.take(jax.device_get(tickets), trial)
       if unmasked_count(ticket):
-        storage.save_ticket(cycle_ticket(entrant, cycle, trial), ticket, network)
+        storage.save_ticket(cycle_ticket(entrant, cycle, trial), ticket, task.network)
 
-  kept = {"on_cycle": keep_cycle} if keep_cycles else {}
   with (
-    Progress(entrant.label, total) as progress,
+    Progress(entrant.label, entrant.search.reports(task, entrant.trials)) as progress,
     saving.checkpoints(values, where, on_restore=progress.take_up) as checkpoints,
   ):
-    results = methods.search_all(
-      entrant.method,
+    results = entrant.search.run(
       entrant.keys(0),
-      network.clone(precision=values.precision),
-      data,
-      [config] * entrant.trials,
+      task,
       devices=values.devices,
       chunk=values.chunk,
       on_rows=progress,
+      on_tickets=keep_cycle if keep_cycles else None,
       keep_failures=True,
       checkpoints=checkpoints,
-      **kept,
     )
   history = []
   for trial, result in enumerate(results):
     if not isinstance(result, nets_jax.SearchFailed):
-      storage.save_ticket(ticket_file(entrant, trial), result.ticket, network)
+      storage.save_ticket(ticket_file(entrant, trial), result.ticket, task.network)
     found = result.result if isinstance(result, nets_jax.SearchFailed) else result
     history += [{"trial": trial, **row} for row in (found.history if found else [])]
   if history:
@@ -223,7 +222,7 @@ def search_stage(entrant: Entrant, data: nets_jax.Dataset, keep_cycles: bool = F
   seal(entrant.stage)
 
 
-def write_costs(entrant: Entrant, results: Sequence[methods.Outcome]) -> None:
+def write_costs(entrant: Entrant, results: Sequence[Outcome]) -> None:
   """Writes costs.csv, the last file of a search: a row for each trial; says what failed or is cut.
 
   Its columns are what the search cost, the weights left, the layers left empty, and why there is no ticket.
@@ -268,8 +267,8 @@ def training_stage(entrant: Entrant, data: nets_jax.Dataset) -> None:
   tickets = [nets_jax.load_ticket(ticket_file(entrant, trial)) for trial in trials]
   where = entrant.stage / saving.DIRECTORY / "training"
   keys = entrant.keys(1)[jax.numpy.array(trials)]
-  network = search_flags.make_network(entrant.values, data.num_classes)
-  curves = final_training.train(keys, tickets, network, data, entrant.values, entrant.label, where)
+  task = entrant.task(data)
+  curves = final_training.train(keys, tickets, task, entrant.values, entrant.label, where)
   densities = [float(nets_jax.density(ticket)) for ticket in tickets]
   rows = [
     {**row, "seconds": row["seconds"] / len(trials), "density": densities[row["ticket"]]} for row in curves

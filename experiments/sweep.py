@@ -1,10 +1,11 @@
 r"""Seeds x settings of a ticket search, side by side in as few compiled programs as they allow.
 
-  python -m experiments.sweep --generations=40 --seeds=0:10 --grid='noise_rate=0.05,0.1;elites=1,2'
-  python -m experiments.sweep --seeds=0:3 --random=64 --ranges='noise_rate=0.01:0.3:log;elites=0:3'
+  python -m experiments.sweep --search=paper --seeds=0:10 --grid='noise_rate=0.05,0.1;elites=1,2'
+  python -m experiments.sweep --seeds=0:3 --random=64 --ranges='crossover_rate=0.1:1;elites=0:3'
 
-Any flag of a search may be swept, by any --method. Each run is that of experiments.search with the same
-flags, bit for bit. --dry_run prints the plan, how many programs it compiles, and an estimate of the time.
+Any setting of a search or its task may be swept, by any --search. Each run is that of experiments.search
+with the same flags, bit for bit. --dry_run prints the plan, how many programs it compiles, and an estimate
+of the time.
 
 The directory holds history.csv (a row for each run and generation), results.csv (a row for each run),
 settings.csv and settings.md (mean and 95 % interval over the seeds of each setting), figure_effects.png,
@@ -21,16 +22,16 @@ import jax.numpy as jnp
 from absl import app, flags
 
 import nets_jax
-from experiments import binary, board, effects, final_training, methods, outcome, plan, saving
-from experiments import flags as search_flags
+from experiments import binary, board, effects, final_training, outcome, plan, saving
 from experiments.progress import Progress, say
-from experiments.run_directory import RunDirectory, environment, locked
+from experiments.run_directory import RunDirectory, environment, locked, run_keys
 from nets_jax import plots, storage
+from nets_jax.cli import flags as search_flags
 from nets_jax.files import replace_file, seal, set_aside
+from nets_jax.protocol import Outcome
 from nets_jax.tickets import unmasked_count
 
 flags.adopt_module_key_flags(search_flags)
-flags.adopt_module_key_flags(methods)
 flags.DEFINE_string("seeds", "0:5", "Seeds of each setting: first:end, or a list with commas.")
 flags.DEFINE_string("grid", "", "Settings: every combination of 'flag=value,value;flag=value,value'.")
 flags.DEFINE_integer("random", 0, "Settings to draw from --ranges, in place of --grid or for each of it.")
@@ -43,7 +44,8 @@ flags.DEFINE_enum(
   "best_by",
   None,
   effects.METRICS,
-  "What decides on the best setting; default fitness where it means the same in all, else valid_loss.",
+  "What decides on the best setting; default valid_loss after the final training, or fitness where there "
+  "is none.",
 )
 flags.DEFINE_bool("dry_run", False, "Print the plan and an estimate of the time, and run nothing.")
 
@@ -58,19 +60,17 @@ def run_batch(
   Both are saved in `directory` as they go.
   """
   values, todo = group.values, [*runs, *[runs[-1]] * (length - len(runs))]
-  keys = [methods.run_keys(run.seed) for run in todo]
-  configs = [group.config(run) for run in todo]
-  total = max(methods.reports(values.method, config, len(group.data.train), length) for config in configs)
+  keys = [run_keys(run.seed) for run in todo]
+  tasks, chosen = [group.task(run) for run in todo], [run.setting.search for run in todo]
+  total = max(search.reports(task, length) for search, task in zip(chosen, tasks, strict=True))
   with (
     Progress(title, total) as progress,
     saving.checkpoints(values, directory / "search", on_restore=progress.take_up) as checkpoints,
   ):
-    found = methods.search_all(
-      values.method,
+    found = nets_jax.search_all(
       jnp.stack([search for search, _, _ in keys]),
-      group.network.clone(precision=values.precision),
-      group.data,
-      configs,
+      tasks,
+      chosen,
       devices=values.devices,
       chunk=values.chunk,
       on_rows=progress,
@@ -80,16 +80,16 @@ def run_batch(
   training_keys = jnp.stack([training for _, _, training in keys])
   sound = [result for result in found[: len(runs)] if isinstance(result, nets_jax.SearchResult)]
   outcome.warn_of_empty_layers(title, [result.ticket for result in sound])
-  curves = train(group, todo, found, training_keys, title, directory / "training")
+  curves = train(values, tasks, found, training_keys, title, directory / "training")
   for run, result, curve in zip(runs, found, curves, strict=False):
-    write_run(run, group, result, curve)
+    write_run(run, tasks[0].network, result, curve)
   saving.forget(directory)
 
 
 def train(
-  group: plan.Group,
-  runs: Sequence[plan.Run],
-  found: Sequence[methods.Outcome],
+  values: flags.FlagValues,
+  tasks: Sequence[nets_jax.Task],
+  found: Sequence[Outcome],
   keys: jax.Array,
   title: str,
   directory: pathlib.Path,
@@ -98,54 +98,40 @@ def train(
 
   Where a search failed, another's ticket is trained in its place, to keep to the same program.
   """
-  values = group.values
   tickets = [None if isinstance(result, nets_jax.SearchFailed) else result.ticket for result in found]
   any_ticket = next((ticket for ticket in tickets if ticket is not None), None)
-  if any_ticket is None or values.train_epochs == 0:
+  if any_ticket is None or tasks[0].epochs == 0:
     return [[] for _ in found]
-  with (
-    Progress(f"{title} training", values.train_epochs) as progress,
-    saving.checkpoints(values, directory, on_restore=progress.take_up) as checkpoints,
-  ):
-    rows = nets_jax.train_tickets(
-      keys,
-      group.network,
-      nets_jax.stack([any_ticket if ticket is None else ticket for ticket in tickets]),
-      group.data,
-      on_rows=progress,
-      checkpoints=checkpoints,
-      **final_training.settings(values, len(found))
-      | {"learning_rate": [run.setting.values.learning_rate for run in runs]},
-    ).curves
+  tickets = [any_ticket if ticket is None else ticket for ticket in tickets]
+  rows = final_training.train(keys, tickets, tasks, values, title, directory)
   return [[row for row in rows if row["ticket"] == i] for i in range(len(found))]
 
 
-def write_run(
-  run: plan.Run, group: plan.Group, result: methods.Outcome, curve: Sequence[dict[str, Any]]
-) -> None:
+def write_run(run: plan.Run, network: nets_jax.MLP, result: Outcome, curve: Sequence[dict[str, Any]]) -> None:
   """The files that experiments.search leaves, but for the figure; summary.json is the last."""
-  method, directory = group.values.method, RunDirectory(str(run.path), overwrite=True)
-  directory.open(search_flags.as_dict(run.setting.values) | {"seed": run.seed, "workdir": str(run.path)})
+  values, directory = run.setting.values, RunDirectory(str(run.path), overwrite=True)
+  directory.open(search_flags.explicit(values) | {"seed": run.seed, "workdir": str(run.path)})
   if isinstance(result, nets_jax.SearchFailed):
     say(f"{run.path.name} failed: {result}")
     if result.result is not None:
       storage.write_csv(directory / "history.csv", result.result.history)
       if unmasked_count(result.result.ticket):
-        storage.save_ticket(directory / "ticket.safetensors", result.result.ticket, group.network)
+        storage.save_ticket(directory / "ticket.safetensors", result.result.ticket, network)
     storage.write_json(directory / "summary.json", {"failed": str(result)})
     seal(run.path)
     return
   storage.write_csv(directory / "history.csv", result.history)
-  storage.save_ticket(directory / "ticket.safetensors", result.ticket, group.network)
-  results, curve = {}, [{**row, "ticket": method} for row in curve]
+  storage.save_ticket(directory / "ticket.safetensors", result.ticket, network)
+  name = values.search
+  results, curve = {}, [{**row, "ticket": name} for row in curve]
   if curve:
     storage.write_csv(directory / "training.csv", curve)
-    results = {method: outcome.results_of(result.ticket, curve[-1])}
-  with board.open_board(run.path, group.values.tensorboard) as shown:
+    results = {name: outcome.results_of(result.ticket, curve[-1])}
+  with board.open_board(run.path, values.tensorboard) as shown:
     shown.search(result.history)
     shown.ticket(result.ticket)
     shown.training(curve)
-    shown.settings({**run.setting.changes, "seed": run.seed}, results.get(method, {}))
+    shown.settings({**run.setting.changes, "seed": run.seed}, results.get(name, {}))
   storage.write_json(directory / "summary.json", outcome.summarise(result, results, {}))
   seal(run.path)
 
@@ -160,7 +146,7 @@ def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: fla
   results = storage.read_csv(directory / "results.csv")
   settings = effects.setting_rows(results, names)
   storage.write_csv(directory / "settings.csv", settings)
-  best, metric = effects.best(settings, names, values.best_by)
+  best, metric = effects.best(settings, values.best_by)
   table = effects.markdown(settings, names, best)
   with replace_file(directory / "settings.md") as temporary:
     temporary.write_text(table)
@@ -171,22 +157,27 @@ def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: fla
     return f"{table}\nno setting came through with every run"
   setting = list(dict.fromkeys(run.setting for run in runs))[best]
   with replace_file(directory / "best.flags") as temporary:
-    temporary.write_text(
-      search_flags.flagfile(setting.values, ["method", *search_flags.settings(setting.values)])
-    )
-  return f"{table}\nbest by {metric}: python -m experiments.search --flagfile={directory / 'best.flags'}"
+    temporary.write_text(search_flags.flagfile(_repeatable(setting.values)))
+  how = effects.certainty(results, settings, names, best, metric)
+  return (
+    f"{table}\nbest by {metric}: python -m experiments.search --flagfile={directory / 'best.flags'}\n{how}"
+  )
+
+
+def _repeatable(values: flags.FlagValues) -> dict[str, Any]:
+  """All that decides a run of a setting, but for its seed."""
+  return {name: value for name, value in search_flags.deciding(values).items() if name != "seed"}
 
 
 def run(values: flags.FlagValues) -> None:
   """All runs that are not done, then the tables of all."""
-  for name in ("seed", "ticket"):
-    if values[name].present:
-      raise nets_jax.UsageError(f"--{name} is for experiments.search; a sweep takes --seeds, and searches")
+  if values["seed"].present:
+    raise nets_jax.UsageError("--seed is for experiments.search; a sweep takes --seeds")
   if values.tensorboard:
     board.check_installed()
   if values.at_once is not None and values.at_once < 1:
     raise nets_jax.UsageError(f"at_once must be at least 1, not {values.at_once}")
-  path = values.workdir or str(pathlib.Path("runs") / f"sweep-{values.dataset}-{values.method}")
+  path = values.workdir or str(pathlib.Path("runs") / f"sweep-{values.dataset}-{values.search}")
   if values.dry_run:
     runs = plan.make_runs(values, pathlib.Path(path))
     groups = plan.make_groups([run for run in runs if not run.is_done])
@@ -208,11 +199,15 @@ def run_all(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.Fla
       seal(run.path)  # as it was read: a process may have been killed before it could
   groups = plan.make_groups([run for run in runs if not run.is_done])
   say(plan.describe(runs, groups))
-  names = [name for name in search_flags.as_dict(values) if name not in ("seed", "ticket")]
-  again = search_flags.leave_flagfile(directory / "sweep.flags", values, [*names, *OWN_FLAGS])
+  given = {name: value for name, value in search_flags.as_given(values, OWN_FLAGS).items() if name != "seed"}
+  again = search_flags.leave_flagfile(directory / "sweep.flags", {"search": values.search, **given})
   say(f"to repeat this sweep: python -m experiments.sweep {again}")
   own = {name: values[name].value for name in OWN_FLAGS}
-  settings = {"method": values.method, **search_flags.settings(values)}
+  settings = {
+    "search": values.search,
+    **search_flags.task_settings(values),
+    **search_flags.given_plain(values),
+  }
   storage.write_json(directory / "config.json", {"sweep": own, "settings": settings, **environment()})
   for i, group in enumerate(groups):
     batches = group.batches()

@@ -4,30 +4,35 @@ NeTS evolves genomes, each the initial weights of a network and a binary mask. A
 the validation loss after a short training, plus a penalty on its density; the trained weights are
 thrown away. NeTS in ten lines:
 
-    import jax
     import nets_jax
 
     nets_jax.use_cpu_cores()  # one JAX device per core; no effect on a GPU
     data = nets_jax.load_data("digits")
     network = nets_jax.MLP(hidden_sizes=(100, 50), num_classes=data.num_classes)
-    config = nets_jax.guided_config(learning_rate=0.1, batch_size=16)  # NetsConfig has the paper's settings
-    result = nets_jax.search(jax.random.key(0), network, data, config)
+    task = nets_jax.Task(network, data, nets_jax.Training(learning_rate=0.1, batch_size=16))
+    search = nets_jax.recipes.guided(target_density=0.1)  # recipes.paper() is the paper's
+    result = nets_jax.search(0, task, search)
     print(nets_jax.density(result.ticket), result.best)
     nets_jax.save_ticket("ticket.safetensors", result.ticket, network)
 """
 
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.imp import Imp
+from nets_jax.baselines.one_shot import Grasp, Magnitude, OneShot, Snip, Synflow
+from nets_jax.baselines.random_tickets import Dense, Random, random_ticket
 from nets_jax.checkpoints import Checkpoints, Stopped
-from nets_jax.config import NetsConfig, guided_config
 from nets_jax.data import Dataset, Split, from_arrays
 from nets_jax.data import load as load_data
 from nets_jax.errors import Diverged, SearchFailed, UsageError
-from nets_jax.evolution import search, search_all
-from nets_jax.fitness import Candidate, Metrics, density_penalty
-from nets_jax.nets import State, init, offspring, step
+from nets_jax.evolution import dormancy, operators, ranking, recipes, scales, schedules, selection
+from nets_jax.evolution.fitness import Candidate, Metrics, density_penalty
+from nets_jax.evolution.generation import State, init, step
+from nets_jax.evolution.search import Nets
+from nets_jax.initialisation import Normal
 from nets_jax.networks import MLP, lenet_300_100, make_network
 from nets_jax.parallel import Layout, make_layout, use_cpu_cores
 from nets_jax.processes import join as join_processes
+from nets_jax.protocol import Search
+from nets_jax.searches import search, search_all
 from nets_jax.seeds import key_of_seed
 from nets_jax.statistics import mean_and_interval
 from nets_jax.storage import load_network, load_ticket, save_ticket
@@ -43,8 +48,9 @@ from nets_jax.tickets import (
   stack,
   take,
 )
-from nets_jax.trainer import train_tickets
-from nets_jax.training import class_accuracies, evaluate
+from nets_jax.training.task import Task, Training
+from nets_jax.training.train import class_accuracies, evaluate
+from nets_jax.training.trainer import train_tickets
 from nets_jax.winning import judge_ticket
 from nets_jax.winning import summarise as summarise_verdicts
 
@@ -56,24 +62,36 @@ __all__ = [
   "Checkpoints",
   "Cost",
   "Dataset",
+  "Dense",
   "Diverged",
+  "Grasp",
+  "Imp",
   "Layout",
+  "Magnitude",
   "Metrics",
-  "NetsConfig",
+  "Nets",
+  "Normal",
+  "OneShot",
+  "Random",
+  "Search",
   "SearchFailed",
   "SearchResult",
+  "Snip",
   "Split",
   "State",
   "Stopped",
+  "Synflow",
+  "Task",
   "Ticket",
+  "Training",
   "UsageError",
   "class_accuracies",
   "density",
   "density_penalty",
+  "dormancy",
   "empty_layers",
   "evaluate",
   "from_arrays",
-  "guided_config",
   "init",
   "join_processes",
   "judge_ticket",
@@ -87,12 +105,17 @@ __all__ = [
   "make_layout",
   "make_network",
   "mean_and_interval",
-  "offspring",
+  "operators",
   "phenotype",
   "random_ticket",
+  "ranking",
+  "recipes",
   "save_ticket",
+  "scales",
+  "schedules",
   "search",
   "search_all",
+  "selection",
   "stack",
   "step",
   "summarise_verdicts",

@@ -14,7 +14,8 @@ import numpy as np
 from flax import struct
 
 from nets_jax.errors import UsageError
-from nets_jax.seeds import check_seed
+from nets_jax.seeds import SEED, check_seed
+from nets_jax.settings import TEXT, WHOLE, at_least, setting
 from nets_jax.tfds import tfds_arrays
 
 TEST_FRACTION = 0.2
@@ -52,6 +53,49 @@ class Dataset:
   def input_shape(self) -> tuple[int, ...]:
     """Shape of one input."""
     return self.train.inputs.shape[1:]
+
+
+@struct.dataclass
+class DataSettings:
+  """A data set by name, and what it is made with; see `load`."""
+
+  dataset: str = setting(
+    "digits", "xor, digits, or the name of a TFDS image classification set (mnist, ...).", group="what to "
+    "run",
+    kind=TEXT, static=True,
+  )  # fmt: skip
+  data_dir: str | None = setting(
+    None,
+    "Where TFDS keeps its sets; default ~/tensorflow_datasets.",
+    group="data",
+    kind=TEXT,
+    static=True,
+    decides=False,
+  )
+  mnist_manual_dir: str | None = setting(
+    None, "Original files of the set; default NETS_JAX_MNIST_DIR, for mnist.", group="data", kind=TEXT,
+    static=True, decides=False,
+  )  # fmt: skip
+  data_seed: int = setting(
+    0, "Seed of the data split, and of the points of xor.", group="data", kind=WHOLE, rule=SEED, static=True
+  )
+  xor_train_size: int = setting(
+    1000, "Points of xor to train and validate on.", group="data", kind=WHOLE, rule=at_least(1), static=True
+  )
+  xor_test_size: int = setting(
+    1000, "Points of xor to test on.", group="data", kind=WHOLE, rule=at_least(1), static=True
+  )
+
+  def load(self) -> Dataset:
+    """The data set."""
+    return load(
+      self.dataset,
+      seed=self.data_seed,
+      data_dir=self.data_dir,
+      manual_dir=self.mnist_manual_dir,
+      xor_train_size=self.xor_train_size,
+      xor_test_size=self.xor_test_size,
+    )
 
 
 def load(

@@ -6,9 +6,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from nets_jax.layers import find_layers, layer_name, scale_of_each
 from nets_jax.networks import Params, Scale, fresh_parameters, is_maskable
+from nets_jax.settings import NUMBERS, POSITIVE, setting
+
+
+@struct.dataclass
+class Normal:
+  """Kernels ~ N(0, scale) (paper, 3.1); see `initial_weights`.
+
+  Attributes:
+    scale: one number, or one for each layer, in the order in which the network applies them (traced).
+  """
+
+  scale: Scale = setting(
+    0.1,
+    "Standard deviation of initial weights; one number, or one for each layer with commas or slashes "
+    "between.",
+    group="first population",
+    kind=NUMBERS,
+    rule=POSITIVE,
+    flag="init_scale",
+  )
 
 
 def initial_weights(

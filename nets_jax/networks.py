@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
+from nets_jax import settings
 from nets_jax.errors import UsageError
+from nets_jax.settings import NUMBER, SWITCH, WHOLES, Rule, choice, one_of, setting
 
 Params = Any  # nested dict of arrays, as `flax` lays out a module's parameters
 Scale = float | jax.Array | tuple[float, ...]  # a standard deviation, for all kernels or for each
@@ -110,11 +113,63 @@ def lenet_300_100(num_classes: int = 10, **kwargs) -> MLP:
   return MLP(hidden_sizes=(300, 100), num_classes=num_classes, **kwargs)
 
 
+# Ready-made networks by name: each takes the number of classes, `hidden_sizes` and `MLP`'s other fields.
+NETWORKS: dict[str, Callable[..., MLP]] = {
+  "mlp": lambda num_classes, hidden_sizes, **kwargs: MLP(hidden_sizes, num_classes, **kwargs),
+  "lenet_300_100": lambda num_classes, hidden_sizes, **kwargs: lenet_300_100(num_classes, **kwargs),
+}
+
+
+@struct.dataclass
+class NetworkSettings:
+  """A ready-made network by name, and what it is made with.
+
+  Attributes:
+    network: a name in `NETWORKS`.
+    hidden_sizes: units of each hidden layer of an `mlp`; `lenet_300_100` has its own.
+    activation, use_bias, dropout_rate: see `MLP`.
+  """
+
+  network: str = setting(
+    "mlp", "The network.", group="network", kind=choice(tuple(NETWORKS)), rule=one_of(tuple(NETWORKS)),
+    static=True,
+  )  # fmt: skip
+  hidden_sizes: tuple[int, ...] = setting(
+    (100, 50), "Units of each hidden layer of an mlp.", group="network", kind=WHOLES,
+    rule=Rule("positive whole numbers", lambda size: size >= 1), static=True,
+  )  # fmt: skip
+  activation: str = setting(
+    "relu", "Activation of the hidden layers.", group="network", kind=choice(tuple(ACTIVATIONS)),
+    rule=one_of(tuple(ACTIVATIONS)), static=True,
+  )  # fmt: skip
+  use_bias: bool = setting(
+    True,
+    "Whether layers have bias vectors (trained, never masked).",
+    group="network",
+    kind=SWITCH,
+    static=True,
+  )
+  dropout_rate: float = setting(
+    0.0, "Probability that training silences a hidden unit.", group="network", kind=NUMBER,
+    rule=Rule("in [0, 1)", lambda rate: 0 <= rate < 1), static=True,
+  )  # fmt: skip
+
+  def make(self, num_classes: int) -> MLP:
+    """The network.
+
+    Raises:
+      UsageError: an unknown name or activation, or an impossible size or rate.
+    """
+    settings.check(self.replace(hidden_sizes=tuple(self.hidden_sizes) or (1,)))
+    own = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
+    return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **own)
+
+
 def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), **kwargs) -> MLP:
   """A ready-made network by name.
 
   Args:
-    name: `mlp`, with `hidden_sizes`, or `lenet_300_100`, whose hidden sizes are its own.
+    name: in `NETWORKS`.
     num_classes: number of classes.
     hidden_sizes: units of each hidden layer of an `mlp`.
     **kwargs: `use_bias`, `activation`, `dropout_rate`, `precision` of `MLP`.
@@ -122,19 +177,39 @@ def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), 
   Raises:
     UsageError: an unknown name, activation or precision, or an impossible size or rate.
   """
-  for field, allowed in (("activation", ACTIVATIONS), ("precision", PRECISIONS)):
-    if field in kwargs and kwargs[field] not in allowed:
-      raise UsageError(f"{field} must be one of {', '.join(allowed)}, not {kwargs[field]!r}")
-  dropout_rate = kwargs.get("dropout_rate", 0.0)
-  if not 0 <= dropout_rate < 1:
-    raise UsageError(f"dropout_rate must be in [0, 1), not {dropout_rate}")
-  if name == "lenet_300_100":
-    return lenet_300_100(num_classes, **kwargs)
-  if name != "mlp":
-    raise UsageError(f"network must be mlp or lenet_300_100, not {name!r}")
-  if any(size < 1 for size in hidden_sizes):
-    raise UsageError(f"hidden_sizes must be positive, not {','.join(map(str, hidden_sizes))}")
-  return MLP(hidden_sizes=tuple(hidden_sizes), num_classes=num_classes, **kwargs)
+  precision = kwargs.pop("precision", "float32")
+  settings.check_value("precision", one_of(tuple(PRECISIONS)), precision)
+  made = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
+  return made.clone(precision=precision)
+
+
+def check_module(network: Any) -> None:
+  """Raises UsageError unless this is a flax.linen module, made."""
+  if isinstance(network, nn.Module):
+    return
+  kind = network if isinstance(network, type) else type(network)
+  home = next((base.__module__ for base in kind.__mro__ if "Module" in base.__name__), kind.__module__)
+  if isinstance(network, type) and issubclass(network, nn.Module):
+    raise UsageError(f"network must be a module, not its class; give {network.__name__}(...)")
+  raise UsageError(
+    f"network must be a flax.linen module, not {kind.__name__} of {home}; write it as a "
+    f"flax.linen.Module whose "
+    "weights are parameters named kernel"
+  )
+
+
+def with_tuples(network: nn.Module) -> nn.Module:
+  """The module with tuples for the lists among its fields, so that it can be compared and remembered."""
+
+  def as_tuples(value):
+    return tuple(as_tuples(own) for own in value) if isinstance(value, list | tuple) else value
+
+  fields = {
+    name: getattr(network, name) for name in network.__dataclass_fields__ if name not in ("parent", "name")
+  }
+  lists = {name: as_tuples(value) for name, value in fields.items() if isinstance(value, list | tuple)}
+  changed = {name: value for name, value in lists.items() if value != fields[name]}
+  return network.clone(**changed) if changed else network
 
 
 def forward(

@@ -13,7 +13,14 @@ from nets_jax.errors import UsageError
 from nets_jax.files import replace_file
 from nets_jax.statistics import mean_and_interval
 
-COLOURS = {"nets": "#1f5fa8", "guided": "#0f9bd1", "random": "#3a8f3a", "imp": "#c0392b", "dense": "#444444"}
+COLOURS = {
+  "nets": "#1f5fa8",
+  "paper": "#1f5fa8",
+  "guided": "#0f9bd1",
+  "random": "#3a8f3a",
+  "imp": "#c0392b",
+  "dense": "#444444",
+}
 SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
 STYLE = {"linewidth": 1.8}
 INFEASIBLE = 1e3  # fitness of a ticket that is too dense, where that counts first (`fitness.feasible_loss`)

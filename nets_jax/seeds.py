@@ -6,9 +6,11 @@ from typing import Any
 import jax
 
 from nets_jax.errors import UsageError
+from nets_jax.settings import Rule
 
 BITS = 64
 _LOW = (1 << 32) - 1
+SEED = Rule(f"a whole number from 0 to 2^{BITS} - 1", lambda seed: 0 <= seed < 1 << BITS)
 
 
 def check_seed(name: str, seed: Any) -> int:
@@ -37,3 +39,30 @@ def key_of_seed(seed: int) -> jax.Array:
   seed = check_seed("seed", seed)
   key = jax.random.key(jax.numpy.uint32(seed & _LOW))
   return jax.random.fold_in(key, jax.numpy.uint32(seed >> 32)) if seed >> 32 else key
+
+
+def as_key(key: Any) -> jax.Array:
+  """A key, or the key of a seed; other arrays of keys as they are."""
+  return (
+    key
+    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    else (_key_of_other(key))
+  )
+
+
+def as_keys(keys: Any) -> jax.Array:
+  """Keys [n] of keys, of several seeds, or of a single one of either."""
+  if isinstance(keys, list | tuple | range):
+    keys = jax.numpy.stack([as_key(key) for key in keys])
+  keys = as_key(keys)
+  return keys if keys.ndim else keys[None]
+
+
+def _key_of_other(key: Any) -> jax.Array:
+  if hasattr(key, "shape") and getattr(key, "shape", ()):
+    if key.shape[-1:] == (2,) and str(key.dtype) == "uint32":  # an old-style key of `jax.random.PRNGKey`
+      return jax.random.wrap_key_data(key)
+    raise UsageError(
+      f"a key is jax.random.key(seed), or a seed, not an array of {key.dtype.name}{list(key.shape)}"
+    )
+  return key_of_seed(key)

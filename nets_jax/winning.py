@@ -10,16 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nets_jax.baselines.random_tickets import random_ticket
-from nets_jax.data import Dataset
-from nets_jax.networks import Scale
+from nets_jax.seeds import as_keys
 from nets_jax.statistics import mean_and_interval
 from nets_jax.tickets import Ticket, maskable_count, stack, unmask, unmasked_count
-from nets_jax.trainer import train_tickets
+from nets_jax.training.task import Task
+from nets_jax.training.trainer import train_tickets
 
 # The paper leaves "<<" open; the ticket has to do without at least half of the weights.
 FAR_FEWER = 0.5
@@ -103,36 +102,25 @@ def judge(
   )
 
 
-def judge_ticket(
-  keys: jax.Array,
-  network: nn.Module,
-  ticket: Ticket,
-  data: Dataset,
-  *,
-  init_scale: Scale = 0.1,
-  **training: Any,
-) -> dict[str, list[Verdict]]:
+def judge_ticket(keys: jax.Array, ticket: Ticket, task: Task, **training: Any) -> dict[str, list[Verdict]]:
   """Trains a ticket and its dense networks identically, once for each key, and judges it.
 
   Args:
-    keys: of the trainings [seeds].
-    network: the module.
+    keys: of the trainings [seeds], or seeds.
     ticket: the ticket.
-    data: trained on `train`; j is found on `valid`, a on `test`.
-    init_scale: standard deviation of the fresh dense network's weights.
-    **training: `epochs` or `steps`, `eval_every`, `optimizer` and the rest of `trainer.train_tickets`.
+    task: what it is for; trained on `train`; j is found on `valid`, a on `test`.
+    **training: `epochs` or `steps`, and the rest of `trainer.train_tickets`.
 
   Returns:
     The verdicts, one for each key, against `unmasked`, the ticket's own weights without its mask, and
-    against `dense`, a fresh dense network of N(0, init_scale) weights for each key.
+    against `dense`, a fresh dense network of the task's initial weights for each key.
   """
-  seeds = len(keys)
-  fresh = [
-    random_ticket(jax.random.fold_in(k, 1), network, data.input_shape, 1.0, init_scale=init_scale)
-    for k in keys
-  ]
+  task.check()
+  keys = as_keys(keys)
+  seeds, shape, scale = len(keys), task.data.input_shape, task.initialiser.scale
+  fresh = [random_ticket(jax.random.fold_in(k, 1), task.network, shape, 1.0, init_scale=scale) for k in keys]
   everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
-  curves = train_tickets(jnp.tile(keys, 3), network, everything, data, **training).curves
+  curves = train_tickets(jnp.tile(keys, 3), everything, task, **training).curves
   own = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]
   counts = int(unmasked_count(ticket)), maskable_count(ticket)
   return {

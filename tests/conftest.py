@@ -24,6 +24,7 @@ from absl import flags
 
 import nets_jax
 from experiments import binary, interrupts, search
+from nets_jax import settings
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -48,6 +49,11 @@ def data():
 @pytest.fixture(scope="session")
 def network():
   return nets_jax.MLP(hidden_sizes=(8, 5), num_classes=3)
+
+
+@pytest.fixture(scope="session")
+def task(network, data):
+  return nets_jax.Task(network, data, nets_jax.Training(learning_rate=0.2, batch_size=12))
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +91,12 @@ def assert_same_bits(a, b):
     x, y = np.asarray(x), np.asarray(y)
     assert x.dtype == y.dtype
     np.testing.assert_array_equal(x.view(np.uint8) if x.ndim else x, y.view(np.uint8) if y.ndim else y)
+
+
+def changed(task, search, **changes):
+  """A task and a search with other settings, each with those of its own."""
+  own = {name: changes.pop(name) for name in settings.names(task) if name in changes}
+  return settings.change(task, own), search.change(**changes)
 
 
 def without_seconds(rows):
@@ -129,7 +141,7 @@ def finished(tmp_path_factory):
 def reset_flags():
   """Every flag of the binaries back to its default, as in a new process."""
   for module, own in flags.FLAGS.flags_by_module_dict().items():
-    if module.startswith("experiments."):
+    if module.startswith(("experiments.", "nets_jax.")):
       for flag in own:
         flag.unparse()
 

@@ -8,11 +8,10 @@ from conftest import without_seconds
 from test_search import SMALL, table
 
 import nets_jax
-from nets_jax.baselines import imp, one_shot
+from nets_jax.baselines import one_shot
 
-CONFIG = nets_jax.NetsConfig(
-  population_size=3, generations=3, learning_rate=0.1, batch_size=12, elites=0, dormancy_rate=0.3
-)
+SEARCH = nets_jax.recipes.paper(population_size=3, generations=3, elites=0, dormancy_rate=0.3)
+TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=12)
 KEY = jax.random.key(0)
 
 
@@ -38,8 +37,13 @@ def test_data_that_are_not_finite(value, part):
 
 
 @pytest.fixture(scope="module")
+def task(network, data):
+  return nets_jax.Task(network, data, TRAINING)
+
+
+@pytest.fixture(scope="module")
 def lacking():
-  """Class 2 is in the training part alone, and class 3 in the test part alone."""
+  """A task whose class 2 is in the training part alone, and class 3 in the test part alone."""
   rng = np.random.default_rng(0)
   inputs, labels = rng.normal(size=(60, 6)), np.arange(60) % 2
   labels[np.random.default_rng(0).permutation(60)[6:20]] = 2  # `from_arrays` validates on the first 6
@@ -47,45 +51,40 @@ def lacking():
   assert set(data.train.labels) == {0, 1, 2}
   assert set(data.valid.labels) == {0, 1}
   assert data.num_classes == 4
-  return data
+  return nets_jax.Task(nets_jax.MLP((5,), 4), data, TRAINING)
 
 
 def test_a_class_that_a_part_lacks(lacking):
-  network = nets_jax.MLP((5,), lacking.num_classes)
-  result = nets_jax.search(KEY, network, lacking, CONFIG)
+  result = nets_jax.search(KEY, lacking, SEARCH)
   assert all(np.isfinite([row["fitness"], row["valid_loss"]]).all() for row in result.history)
   tickets = nets_jax.stack([result.ticket])
-  trained = nets_jax.train_tickets(KEY, network, tickets, lacking, epochs=2, batch_size=12)
+  trained = nets_jax.train_tickets(KEY, tickets, lacking, epochs=2)
   assert all(np.isfinite(list(row.values())).all() for row in trained.curves)
   weights = jax.tree.map(lambda leaf: leaf[0], trained.weights)
-  accuracies = np.asarray(nets_jax.class_accuracies(network, weights, lacking.valid, 4))
+  accuracies = np.asarray(nets_jax.class_accuracies(lacking, weights, lacking.data.valid))
   assert np.isnan(accuracies).tolist() == [False, False, True, True]
 
 
 def test_an_objective_that_is_never_a_number_is_named(lacking):
-  network = nets_jax.MLP((5,), lacking.num_classes)
-
   def worst_class(candidate):
-    return 1 - jnp.min(nets_jax.class_accuracies(network, candidate.weights, candidate.valid, 4))
+    return 1 - jnp.min(nets_jax.class_accuracies(lacking, candidate.weights, candidate.valid))
 
   with pytest.raises(
     nets_jax.Diverged, match="generation 0 has an objective that is not a finite number"
   ) as e:
-    nets_jax.search(KEY, network, lacking, CONFIG.replace(objective=worst_class, density_rule="none"))
+    nets_jax.search(KEY, lacking, SEARCH.change(ranking="none").replace(objective=worst_class))
   assert e.value.result is None
 
 
-def test_an_objective_that_is_now_and_then_no_number_never_wins(network, data):
+def test_an_objective_that_is_now_and_then_no_number_never_wins(task):
   """NaN, infinity or minus infinity for every genome of more than 0.8 in density."""
 
   def objective(candidate):
     bad = jnp.array([jnp.nan, jnp.inf, -jnp.inf])[jnp.int32(1000 * candidate.density) % 3]
     return jnp.where(candidate.density > 0.8, bad, candidate.valid_loss)
 
-  config = CONFIG.replace(
-    objective=objective, density_rule="none", initial_density=0.8, population_size=40, generations=1
-  )
-  result = nets_jax.search(KEY, network, data, config)
+  search = SEARCH.change(ranking="none", initial_density=0.8, population_size=40, generations=1)
+  result = nets_jax.search(KEY, task, search.replace(objective=objective))
   bad = [row for row in result.history if row["density"] > 0.8]
   assert {int(np.float32(1000) * np.float32(row["density"])) % 3 for row in bad} == {0, 1, 2}
   for row in result.history:
@@ -93,24 +92,25 @@ def test_an_objective_that_is_now_and_then_no_number_never_wins(network, data):
   assert float(nets_jax.density(result.ticket)) <= 0.8
 
 
-def test_what_was_found_before_all_genomes_failed_is_kept(network, data):
+def test_what_was_found_before_all_genomes_failed_is_kept(task):
   """Dense genomes are fit, and no child is."""
-  config = CONFIG.replace(
-    objective=lambda candidate: jnp.where(candidate.density == 1, candidate.valid_loss, jnp.nan),
-    density_rule="none",
+  search = SEARCH.change(ranking="none").replace(
+    objective=lambda candidate: jnp.where(candidate.density == 1, candidate.valid_loss, jnp.nan)
   )
   with pytest.raises(nets_jax.Diverged, match="every genome of generation 1 has an objective") as error:
-    nets_jax.search(KEY, network, data, config)
+    nets_jax.search(KEY, task, search)
   result = error.value.result
   assert [row["generation"] for row in result.history] == [0, 0, 0, 1, 1, 1]
   best = min(result.history, key=lambda row: row["fitness"])
-  whole = nets_jax.search(KEY, network, data, CONFIG.replace(generations=0, target_density=1.0))
+  whole = nets_jax.search(KEY, task, SEARCH.change(generations=0, target_density=1.0))
   assert best["valid_loss"] == min(row["valid_loss"] for row in whole.history)
   jax.tree.map(np.testing.assert_array_equal, result.ticket, whole.ticket)
 
 
 def test_an_optimiser_that_diverges_in_every_genome_ends_the_run_with_its_files(job, tmp_path):
-  arguments = (*SMALL, "--elites=0", "--noise_rate=1", "--noise_scale=1e30", "--workdir=run")
+  arguments = (
+    *SMALL, "--search=paper", "--elites=0", "--noise_rate=1", "--noise_scale=1e30", "--workdir=run"
+  )  # fmt: skip
   for again in (False, True):
     status, out, error = job(*arguments)
     assert (status, out) == (2, "")
@@ -139,7 +139,7 @@ def emptied(network, data, *layers):
   return ticket.replace(masks=masks)
 
 
-def test_a_layer_whose_mask_is_empty(tmp_path, network, data):
+def test_a_layer_whose_mask_is_empty(tmp_path, task, network, data):
   empty = [("hidden_1",), ("output",), ("hidden_0", "output")]
   loaded = []
   for layers in empty:
@@ -148,36 +148,34 @@ def test_a_layer_whose_mask_is_empty(tmp_path, network, data):
     assert nets_jax.empty_layers(loaded[-1]) == layers
   loaded.append(emptied(network, data, "hidden_0", "hidden_1", "output"))
   empty.append(("hidden_0", "hidden_1", "output"))
-  trained = nets_jax.train_tickets(KEY, network, nets_jax.stack(loaded), data, epochs=3, batch_size=12)
+  trained = nets_jax.train_tickets(KEY, nets_jax.stack(loaded), task, epochs=3)
   assert all(np.isfinite(list(row.values())).all() for row in trained.curves)
   for i, layers in enumerate(empty):
     for name in trained.weights:
       assert bool(np.any(trained.weights[name]["kernel"][i])) is (name not in layers)
-  verdicts = nets_jax.judge_ticket(KEY[None], network, loaded[3], data, epochs=2, batch_size=12)
+  verdicts = nets_jax.judge_ticket(KEY[None], loaded[3], task, epochs=2)
   assert verdicts["dense"][0].unmasked == 0
 
 
-def test_searches_that_prune_to_nearly_nothing(network, data):
-  config = imp.ImpConfig(
-    cycles=2, train_epochs=1, prune_fraction=0.99, output_prune_fraction=0.99, batch_size=12
-  )
+def test_searches_that_prune_to_nearly_nothing(task):
+  search = nets_jax.Imp(cycles=2, cycle_epochs=1, prune_fraction=0.99, output_prune_fraction=0.99)
   with pytest.raises(nets_jax.SearchFailed, match="2 cycles of IMP prune every weight") as error:
-    imp.search(KEY, network, data, config)
+    nets_jax.search(KEY, task, search)
   assert float(nets_jax.density(error.value.result.ticket)) == 0
-  result = imp.search(KEY, network, data, config.replace(output_prune_fraction=0.5))
+  result = nets_jax.search(KEY, task, search.replace(output_prune_fraction=0.5))
   assert 0 < float(nets_jax.density(result.ticket)) < 0.05
   assert result.empty_layers == ("hidden_0", "hidden_1")
   for score in ("snip", "grasp", "synflow", "magnitude"):
-    config = one_shot.OneShotConfig(score=score, target_density=1e-6, score_batch=20)
-    assert int(one_shot.search(KEY, network, data, config).history[-1]["density"] * 10**9) > 0
+    search = one_shot.SEARCHES[score](target_density=1e-6, score_batch=20)
+    assert int(nets_jax.search(KEY, task, search).history[-1]["density"] * 10**9) > 0
 
 
-def test_dormancy_to_nothing_is_no_number_either(network, data):
-  config = CONFIG.replace(dormancy_rate=1.0, elites=1)
+def test_dormancy_to_nothing_is_no_number_either(task):
+  search = SEARCH.change(dormancy_rate=1.0, elites=1)
   found = []
   for _ in range(2):
     with pytest.raises(nets_jax.SearchFailed, match="the best genome has no weight left") as error:
-      nets_jax.search(KEY, network, data, config)
+      nets_jax.search(KEY, task, search)
     found.append(without_seconds(error.value.result.history))
   assert {row["density"] for row in found[0]} == {0.0, 1.0}
   assert all(np.isfinite(row["fitness"]) for row in found[0])

@@ -11,14 +11,12 @@ import sys
 import jax
 import numpy as np
 import nets_jax
-from nets_jax import evolution
-from nets_jax.baselines import imp
 
 jax.config.update("jax_num_cpu_devices", 4)
 data = nets_jax.load_data("digits")
 network = nets_jax.MLP((100, 50), 10)
-training = {"learning_rate": 0.1, "batch_size": 16}
-config = nets_jax.NetsConfig(population_size=5, generations=2, fitness_epochs=0.3, **training)
+task = nets_jax.Task(network, data, nets_jax.Training(learning_rate=0.1, batch_size=16))
+search = nets_jax.recipes.paper(population_size=5, generations=2, fitness_epochs=0.3)
 keys = jax.random.split(jax.random.key(0), 3)
 
 
@@ -31,37 +29,37 @@ def of_result(result):
   return bits(result.ticket) + np.asarray(rows).tobytes()
 
 
-def of_steps(key, config):
-  layout = nets_jax.make_layout(config.population_size)
-  state = nets_jax.init(key, network, data.input_shape, config, layout)
-  for _ in range(config.generations + 1):
-    state, _ = nets_jax.step(state, network, data, config, layout)
+def of_steps(key, search):
+  layout = nets_jax.make_layout(search.population_size)
+  state = nets_jax.init(key, task, search, layout)
+  for _ in range(search.generations + 1):
+    state, _ = nets_jax.step(state, task, search, layout)
   return bits(state.best)
 
 
 def trained(tickets, keys, devices):
   layout = nets_jax.make_layout(len(keys), devices=devices)
-  found = nets_jax.train_tickets(keys, network, tickets, data, epochs=1, layout=layout, **training)
+  found = nets_jax.train_tickets(keys, tickets, task, epochs=1, layout=layout)
   return [bits(nets_jax.take(found.weights, i)) for i in range(len(keys))]
 
 
 what = sys.argv[1]
 if what == "devices":
-  found = [of_result(nets_jax.search(keys[0], network, data, config, devices=n)) for n in (1, 2, 4)]
+  found = [of_result(nets_jax.search(keys[0], task, search, devices=n)) for n in (1, 2, 4)]
 elif what == "runs":
-  alone = [of_result(nets_jax.search(key, network, data, config)) for key in keys[:2]]
-  together = evolution.search_all(keys[:2], network, data, config)
+  alone = [of_result(nets_jax.search(key, task, search)) for key in keys[:2]]
+  together = nets_jax.search_all(keys[:2], task, search)
   found = [b"".join(alone), b"".join(map(of_result, together))]
 elif what == "steps":
-  found = [of_steps(keys[0], config), bits(nets_jax.search(keys[0], network, data, config).ticket)]
+  found = [of_steps(keys[0], search), bits(nets_jax.search(keys[0], task, search).ticket)]
 elif what == "training":
   tickets = [nets_jax.random_ticket(key, network, data.input_shape, 0.3) for key in keys]
   alone = [trained(nets_jax.stack([ticket]), keys[i : i + 1], 1)[0] for i, ticket in enumerate(tickets)]
   found = [b"".join(alone), *(b"".join(trained(nets_jax.stack(tickets), keys, n)) for n in (1, 2, 3))]
 elif what == "imp":
-  config = imp.ImpConfig(cycles=2, train_epochs=1, **training)
-  alone = [of_result(imp.search(key, network, data, config)) for key in keys]
-  found = [b"".join(alone), b"".join(map(of_result, imp.search_all(keys, network, data, config)))]
+  search = nets_jax.Imp(cycles=2, cycle_epochs=1)
+  alone = [of_result(nets_jax.search(key, task, search)) for key in keys]
+  found = [b"".join(alone), b"".join(map(of_result, nets_jax.search_all(keys, task, search)))]
 assert all(len(one) > 10_000 for one in found)
 print(len(found), "runs,", len(set(found)), "of them different")
 """

@@ -38,7 +38,7 @@ def test_a_run_is_written_as_it_was(job, tmp_path):
   (image,) = found.Images("masks/hidden_0")
   assert (image.height, image.width) == (2, 6)
   settings = read_back(tmp_path / "run" / board.DIRECTORY / "settings")
-  results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]["nets"]
+  results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]["guided"]
   assert settings.Scalars("result/test_accuracy")[0].value == pytest.approx(results["test_accuracy"])
 
   assert job(*SMALL, "--overwrite", "--workdir=run")[0] == 0  # without: the old run's events go too

@@ -8,14 +8,18 @@ import jax
 import numpy as np
 import orbax.checkpoint
 import pytest
-from conftest import assert_same_bits, assert_same_results, without_seconds
+from conftest import assert_same_bits, assert_same_results, changed, without_seconds
 
 import nets_jax
-from nets_jax import journal
-from nets_jax.baselines import imp
+from nets_jax import journal, settings
 from nets_jax.checkpoints import Checkpoints, Unsaved
 
-CONFIG = nets_jax.NetsConfig(population_size=5, generations=5, learning_rate=0.1, batch_size=8)
+SEARCH = nets_jax.recipes.paper(population_size=5, generations=5)
+
+
+@pytest.fixture(scope="module")
+def task(task):
+  return settings.change(task, {"learning_rate": 0.1, "batch_size": 8})
 
 
 def stopping(directory, turns, **kwargs):
@@ -45,11 +49,12 @@ def in_pieces(run, directory, turns=2):
   raise AssertionError("it never ends")
 
 
-def test_a_search_in_pieces_is_the_whole_search(tmp_path, network, data):
-  configs = [CONFIG, CONFIG.replace(generations=3, noise_rate=0.3)]
-  search = lambda saved, devices=4: nets_jax.search_all(  # noqa: E731
-    jax.random.split(jax.random.key(1), 2), network, data, configs, devices=devices, checkpoints=saved
-  )
+def test_a_search_in_pieces_is_the_whole_search(tmp_path, task):
+  def search(saved, devices=4):
+    keys = jax.random.split(jax.random.key(1), 2)
+    searches = [SEARCH, SEARCH.change(generations=3, noise_rate=0.3)]
+    return nets_jax.search_all(keys, task, searches, devices=devices, checkpoints=saved)
+
   whole = search(None)
   pieces, stops = in_pieces(search, tmp_path / "a", 3)
   assert stops >= 2
@@ -63,12 +68,13 @@ def test_a_search_in_pieces_is_the_whole_search(tmp_path, network, data):
 
 
 @pytest.mark.parametrize("rewind_steps", [0, 5])
-def test_imp_in_pieces_is_the_whole_imp(tmp_path, network, data, rewind_steps):
-  config = imp.ImpConfig(
-    cycles=2, train_epochs=3, rewind_steps=rewind_steps, learning_rate=0.01, batch_size=8, optimizer="adam"
-  )
-  keys = jax.random.split(jax.random.key(1), 2)
-  run = lambda saved: imp.search_all(keys, network, data, config, checkpoints=saved)  # noqa: E731
+def test_imp_in_pieces_is_the_whole_imp(tmp_path, task, rewind_steps):
+  imp = nets_jax.Imp(cycles=2, cycle_epochs=3, rewind_steps=rewind_steps)
+  own = changed(task, imp, learning_rate=0.01, optimizer="adam")
+
+  def run(saved):
+    return nets_jax.search_all(jax.random.split(jax.random.key(1), 2), *own, checkpoints=saved)
+
   whole = run(None)
   pieces, stops = in_pieces(run, tmp_path)
   assert stops >= 2
@@ -76,14 +82,15 @@ def test_imp_in_pieces_is_the_whole_imp(tmp_path, network, data, rewind_steps):
   assert_same_results(run(Checkpoints(tmp_path)), whole)
 
 
-def test_a_training_in_pieces_is_the_whole_training(tmp_path, network, data):
+def test_a_training_in_pieces_is_the_whole_training(tmp_path, task, network, data):
   tickets = nets_jax.stack(
     [nets_jax.random_ticket(jax.random.key(i), network, data.input_shape, 0.5) for i in range(3)]
   )
-  run = lambda saved: nets_jax.train_tickets(  # noqa: E731
-    jax.random.key(0), network, tickets, data, steps=20, eval_every=3, batch_size=8, optimizer="momentum",
-    checkpoints=saved,
-  )  # fmt: skip
+  task = settings.change(task, {"eval_every": 3, "optimizer": "momentum", "learning_rate": 1e-3})
+
+  def run(saved):
+    return nets_jax.train_tickets(jax.random.key(0), tickets, task, steps=20, checkpoints=saved)
+
   whole = run(None)
   pieces, stops = in_pieces(run, tmp_path)
   assert stops >= 2
@@ -92,50 +99,50 @@ def test_a_training_in_pieces_is_the_whole_training(tmp_path, network, data):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, network, data):
+def stopped(tmp_path_factory, task):
   """A search stopped after generation 2, whose checkpoints are of turns 2 and 3."""
   directory = tmp_path_factory.mktemp("stopped")
   with pytest.raises(nets_jax.Stopped):
-    nets_jax.search(jax.random.key(0), network, data, CONFIG, checkpoints=stopping(directory, 3))
+    nets_jax.search(jax.random.key(0), task, SEARCH, checkpoints=stopping(directory, 3))
   assert sorted(path.name for path in directory.iterdir()) == ["2", "3", "journal.csv"]
   return directory
 
 
-def go_on(directory, network, data, config=CONFIG, key=0):
+def go_on(directory, task, search=SEARCH, key=0, **changes):
   told = []
   saved = Checkpoints(directory, tell=told.append)
-  return nets_jax.search(jax.random.key(key), network, data, config, checkpoints=saved), told
+  return nets_jax.search(jax.random.key(key), task.replace(**changes), search, checkpoints=saved), told
 
 
-def test_it_says_where_it_goes_on(stopped, tmp_path, network, data):
+def test_it_says_where_it_goes_on(stopped, tmp_path, task):
   shutil.copytree(stopped, tmp_path / "run")
-  assert go_on(tmp_path / "run", network, data)[1] == ["going on after generation 2"]
+  assert go_on(tmp_path / "run", task)[1] == ["going on after generation 2"]
 
 
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"config": CONFIG.replace(noise_rate=0.3)}, r"config.noise_rate 0.1 there and 0.3 here"),
-    ({"config": CONFIG.replace(generations=6)}, r"config.generations 5 there and 6 here"),
+    ({"search": SEARCH.change(noise_rate=0.3)}, r"settings.noise_rate 0.1 there and 0.3 here"),
+    ({"search": SEARCH.replace(generations=6)}, r"settings.generations 5 there and 6 here"),
     ({"key": 1}, r"keys \w+ there and \w+ here"),
     ({"network": nets_jax.MLP((9, 5), 3)}, r"network MLP"),
   ],
 )
-def test_another_run_is_refused(stopped, tmp_path, network, data, changes, message):
+def test_another_run_is_refused(stopped, tmp_path, task, changes, message):
   shutil.copytree(stopped, tmp_path / "run")
   before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
   with pytest.raises(nets_jax.UsageError, match=f"is of another run or version .*{message}"):
-    go_on(tmp_path / "run", **{"network": network, "data": data, **changes})
+    go_on(tmp_path / "run", task, **changes)
   assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
-def test_another_version_is_refused(stopped, tmp_path, network, data, monkeypatch):
+def test_another_version_is_refused(stopped, tmp_path, task, monkeypatch):
   shutil.copytree(stopped, tmp_path / "run")
   monkeypatch.setattr(jax, "__version__", "0.0.1")
   monkeypatch.setattr("nets_jax.checkpoints.FORMAT_VERSION", 3)
   monkeypatch.setattr("importlib.metadata.version", lambda package: f"{package} of tomorrow")
   with pytest.raises(nets_jax.UsageError) as error:
-    go_on(tmp_path / "run", network, data)
+    go_on(tmp_path / "run", task)
   assert "format_version 2 there and 3 here" in str(error.value)
   assert "versions.jaxlib " in str(error.value)
 
@@ -214,15 +221,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kept, tmp_path, how):
   assert outcomes >= {2}
 
 
-def test_after_a_damaged_checkpoint_the_search_ends_as_it_would_have(stopped, tmp_path, network, data):
-  whole = nets_jax.search(jax.random.key(0), network, data, CONFIG)
+def test_after_a_damaged_checkpoint_the_search_ends_as_it_would_have(stopped, tmp_path, task):
+  whole = nets_jax.search(jax.random.key(0), task, SEARCH)
   for turns, line in ((["3"], "going on after generation 1"), (["3", "2"], "no whole checkpoint is left")):
     directory = tmp_path / line
     shutil.copytree(stopped, directory)
     for turn in turns:
       for file in (directory / turn).rglob("d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    found, told = go_on(directory, network, data)
+    found, told = go_on(directory, task)
     assert_same_results([found], [whole])
     assert told[-1].startswith(line)
 
@@ -248,14 +255,14 @@ def test_impossible_settings(tmp_path, arguments):
     Checkpoints(tmp_path, **arguments)
 
 
-def test_checkpoints_are_as_often_as_asked(tmp_path, network, data):
+def test_checkpoints_are_as_often_as_asked(tmp_path, task):
   def made(**settings):
     directory = tmp_path / str(len(list(tmp_path.iterdir())))
     turns = []
     saved = Checkpoints(directory, **settings)
     save = saved._save
     saved._save = lambda: (turns.append(saved._turns), save())
-    nets_jax.search(jax.random.key(0), network, data, CONFIG, checkpoints=saved)
+    nets_jax.search(jax.random.key(0), task, SEARCH, checkpoints=saved)
     return turns
 
   assert made(seconds=0) == [1, 2, 3, 4, 5, 6]

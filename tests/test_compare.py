@@ -6,17 +6,19 @@ import pathlib
 
 import pytest
 from absl import flags
-from conftest import made_once, table
+from conftest import made_once, reset_flags, table
 
 import nets_jax
-from experiments import compare, methods, tables
-from nets_jax import files
+from experiments import binary, compare, tables
+from nets_jax import files, searches, settings
+from nets_jax.cli import flags as search_flags
 
-TINY = (
+PROBLEM = (
   "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
-  "--population_size=3", "--generations=2", "--cycles=2", "--cycle_epochs=2", "--train_epochs=3",
-  "--batch_size=10", "--workdir=out", "--devices=4",
+  "--train_epochs=3", "--batch_size=10", "--workdir=out", "--devices=4",
 )  # fmt: skip
+TINY = (*PROBLEM, "--population_size=3", "--generations=2", "--cycles=2", "--cycle_epochs=2")
+ALL = "--methods=random,imp,nets@paper,dense"
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def job(run_binary):
 @pytest.fixture
 def done(job, finished, tmp_path):
   """A copy of that comparison, made once."""
-  return made_once(finished, tmp_path / "out", lambda: job(*TINY, "--methods=random,imp,nets,dense"))
+  return made_once(finished, tmp_path / "out", lambda: job(*TINY, ALL))
 
 
 def test_it_writes_the_table_the_figures_and_their_data(done):
@@ -89,9 +91,10 @@ def test_a_finished_stage_is_not_run_again(done, job, monkeypatch):
   def never(*args, **kwargs):
     raise AssertionError("a finished stage was run again")
 
-  monkeypatch.setattr(methods, "search_all", never)
+  for search in (nets_jax.Nets, nets_jax.Random, nets_jax.Imp, nets_jax.Dense):
+    monkeypatch.setattr(search, "run", never)
   monkeypatch.setattr(nets_jax, "train_tickets", never)
-  status, _, error = job(*TINY, "--methods=random,imp,nets,dense")
+  status, _, error = job(*TINY, ALL)
   assert status == 0
   assert error.count("is done already") == 8
   assert {p: p.read_bytes() for p in done.rglob("*.csv")} == before
@@ -101,7 +104,7 @@ def test_an_interrupted_comparison_goes_on(done, job):
   (stage,) = (done / "stages").glob("imp-*")
   training = (stage / "training.csv").read_text()
   (stage / "training.csv").unlink()
-  assert job(*TINY, "--methods=random,imp,nets,dense")[0] == 0
+  assert job(*TINY, ALL)[0] == 0
   without_seconds = lambda text: [line.split(",")[:6] for line in text.splitlines()]  # noqa: E731
   assert without_seconds((stage / "training.csv").read_text()) == without_seconds(training)
 
@@ -123,7 +126,7 @@ def test_a_damaged_stage_is_set_aside_and_run_again(done, job, file, content, se
   (stage / file).write_text(content)
   if not seals:
     (stage / files.SEAL).unlink()
-  status, _, error = job(*TINY, "--methods=random,imp,nets,dense")
+  status, _, error = job(*TINY, ALL)
   assert status == 0, error
   assert f"imp: {pathlib.Path('out', 'stages', stage.name)} is damaged (" in error
   assert f"); it is now damaged-{stage.name}, and run again\n" in error
@@ -133,8 +136,8 @@ def test_a_damaged_stage_is_set_aside_and_run_again(done, job, file, content, se
 
 
 def test_a_trial_that_fails_is_a_marked_row_and_the_others_go_on(job, tmp_path):
-  """At that rate NeTS and IMP diverge; where tanh saturates, SynFlow's scores are zero in a layer."""
-  chosen = "nets:learning_rate=1e30,imp:learning_rate=1e30,synflow:activation=tanh:init_scale=1e9,random"
+  """At that rate NeTS and IMP diverge; of weights so large SynFlow's scores are infinite."""
+  chosen = "paper:learning_rate=1e30,imp:learning_rate=1e30,synflow:init_scale=1e20,random"
   arguments = ("--score_batch=20", "--activation=relu", f"--methods={chosen}")
   status, out, error = job(*TINY, *arguments, "--optimizer=sgd")
   assert status == 0, error
@@ -155,7 +158,7 @@ def test_empty_layers_are_a_column_and_a_line_on_the_screen(job, tmp_path):
     "--init_scale=10/0.1",
     "--target_density=0.05",
   )
-  status, out, error = job(*TINY, *arguments)
+  status, out, error = job(*PROBLEM, *arguments)
   assert status == 0, error
   assert "magnitude: no weight is left in a layer (output in 2 of 2 tickets)" in error
   rows = table(tmp_path / "out" / "table1.csv")
@@ -164,28 +167,28 @@ def test_empty_layers_are_a_column_and_a_line_on_the_screen(job, tmp_path):
 
 
 def test_another_configuration_is_refused_and_named(done, job):
-  status, _, error = job(*TINY, "--methods=random", "--learning_rate=0.5", "--seed=4")
+  status, _, error = job(*PROBLEM, "--methods=random", "--learning_rate=0.5", "--seed=4")
   assert status == 2
   assert (
     "out is of another configuration (learning_rate 0.01 there and 0.5 here, seed 0 there and 4 here)"
     in error
   )
   (done / "config.json").write_text("{")
-  status, _, error = job(*TINY, "--methods=random")
+  status, _, error = job(*PROBLEM, "--methods=random")
   assert (status, error) == (2, "error: out/config.json is damaged; give another --workdir\n")
 
 
 def test_methods_may_have_flags_of_their_own(done, job):
-  assert job(*TINY, "--methods=nets,nets:elites=0:noise_rate=0,imp:rewind_epochs=1")[0] == 0
+  assert job(*TINY, "--methods=paper,paper:elites=0:noise_rate=0,imp:rewind_epochs=1")[0] == 0
   assert {r["method"] for r in table(done / "table1.csv")} == {
-    "nets", "nets:elites=0:noise_rate=0", "imp:rewind_epochs=1",
+    "paper", "paper:elites=0:noise_rate=0", "imp:rewind_epochs=1",
   }  # fmt: skip
   assert {r["search_epochs"] for r in table(done / "table1.csv") if r["method"].startswith("imp")} == {"5.0"}
-  assert len(list((done / "stages").glob("nets*"))) == 2
+  assert len(list((done / "stages").glob("paper*"))) == 2
 
 
 def test_the_quick_version_says_so(job, tmp_path):
-  arguments = [a for a in TINY if not a.startswith(("--workdir", "--generations", "--train_epochs"))]
+  arguments = [a for a in PROBLEM if not a.startswith(("--workdir", "--train_epochs"))]
   status, out, _ = job(*arguments, "--quick", "--methods=random")
   assert status == 0
   assert "quick version, not the paper's setting" in out
@@ -199,15 +202,22 @@ def test_the_quick_version_says_so(job, tmp_path):
   [
     (
       ["--methods=luck"],
-      "methods may be nets, random, imp, magnitude, snip, grasp, synflow, dense or guided, not 'luck'",
+      "methods may be guided, halved, line, frontier, paper, imp, magnitude, snip, grasp, synflow, random or "
+      "dense, not 'luck'",
     ),
+    (["--methods=nets"], "not 'nets'; NeTS is paper or guided"),
     (
-      ["--methods=nets:colour=1"],
-      "in 'nets:colour=1': there is no setting 'colour'; write method:flag=value",
+      ["--methods=paper:colour=1"],
+      "in 'paper:colour=1': there is no setting 'colour'; write method:setting=value",
     ),
-    (["--methods=nets:elites=many"], "in 'nets:elites=many': flag --elites=many"),
-    (["--methods=nets:elites=9"], "elites must be from 0"),
+    (["--methods=paper:elites=many"], "in 'paper:elites=many': flag --elites=many"),
+    (["--methods=paper:elites=9,imp"], "elites must be from 0"),
     (["--methods=imp:cycles=0"], "cycles must be at least 1"),
+    (["--methods=imp:activation=tanh"], "all methods share one activation; give --activation instead"),
+    (
+      ["--methods=random,imp"],
+      "none of these methods has a setting 'population_size'; those that have it are guided, halved, line,",
+    ),
     (["--trials=0"], "trials must be at least 1, not 0"),
     (["--train_epochs=0"], "train_epochs must be at least 1, not 0"),
   ],
@@ -238,11 +248,13 @@ def test_spread_and_span():
 def test_every_method_has_a_colour_of_its_own():
   from nets_jax import plots
 
-  rows = [{"method": name, "trial": 0} for name in [*methods.METHODS, "dense", "imp:rewind_epochs=1"]]
+  rows = [{"method": name, "trial": 0} for name in [*searches.SEARCHES, "imp:rewind_epochs=1"]]
   colours = [colour for _, colour, _ in plots._by_method(rows)]
   assert len(set(colours)) == len(colours)
 
 
 def test_presets_are_complete():
   for preset in (pathlib.Path(compare.__file__).parent / "presets").glob("paper_*.flags"):
-    assert "--target_density=0.2" in preset.read_text()
+    reset_flags()
+    binary.parse(["compare", f"--flagfile={preset}"])
+    assert settings.values(search_flags.make_search(flags.FLAGS))["target_density"] == 0.2

@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
-from experiments import binary, controls, flags
+from experiments import controls
 from nets_jax import tickets
 
 TINY = (
@@ -41,10 +41,10 @@ def test_the_controls(network, data, ticket):
   ticket = tickets.initialise(
     jax.random.key(5), network, data.input_shape, init_scale=(0.02, 0.3, 4.0), initial_density=0.4
   )
-  binary.parse(["controls", "--score_batch=20"])
+  task = nets_jax.Task(network, data)
   made = {
     name: control(jax.random.key(9), ticket)
-    for name, control in controls.make_controls(network, data, flags.flags.FLAGS).items()
+    for name, control in controls.make_controls(task, nets_jax.Snip(score_batch=20)).items()
   }
   assert tuple(made) == controls.NAMES
   count = lambda t: int(tickets.unmasked_count(t))  # noqa: E731
@@ -102,6 +102,11 @@ def test_it_trains_them_and_judges(job, found, tmp_path):
       "is for a network of activation sigmoid, not tanh",
     ),
     (["--tickets=ticket-0.safetensors", "--train_epochs=0"], "train_epochs must be at least 1, not 0"),
+    (
+      ["--tickets=ticket-0.safetensors", "--score_batch=91"],
+      "score_batch must be from 1 to the 90 training examples, not 91",
+    ),
+    (["--tickets=ticket-0.safetensors", "--dataset=digits"], "the ticket does not fit the network: "),
   ],
 )
 def test_wrong_requests(job, found, tmp_path, arguments, message):

@@ -8,15 +8,16 @@ import pytest
 from conftest import made_once, reset_flags, table
 
 import nets_jax
-from experiments import binary, densities, density_tables, methods, stages
-from nets_jax import density_plots
+from experiments import binary, densities, density_tables, stages
+from nets_jax import density_plots, recipes
 
-TINY = (
+PROBLEM = (
   "--dataset=xor", "--activation=sigmoid", "--trials=2", "--xor_train_size=100", "--xor_test_size=40",
-  "--hidden_sizes=6", "--population_size=3", "--generations=2", "--cycle_epochs=2", "--train_epochs=3",
-  "--batch_size=10", "--learning_rate=0.05", "--workdir=out", "--devices=4", "--densities=0.7,0.5",
+  "--hidden_sizes=6", "--train_epochs=3", "--batch_size=10", "--learning_rate=0.05", "--workdir=out",
+  "--devices=4", "--densities=0.7,0.5",
 )  # fmt: skip
-GUIDED = "nets:dormancy=guided:density_rule=schedule"
+TINY = (*PROBLEM, "--population_size=3", "--generations=2", "--cycle_epochs=2")
+GUIDED = "guided:crossover_rate=0.6"
 
 
 @pytest.fixture
@@ -71,8 +72,10 @@ def test_imps_tickets_are_those_of_shorter_runs(done):
   ]  # fmt: skip
   # A run of its own for fewer cycles finds the same.
   cycles = int(float(table(stages_of_imp[0] / "costs.csv")[0]["epochs"]) / 2)
+  reset_flags()
+  binary.parse(["densities", *TINY])
   values = densities.flags.FLAGS
-  entrant = stages.make_entrant("imp", values, done / "alone", {"cycles": str(cycles)})
+  entrant, _ = stages.make_entrants([f"imp:cycles={cycles}", "guided"], values, done / "alone")
   stages.search_stage(entrant, densities.search_flags.make_data(values))
   for trial in range(2):
     name = f"ticket_{trial}.safetensors"
@@ -81,7 +84,7 @@ def test_imps_tickets_are_those_of_shorter_runs(done):
 
 def test_imp_may_be_asked_for_a_density_between_later(done, job):
   """Of fewer cycles than were run, after the ticket of its longest run was found in another way."""
-  assert job(*TINY, "--methods=imp", "--densities=0.7,0.8")[0] == 0
+  assert job(*PROBLEM, "--cycle_epochs=2", "--methods=imp", "--densities=0.7,0.8")[0] == 0
   assert [row["target_density"] for row in table(done / "densities.csv") if row["method"] == "imp"] == [
     "0.8", "0.8", "0.7", "0.7", "0.5", "0.5",
   ]  # fmt: skip
@@ -96,24 +99,25 @@ def test_what_fails_and_what_is_empty_is_in_the_table(job, tmp_path):
     "--init_scale=10/0.1",
   )
   status, out, error = job(
-    *TINY, *options, "--methods=magnitude,nets:learning_rate=1e30,imp:learning_rate=1e30"
+    *TINY, *options, "--methods=magnitude,guided:learning_rate=1e30,imp:learning_rate=1e30"
   )
   assert status == 0, error
   rows = table(tmp_path / "out" / "densities.csv")
   assert [bool(row["failed"]) for row in rows] == [False] * 4 + [True] * 8
   assert "empty: output in 2 of 2 |" in out
-  assert "| nets:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
+  assert "| guided:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
   assert "| imp:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
   assert (tmp_path / "out" / "figure_densities.png").exists()
 
 
 def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
   before = table(done / "densities.csv")
-  assert job(*TINY, "--methods=random", "--densities=0.5")[0] == 0
+  assert job(*PROBLEM, "--methods=random", "--densities=0.5")[0] == 0
   rows = table(done / "densities.csv")
   assert rows[: len(before)] == before
   assert [(row["method"], row["density"]) for row in rows[len(before) :]] == [("random", "0.5")] * 2
-  monkeypatch.setattr(methods, "search_all", None)
+  for search in (nets_jax.Nets, nets_jax.Imp, nets_jax.Random, nets_jax.Dense):
+    monkeypatch.setattr(search, "run", None)
   monkeypatch.setattr(nets_jax, "train_tickets", None)
   assert job(*TINY, f"--methods={GUIDED},imp,dense,random", "--densities=0.5")[0] == 0
   assert table(done / "densities.csv") == rows
@@ -146,13 +150,14 @@ def test_new_rows_replace_those_from_their_first_trial_on():
 
 
 def test_a_method_may_have_a_name_of_its_own(done, job):
-  assert job(*TINY, "--methods=quick@imp:cycle_epochs=1,imp:cycle_epochs=1", "--densities=0.7")[0] == 0
+  assert job(*PROBLEM, "--methods=quick@imp:cycle_epochs=1,imp:cycle_epochs=1", "--densities=0.7")[0] == 0
   rows = table(done / "densities.csv")
   named, plain = ([row for row in rows if row["method"] == m] for m in ("quick", "imp:cycle_epochs=1"))
   assert [row["test_loss"] for row in named] == [row["test_loss"] for row in plain]
   assert len(named) == 2
   assert "| quick |" in (done / "densities.md").read_text()
-  assert stages.make_entrant("all@dense", densities.flags.FLAGS, done).values.target_density == 1
+  (entrant,) = stages.make_entrants(["all@dense"], densities.flags.FLAGS, done)
+  assert entrant.search.densities([0.2]) == [1.0]
 
 
 def test_a_dense_network_alone_has_a_table_and_figures(tmp_path):
@@ -205,7 +210,7 @@ def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
 @pytest.mark.parametrize(
   ("preset", "study"),
   [
-    ("blind_digits", "ablations"),
+    ("paper_digits", "ablations"),
     ("lottery_mnist", "lottery"),
     ("paper_mnist", "paper"),
     ("paper_mnist", "paper_ablations"),
@@ -219,22 +224,18 @@ def test_the_ready_studies_are_such_that_run(preset, study):
     ["densities", f"--flagfile={presets}/{preset}.flags", f"--flagfile={presets}/studies/{study}.flags"]
   )
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
-  stages.check_names(values.methods)
   seen = set()
-  for label in values.methods:
-    make = functools.partial(stages.make_entrant, label, values, pathlib.Path("x"))
-    seen.add(densities.at_density(label, 0.05, make, data).stage)
+  for entrant in stages.make_entrants(values.methods, values, pathlib.Path("x")):
+    ((_, own),) = densities.at_densities(entrant, [0.05], data).items()
+    seen.add(own.stage)
   assert len(seen) == len(values.methods)  # no two are the same
 
 
 def test_the_nearest_cycle():
-  values = densities.flags.FLAGS
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
-  reset_flags()
-  binary.parse(["densities", "--network=lenet_300_100", "--batch_size=2"])
-  make = functools.partial(stages.make_entrant, "imp", values, pathlib.Path("x"))
+  task = nets_jax.Task(nets_jax.lenet_300_100(), data, nets_jax.Training(batch_size=2))
   found = [
-    densities.nearest_cycle(density, make, data) for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
+    nets_jax.Imp().at_density(density, task).cycles for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
   ]
   assert found == [7, 7, 9, 15, 18, 21]  # the densities of Frankle & Carbin's rounds
 
@@ -243,10 +244,14 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   values = densities.flags.FLAGS
   reset_flags()
   binary.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
-  own = stages.make_entrant("guided:parents=3", values, pathlib.Path("x"), {"target_density": "0.1"}).values
-  assert (own.dormancy, own.density_rule, own.learning_rate) == ("guided", "schedule", 0.3)
-  assert (own.target_density, own.parents, own.init_scale) == (0.1, 3, 0.1)
-  assert own.fitness_epochs == float(stages.guided_settings("digits")["fitness_epochs"])
+  (entrant,) = stages.make_entrants(["guided:parents=3"], values, pathlib.Path("x"))
+  assert entrant.search == recipes.guided(parents=3, target_density=0.4)
+  data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
+  own = densities.at_densities(entrant, [0.1], data)[0.1]
+  assert own.search == recipes.guided(parents=3, target_density=0.1)
+  assert (own.task(data).training, own.task(data).initialiser) == (
+    nets_jax.Training(learning_rate=0.3), nets_jax.Normal(0.1),
+  )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -254,13 +259,13 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   [
     (["--densities=0.2,x"], "densities must be numbers, not 0.2,x"),
     (["--densities=0.2,0"], "densities must be in (0, 1], not 0.2,0"),
-    (["--methods=luck"], "methods may be nets,"),
-    (["--methods=luck@luck"], "methods may be nets,"),
-    (["--methods=@imp"], "'@imp' needs a name before its @, and not that of a method"),
-    (["--methods=imp@nets"], "'imp@nets' needs a name before its @, and not that of a method"),
-    (["--methods=a@imp,a@snip"], "two methods are called 'a'; write name@method:flag=value"),
+    (["--methods=luck"], "methods may be guided,"),
+    (["--methods=luck@luck"], "methods may be guided,"),
+    (["--methods=@imp"], "'@imp' needs a name before its @, and not that of another method"),
+    (["--methods=imp@paper"], "'imp@paper' needs a name before its @, and not that of another method"),
+    (["--methods=a@imp,a@snip"], "two methods are called 'a'; write name@method:setting=value"),
     (["--methods=imp:prune_fraction=0"], "prune_fraction must be in (0, 1) here, not 0.0"),
-    (["--methods=nets:elites=9"], "elites must be from 0"),
+    (["--methods=guided:elites=16"], "elites must be from 0"),
     (["--methods=imp:rewind_steps=-1"], "rewind_steps must be at least 0"),
     (["--trials=0"], "trials must be at least 1, not 0"),
     (["--train_epochs=0"], "train_epochs must be at least 1, not 0"),
@@ -268,7 +273,7 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   ],
 )
 def test_wrong_requests(job, tmp_path, arguments, message):
-  status, _, error = job(*TINY, *arguments)
+  status, _, error = job(*PROBLEM, *arguments)
   assert status == 2
   assert error.count("\n") == 1
   assert message in error

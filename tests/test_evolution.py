@@ -3,44 +3,52 @@
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_results, counted_compilations, without_seconds
+from conftest import assert_same_results, changed, counted_compilations, without_seconds
 
 import nets_jax
-from nets_jax import evolution
-from nets_jax.config import NetsConfig, stack_configs
+from nets_jax import settings
+from nets_jax.evolution.nets import stack_settings
 
-CONFIG = NetsConfig(population_size=3, generations=3, learning_rate=0.2, batch_size=12)
+SEARCH = nets_jax.recipes.paper(population_size=3, generations=3)
 KEYS = jax.random.split(jax.random.key(0), 3)
 
 
 @pytest.fixture(scope="module")
-def configs():
-  """Settings that differ in every kind of traced field."""
+def pairs(task):
+  """Tasks and searches that differ in every kind of traced setting."""
   return [
-    CONFIG,
-    CONFIG.replace(noise_rate=0.4, dormancy_rate=0.0, target_density=0.5, penalty_weight=3.0, elites=0),
-    CONFIG.replace(learning_rate=0.05, init_scale=0.3, initial_density=0.5, crossover_rate=0.9, elites=2),
+    (task, SEARCH),
+    changed(
+      task, SEARCH, noise_rate=0.4, dormancy_rate=0.0, target_density=0.5, penalty_weight=3.0, elites=0
+    ),
+    changed(
+      task, SEARCH, learning_rate=0.05, init_scale=0.3, initial_density=0.5, crossover_rate=0.9, elites=2
+    ),
   ]
 
 
+def side_by_side(pairs, keys=KEYS, **where):
+  return nets_jax.search_all(keys, *zip(*pairs, strict=True), **where)
+
+
 @pytest.fixture(scope="module")
-def alone(network, data, configs):
-  return [nets_jax.search(key, network, data, own) for key, own in zip(KEYS, configs, strict=True)]
+def alone(pairs):
+  return [nets_jax.search(key, *own) for key, own in zip(KEYS, pairs, strict=True)]
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_each_run_is_the_run_alone(network, data, configs, alone, devices):
-  together = evolution.search_all(KEYS, network, data, configs, devices=devices)
+def test_each_run_is_the_run_alone(pairs, alone, devices):
+  together = side_by_side(pairs, devices=devices)
   assert_same_results(together, alone)
 
 
-def test_a_run_ends_by_itself(network, data, alone):
+def test_a_run_ends_by_itself(task):
   """Generations and patience are each run's own; what comes after its end does not touch its result."""
-  configs = [CONFIG.replace(generations=1), CONFIG.replace(generations=8, patience=0), CONFIG]
+  searches = [SEARCH.replace(generations=1), SEARCH.replace(generations=8, patience=0), SEARCH]
   seen = []
-  together = evolution.search_all(KEYS, network, data, configs, on_rows=seen.append)
+  together = nets_jax.search_all(KEYS, task, searches, on_rows=seen.append)
   assert_same_results(
-    together, [nets_jax.search(key, network, data, own) for key, own in zip(KEYS, configs, strict=True)]
+    together, [nets_jax.search(key, task, own) for key, own in zip(KEYS, searches, strict=True)]
   )
   assert without_seconds(together[2].history) != without_seconds(together[0].history)
   last = [result.history[-1]["generation"] for result in together]
@@ -50,48 +58,46 @@ def test_a_run_ends_by_itself(network, data, alone):
   assert [len(rows) for rows in seen] == [3 * runs for runs in going]
 
 
-def test_other_runs_and_settings_compile_nothing(network, data, configs):
-  evolution.search_all(KEYS, network, data, configs)
+def test_other_runs_and_settings_compile_nothing(pairs):
+  side_by_side(pairs)
   others = KEYS[::-1]
   with counted_compilations() as count:
-    evolution.search_all(others, network, data, configs[::-1])
+    side_by_side(pairs[::-1], others)
   assert count == []
 
 
-def test_seconds_are_those_of_all_runs_over_their_number(network, data):
-  first, second = evolution.search_all(KEYS[:2], network, data, CONFIG)
+def test_seconds_are_those_of_all_runs_over_their_number(task):
+  first, second = nets_jax.search_all(KEYS[:2], task, SEARCH)
   assert [row["seconds"] for row in first.history] == [row["seconds"] for row in second.history]
   assert first.cost.seconds == first.history[-1]["seconds"] > 0
   assert first.cost.epochs == 3 * 4
 
 
 @pytest.mark.parametrize(
-  ("configs", "message"),
+  ("changes", "message"),
   [
-    ([CONFIG] * 2, "3 keys ask for as many configurations, not 2"),
-    ([CONFIG, CONFIG, CONFIG.replace(batch_size=6)], "must agree in batch_size, not have 12 and 6"),
-    ([CONFIG, CONFIG, CONFIG.replace(noise_rate=2.0)], "noise_rate must be in"),
+    ([{}] * 2, "3 keys ask for as many tasks and searches"),
+    ([{}, {}, {"batch_size": 6}], "must agree in batch_size, not have 12 and 6"),
+    ([{}, {}, {"noise_rate": 2.0}], "noise_rate must be in"),
   ],
 )
-def test_impossible_runs(network, data, configs, message):
+def test_impossible_runs(task, changes, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    evolution.search_all(KEYS, network, data, configs)
+    side_by_side([changed(task, SEARCH, **own) for own in changes])
 
 
-def test_a_run_that_diverges_may_leave_the_others_alone(network, data, alone, configs):
-  diverging = CONFIG.replace(learning_rate=1e30)
+def test_a_run_that_diverges_may_leave_the_others_alone(task, alone, pairs):
+  pairs = [pairs[0], changed(task, SEARCH, learning_rate=1e30), pairs[2]]
   message = "every genome of generation 0 diverged"
   with pytest.raises(nets_jax.UsageError, match=message):
-    evolution.search_all(KEYS, network, data, [configs[0], diverging, configs[2]])
-  together = evolution.search_all(
-    KEYS, network, data, [configs[0], diverging, configs[2]], keep_failures=True
-  )
+    side_by_side(pairs)
+  together = side_by_side(pairs, keep_failures=True)
   assert_same_results([together[0], together[2]], [alone[0], alone[2]])
   assert message in str(together[1])
 
 
-def test_stacked_settings_have_an_axis_of_runs():
-  stacked = stack_configs([CONFIG, CONFIG.replace(noise_rate=0.5)])
-  np.testing.assert_allclose(stacked.noise_rate, [0.1, 0.5])
+def test_stacked_settings_have_an_axis_of_runs(task):
+  stacked = stack_settings([task] * 2, [SEARCH, SEARCH.change(noise_rate=0.5)]).search
+  np.testing.assert_allclose(settings.values(stacked)["noise_rate"], [0.1, 0.5])
   assert stacked.population_size == 3
   assert stacked.patience is None

@@ -22,8 +22,11 @@ from nets_jax import storage
 pytestmark = pytest.mark.faults
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
-XOR = ("--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10")
-SEARCH = (*XOR, "--population_size=6", "--fitness_epochs=1", "--checkpoint_seconds=0")
+XOR = (
+  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
+  "--checkpoint_seconds=0",
+)  # fmt: skip
+SEARCH = (*XOR, "--population_size=6", "--fitness_epochs=1")
 KILLS = 20
 
 
@@ -65,7 +68,7 @@ def survive(module, arguments, rng, most):
   for kills in range(most + 1):
     process = start(module, *arguments)
     if kills < most:
-      await_line(process, ("compiling", "program", "random", "nets", "imp"))
+      await_line(process, ("compiling", "program", "random", "guided", "nets", "imp"))
       with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(rng.uniform(0, 2.5))
       process.kill()
@@ -110,7 +113,7 @@ def assert_same_files(one, other):
   ("module", "kills", "arguments"),
   [
     ("search", KILLS, (*SEARCH, "--generations=250", "--train_epochs=100")),
-    ("search", 4, (*SEARCH, "--method=imp", "--cycles=3", "--cycle_epochs=40", "--train_epochs=40")),
+    ("search", 4, (*XOR, "--method=imp", "--cycles=3", "--cycle_epochs=40", "--train_epochs=40")),
     (
       "compare",
       4,
@@ -142,7 +145,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, module, kills, argument
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, status, devices):
   arguments = (*SEARCH, "--generations=300", "--train_epochs=2", "--checkpoint_seconds=1000")
   process = start("search", *arguments, f"--workdir={tmp_path}/run", "--tensorboard")
-  assert await_line(process, "nets 1/301")
+  assert await_line(process, "guided 1/301")
   time.sleep(0.5)
   process.send_signal(number)
   got, out, error = finish(process)
@@ -176,7 +179,7 @@ def test_a_second_signal_and_one_before_the_search(tmp_path):
 
 def test_two_runs_in_one_directory(tmp_path):
   first = start("search", *SEARCH, "--generations=100000", f"--workdir={tmp_path}/run")
-  await_line(first, "nets 1/")
+  await_line(first, "guided 1/")
   for module in ("search", "compare", "sweep"):
     status, out, error = finish(start(module, *SEARCH, f"--workdir={tmp_path}/run"))
     assert (status, out) == (2, "")
@@ -207,7 +210,7 @@ def small_disk(directory, size):
 
 WIDE = (
   *("--dataset=xor", "--hidden_sizes=200,200", "--population_size=4", "--generations=100000"),
-  *("--checkpoint_seconds=0", "--dormancy=random", "--density_rule=penalty"),
+  *("--checkpoint_seconds=0", "--search=paper"),
 )
 
 
@@ -243,7 +246,7 @@ def test_a_file_limit_and_a_read_only_directory(tmp_path):
 
 def test_a_vanished_directory(tmp_path):
   process = start("search", *WIDE, f"--workdir={tmp_path}/run")
-  await_line(process, "nets 1/")
+  await_line(process, "paper 1/")
   for _ in range(1200):  # until there is a whole checkpoint, whose directory has a number for its name
     if any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").glob("*/*")):
       break
@@ -270,7 +273,7 @@ def test_two_processes_of_which_one_is_killed_go_on(tmp_path):
     return [start("search", *arguments, *where, f"--process_id={i}", *more) for i in (0, 1)]
 
   pair = both()
-  assert await_line(pair[0], "nets 1/")
+  assert await_line(pair[0], "guided 1/")
   time.sleep(2)
   pair[1].kill()
   assert [finish(process)[0] == 0 for process in pair] == [False, False]
@@ -283,10 +286,11 @@ def test_two_processes_of_which_one_is_killed_go_on(tmp_path):
 
 def test_memory_is_flat_over_500_generations(tmp_path):
   data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=40)
-  config = nets_jax.NetsConfig(population_size=32, generations=500, batch_size=10)
+  task = nets_jax.Task(nets_jax.MLP((6,), 2), data, nets_jax.Training(learning_rate=0.001, batch_size=10))
+  search = nets_jax.recipes.paper(population_size=32, generations=500)
   saved, resident = nets_jax.Checkpoints(tmp_path, seconds=0, every=5), []
   nets_jax.search(
-    jax.random.key(0), nets_jax.MLP((6,), 2), data, config,
+    jax.random.key(0), task, search,
     checkpoints=saved, on_rows=lambda rows: resident.append(memory.peak()),
   )  # fmt: skip
   saved.close()

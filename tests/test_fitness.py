@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nets_jax
-from nets_jax import training
-from nets_jax.fitness import density_penalty, fitness, penalised, retain, validation_loss
+from nets_jax.evolution.fitness import density_penalty, fitness, retain
+from nets_jax.evolution.ranking import Penalised, Unconstrained
+from nets_jax.training.train import minibatch_order
 
 
 @settings(deadline=None, max_examples=50)
@@ -22,20 +23,16 @@ def test_penalty_at_target_density_one_asks_for_nothing():
   assert float(density_penalty(jnp.float32(0.3), jnp.float32(1.0))) == 0
 
 
-def penalised_loss(target_density, penalty_weight):
-  return penalised(validation_loss, target_density, penalty_weight)
-
-
-def run(network, ticket, data, objective, learning_rate=0.1, steps=10):
-  order = training.minibatch_order(jax.random.key(2), len(data.train), 9, steps)
-  optimizer = training.make_optimizer("sgd", learning_rate)
-  go = jax.jit(lambda k, t: fitness(k, network, t, data.train, data.valid, order, optimizer, objective))
+def run(task, ticket, ranking, objective=None, learning_rate=0.1, steps=10):
+  task = task.replace(training=nets_jax.Training(learning_rate=learning_rate, batch_size=9))
+  order = minibatch_order(jax.random.key(2), len(task.data.train), 9, steps)
+  go = jax.jit(lambda k, t: fitness(k, t, task, order, ranking, objective))
   return *go(jax.random.key(0), ticket), order
 
 
-def test_algorithm_2_is_the_numpy_reference(network, data, ticket):
+def test_algorithm_2_is_the_numpy_reference(task, data, ticket):
   before = jax.device_get(ticket)
-  metrics, _, order = run(network, ticket, data, penalised_loss(0.2, 1.0))
+  metrics, _, order = run(task, ticket, Penalised(0.2, 1.0))
   inputs, labels = np.asarray(data.train.inputs), np.asarray(data.train.labels)
   trained = reference.sgd(reference.layers(ticket), inputs, labels, np.asarray(order), 0.1)
   loss, accuracy = reference.loss_and_accuracy(
@@ -49,25 +46,25 @@ def test_algorithm_2_is_the_numpy_reference(network, data, ticket):
   assert_same_bits(before, jax.device_get(ticket))
 
 
-def test_penalty_weight_scales_the_penalty(network, data, ticket):
-  none, double = (run(network, ticket, data, penalised_loss(0.2, weight))[0] for weight in (0.0, 2.0))
+def test_penalty_weight_scales_the_penalty(task, ticket):
+  none, double = (run(task, ticket, Penalised(0.2, weight))[0] for weight in (0.0, 2.0))
   assert float(none.fitness) == float(none.valid_loss)
   penalty = density_penalty(none.density, 0.2)
   np.testing.assert_allclose(double.fitness - double.valid_loss, 2 * penalty, rtol=1e-4)
 
 
-def test_a_diverging_ticket_is_infinitely_unfit(network, data, ticket):
-  metrics, trained, _ = run(network, ticket, data, penalised_loss(0.2, 1.0), learning_rate=1e30)
+def test_a_diverging_ticket_is_infinitely_unfit(task, ticket):
+  metrics, trained, _ = run(task, ticket, Penalised(0.2, 1.0), learning_rate=1e30)
   assert not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))
   assert float(metrics.fitness) == np.inf
 
 
-def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(network, data, ticket):
+def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(task, network, data, ticket):
   seen = {}
 
   def objective(candidate):
     seen["candidate"] = candidate
-    classes = nets_jax.class_accuracies(network, candidate.weights, candidate.valid, 3)
+    classes = nets_jax.class_accuracies(task, candidate.weights, candidate.valid)
     return (
       jnp.floor(10 * candidate.valid_accuracy)
       + candidate.density
@@ -75,7 +72,7 @@ def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(networ
       + jnp.min(classes)
     )
 
-  metrics, trained, _ = run(network, ticket, data, objective)
+  metrics, trained, _ = run(task, ticket, Unconstrained(), objective)
   logits = np.asarray(network.apply({"params": trained}, data.valid.inputs))
   labels = np.asarray(data.valid.labels)
   correct = logits.argmax(1) == labels
@@ -86,8 +83,8 @@ def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(networ
   assert jax.tree.structure(seen["candidate"].ticket) == jax.tree.structure(ticket)
 
 
-def test_retained_weights_replace_expressed_genes_only(network, data, ticket):
-  _, trained, _ = run(network, ticket, data, penalised_loss(0.2, 1.0))
+def test_retained_weights_replace_expressed_genes_only(task, ticket):
+  _, trained, _ = run(task, ticket, Penalised(0.2, 1.0))
   kept = retain(ticket, trained)
   assert_same_bits(kept.masks, ticket.masks)
   for name, layer in ticket.masks.items():
@@ -97,7 +94,7 @@ def test_retained_weights_replace_expressed_genes_only(network, data, ticket):
     np.testing.assert_array_equal(kept.weights[name]["bias"], trained[name]["bias"])
 
 
-def test_all_metrics_are_scalars(network, data, ticket):
-  metrics, _, _ = run(network, ticket, data, penalised_loss(0.2, 1.0))
+def test_all_metrics_are_scalars(task, ticket):
+  metrics, _, _ = run(task, ticket, Penalised(0.2, 1.0))
   assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
   assert isinstance(metrics, nets_jax.Metrics)

@@ -10,12 +10,17 @@ from test_checkpoints import in_pieces
 from test_pareto import dominates
 
 import nets_jax
-from nets_jax.frontier import Frontier
+from nets_jax.evolution.frontier import Frontier
 
-CONFIG = nets_jax.NetsConfig(population_size=5, generations=3, learning_rate=0.1, batch_size=8)
+SEARCH = nets_jax.recipes.paper(population_size=5, generations=3)
 KEY = jax.random.key(1)
 NUMBERS = st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, float("nan"), float("inf")])
 GENERATIONS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=3), max_size=10)
+
+
+@pytest.fixture(scope="module")
+def task(network, data):
+  return nets_jax.Task(network, data, nets_jax.Training(learning_rate=0.1, batch_size=8))
 
 
 def place(row):
@@ -73,42 +78,43 @@ def test_the_most_crowded_one():
   assert [place(met.row) for met in offered([points], 4)] == [p for p in points if p != (0.25, 0.75)]
 
 
-def test_a_search_keeps_the_genomes_themselves(network, data):
-  result = nets_jax.search(KEY, network, data, CONFIG, frontier_size=50, devices=4)
+def test_a_search_keeps_the_genomes_themselves(task):
+  result = nets_jax.search(KEY, task, SEARCH, frontier_size=50, devices=4)
   rows = result.history
   assert [met.row for met in result.frontier] == sorted(
     (a for a in rows if not any(dominates(place(b), place(a)) for b in rows)), key=place
   )
   assert len(result.frontier) > 1
   layout = nets_jax.make_layout(5, devices=1)
-  state = nets_jax.init(KEY, network, data.input_shape, CONFIG, layout)
+  state = nets_jax.init(KEY, task, SEARCH, layout)
   taken = {(met.row["generation"], met.row["genome"]): met.ticket for met in result.frontier}
   for generation in range(4):
     for genome in range(5):
       if (generation, genome) in taken:
         own = nets_jax.take(jax.device_get(state.population), genome)
         assert_same_bits(taken.pop((generation, genome)), own)
-    state, _ = nets_jax.step(state, network, data, CONFIG, layout)
+    state, _ = nets_jax.step(state, task, SEARCH, layout)
   assert not taken
   # It changes nothing else, and is not kept unless it is asked for.
-  plain = nets_jax.search(KEY, network, data, CONFIG, devices=4)
+  plain = nets_jax.search(KEY, task, SEARCH, devices=4)
   assert list(plain.frontier) == []
   assert_same_bits(plain.ticket, result.ticket)
 
 
-def test_runs_side_by_side_have_their_own_and_go_on_with_them(tmp_path, network, data):
-  keys, configs = jax.random.split(KEY, 2), [CONFIG, CONFIG.replace(generations=2, noise_rate=0.3)]
-  search = lambda saved: nets_jax.search_all(  # noqa: E731
-    keys, network, data, configs, frontier_size=3, checkpoints=saved
-  )
+def test_runs_side_by_side_have_their_own_and_go_on_with_them(tmp_path, task):
+  keys, searches = jax.random.split(KEY, 2), [SEARCH, SEARCH.change(generations=2, noise_rate=0.3)]
+
+  def search(saved):
+    return nets_jax.search_all(keys, task, searches, frontier_size=3, checkpoints=saved)
+
   whole = search(None)
-  alone = [nets_jax.search(k, network, data, c, frontier_size=3) for k, c in zip(keys, configs, strict=True)]
+  alone = [nets_jax.search(k, task, s, frontier_size=3) for k, s in zip(keys, searches, strict=True)]
   assert_same_results(whole, alone)
   pieces, stops = in_pieces(search, tmp_path, 2)
   assert stops >= 2
   assert_same_results(pieces, whole)
 
 
-def test_an_impossible_size(network, data):
+def test_an_impossible_size(task):
   with pytest.raises(nets_jax.UsageError, match="frontier_size must be at least 0, not -1"):
-    nets_jax.search(KEY, network, data, CONFIG, frontier_size=-1)
+    nets_jax.search(KEY, task, SEARCH, frontier_size=-1)

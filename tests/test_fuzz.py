@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import nets_jax
 from experiments import binary, outcome, run_directory
-from experiments import flags as search_flags
 from nets_jax import storage
+from nets_jax.cli import flags as search_flags
 from nets_jax.tickets import check_fits
 
 FILES = 4000
@@ -128,7 +128,8 @@ def test_a_mutated_config_is_an_error_or_a_config(tmp_path):
   reset_flags()
   binary.parse(["search", "--dataset=xor"])
   deciding = search_flags.deciding(search_flags.flags.FLAGS)
-  whole = json.dumps({"flags": search_flags.as_dict(search_flags.flags.FLAGS), "versions": {}}).encode()
+  config = {"format_version": run_directory.FORMAT_VERSION, "versions": {}}
+  whole = json.dumps({"flags": search_flags.explicit(search_flags.flags.FLAGS), **config}).encode()
   begun = 0
   for _ in range(FILES // 2):
     (run / "config.json").write_bytes(mutated(whole, rng))

@@ -12,19 +12,30 @@ from hypothesis import strategies as st
 from test_checkpoints import in_pieces
 
 import nets_jax
-from nets_jax import guidance, operators
-from nets_jax.config import validate
-from nets_jax.fitness import Candidate, feasible, validation_loss
-from nets_jax.training import make_optimizer, minibatch_order, train
+from nets_jax import operators
+from nets_jax import settings as nets_settings
+from nets_jax.evolution import dormancy, saliency
+from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
+from nets_jax.evolution.operators import Context, Crossover
+from nets_jax.evolution.ranking import Feasible, Penalised
+from nets_jax.evolution.scales import ScaleLayers, scale_layers
+from nets_jax.evolution.schedules import Linear
+from nets_jax.evolution.selection import Truncation
+from nets_jax.training.train import minibatch_order, train
 
-GUIDED = nets_jax.NetsConfig(
-  population_size=5, generations=4, elites=1, selection="truncation", parents=2, noise_rate=0.0,
-  resample_rate=0.0, dormancy="guided", density_rule="schedule", learning_rate=0.1, batch_size=8,
-  init_scale=0.3,
+GUIDED = nets_jax.Nets(
+  population_size=5, generations=4, elites=1, selection=Truncation(parents=2), ranking=Feasible(),
+  operators=(Crossover(), ScaleLayers(0.0), ScheduledDormancy()),
 )  # fmt: skip
+MEASURES = [name for name in saliency.SALIENCIES if name != "random"]
 KEY = jax.random.key(0)
 LAYERS = {"a": (3, 4), "b": (5, 6), "c": (2,)}
 TOTAL = 12 + 30 + 2
+
+
+@pytest.fixture(scope="module")
+def task(task):
+  return nets_settings.change(task, {"learning_rate": 0.1, "batch_size": 8, "init_scale": 0.3})
 
 
 def tree(values):
@@ -70,7 +81,7 @@ def test_keep_has_the_exact_count_and_the_highest(masks, scores, count, awaken):
   ticket = nets_jax.Ticket(tree(np.zeros(TOTAL)), tree(masks))
   kept = flat(keep(ticket, tree(np.float32(scores)), count, awaken).masks)
   floors = [
-    max(1, round(np.float32(guidance.LAYER_FLOOR * count) * np.float32(np.prod(s) / TOTAL)))
+    max(1, round(np.float32(dormancy.LAYER_FLOOR * count) * np.float32(np.prod(s) / TOTAL)))
     for s in LAYERS.values()
   ]
   np.testing.assert_array_equal(kept, reference_keep(masks, np.float32(scores), count, awaken, floors))
@@ -79,7 +90,7 @@ def test_keep_has_the_exact_count_and_the_highest(masks, scores, count, awaken):
 
 @functools.partial(jax.jit, static_argnames="scope")
 def keep(ticket, scores, count, awaken, scope="global"):
-  return guidance.keep(ticket, scores, count, awaken, scope)
+  return dormancy.SCOPES[scope](ticket, scores, count, awaken)
 
 
 def test_a_layer_never_dies():
@@ -95,11 +106,13 @@ def test_a_layer_never_dies():
   assert [int(by_layer[name]["kernel"].sum()) for name in LAYERS] == [6, 15, 1]
 
 
-@pytest.mark.parametrize("schedule", guidance.SCHEDULES)
+@pytest.mark.parametrize("schedule", dormancy.DENSITY_SCHEDULES)
 def test_schedules(schedule):
-  density = lambda g, first=1.0: float(  # noqa: E731
-    guidance.scheduled_density(schedule, g / 20, first, 0.2, 0.1, 20)
-  )
+  made = dormancy.ConstantShare(0.1) if schedule == "constant" else dormancy.DENSITY_SCHEDULES[schedule]()
+
+  def density(g, first=1.0):
+    return float(made(Context(None, 0, g, 20, False, None, 0.1, first, 0.2)))
+
   found = [density(g) for g in range(21)]
   expected = {
     "geometric": [0.2 ** (g / 20) for g in range(21)],
@@ -113,19 +126,19 @@ def test_schedules(schedule):
 
 
 @pytest.fixture(scope="module")
-def trained(network, data, ticket):
+def trained(task, data, ticket):
   """A ticket's weights before and after a training, and its minibatches."""
   order = minibatch_order(KEY, len(data.train), 8, 12)
-  after = train(KEY, network, ticket, data.train, order, make_optimizer("sgd", 0.1))
+  after = train(KEY, ticket, task, order)
   return jax.device_get((nets_jax.phenotype(ticket), after, order))
 
 
 @pytest.mark.parametrize("awakening", [False, True])
-@pytest.mark.parametrize("name", guidance.SALIENCIES)
-def test_saliencies(network, data, ticket, trained, name, awakening):
+@pytest.mark.parametrize("name", MEASURES)
+def test_saliencies(task, network, data, ticket, trained, name, awakening):
   before, after, order = trained
-  found = guidance.saliency(name, network, ticket, after, data.train, order, awakening)
-  rows = order[-guidance.GRADIENT_BATCHES :].reshape(-1)
+  found = saliency.saliency(saliency.SALIENCIES[name], ticket, after, task, order, awakening)
+  rows = order[-saliency.GRADIENT_BATCHES :].reshape(-1)
 
   def loss(weights):
     logits = network.apply({"params": weights}, data.train.inputs[rows])
@@ -141,10 +154,10 @@ def test_saliencies(network, data, ticket, trained, name, awakening):
     assert mask["bias"] is None
 
 
-def test_a_score_that_is_no_number_is_the_lowest(network, data, ticket, trained):
+def test_a_score_that_is_no_number_is_the_lowest(task, ticket, trained):
   _, after, order = trained
   after = jax.tree.map(lambda w: np.where(w > 0, np.nan, w), after)
-  scores = guidance.saliency("taylor", network, ticket, after, data.train, order, False)
+  scores = saliency.saliency(saliency.taylor, ticket, after, task, order, False)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores))
 
 
@@ -163,22 +176,22 @@ def test_the_signal_travels_with_its_gene(network, data):
       np.testing.assert_array_equal(got, np.where(first, *own))
 
 
-def populations(network, data, config, steps):
+def populations(task, search, steps):
   """The genomes of each generation, as NumPy arrays without padding."""
-  layout = nets_jax.make_layout(config.population_size)
-  state = nets_jax.init(KEY, network, data.input_shape, config, layout)
+  layout = nets_jax.make_layout(search.population_size)
+  state = nets_jax.init(KEY, task, search, layout)
   found = []
   for _ in range(steps):
     found.append(
-      jax.tree.map(lambda x: np.asarray(x)[: config.population_size], jax.device_get(state.population))
+      jax.tree.map(lambda x: np.asarray(x)[: search.population_size], jax.device_get(state.population))
     )
-    state, _ = nets_jax.step(state, network, data, config, layout)
+    state, _ = nets_jax.step(state, task, search, layout)
   return found, jax.device_get(state)
 
 
-def test_trained_weights_never_enter_a_genome(network, data):
+def test_trained_weights_never_enter_a_genome(task):
   """Without noise every weight of every generation is that of some genome of generation 0, at its place."""
-  generations, state = populations(network, data, GUIDED, 4)
+  generations, state = populations(task, GUIDED, 4)
   for population in generations[1:]:
     for layer, weights in population.weights.items():
       initial = generations[0].weights[layer]["kernel"]
@@ -188,9 +201,8 @@ def test_trained_weights_never_enter_a_genome(network, data):
   assert state.best.scores is None
 
 
-def test_a_population_of_one_is_a_ticket_pruned_again_and_again(network, data):
-  config = GUIDED.replace(population_size=1, elites=0, parents=1)
-  generations, state = populations(network, data, config, 5)
+def test_a_population_of_one_is_a_ticket_pruned_again_and_again(task):
+  generations, state = populations(task, GUIDED.change(population_size=1, elites=0, parents=1), 5)
   total = 6 * 8 + 8 * 5 + 5 * 3
   before = generations[0]
   for generation, genome in enumerate(generations):
@@ -204,59 +216,59 @@ def test_a_population_of_one_is_a_ticket_pruned_again_and_again(network, data):
 
 
 @pytest.mark.parametrize(
-  ("dormancy", "schedule", "scope"),
-  [("guided", "geometric", "global"), ("guided", "cubic", "layer"), ("random", "geometric", "global")],
+  ("measure", "schedule", "scope"),
+  [("taylor", "geometric", "global"), ("taylor", "cubic", "layer"), ("random", "geometric", "global")],
 )
-def test_every_generation_has_its_count(network, data, dormancy, schedule, scope):
-  config = GUIDED.replace(dormancy=dormancy, density_schedule=schedule, dormancy_scope=scope)
-  result = nets_jax.search(KEY, network, data, config)
+def test_every_generation_has_its_count(task, measure, schedule, scope):
+  search = GUIDED.change(saliency=measure, density_schedule=schedule, dormancy_scope=scope)
+  result = nets_jax.search(KEY, task, search)
   total = sum(mask.size for mask in jax.tree.leaves(result.ticket.masks))
   for row in result.history:
-    x = row["generation"] / config.generations
+    x = row["generation"] / search.generations
     share = 0.2**x if schedule == "geometric" else 0.2 + 0.8 * (1 - x) ** 3
     slack = 0 if scope == "global" else 2  # each layer rounds for itself
     assert abs(round(row["density"] * total) - round(np.float32(share) * total)) <= slack
-  last = [row for row in result.history if row["generation"] == config.generations]
+  last = [row for row in result.history if row["generation"] == search.generations]
   assert round(float(nets_jax.density(result.ticket)) * total) == round(last[0]["density"] * total)
   assert result.ticket.scores is None
   assert min(row["fitness"] for row in result.history) == min(row["fitness"] for row in last)
 
 
-def test_without_a_schedule_a_child_loses_the_rate(network, data):
-  config = GUIDED.replace(density_rule="penalty", dormancy_rate=0.25, elites=0, crossover_rate=1.0)
-  history = nets_jax.search(KEY, network, data, config).history
+def test_without_a_schedule_a_child_loses_the_rate(task):
+  search = GUIDED.replace(operators=(Crossover(1.0), GuidedDormancy(0.25)), ranking=Penalised(), elites=0)
+  history = nets_jax.search(KEY, task, search).history
   total = 6 * 8 + 8 * 5 + 5 * 3
   counts = {row["generation"]: set() for row in history}
   for row in history:
     counts[row["generation"]].add(round(row["density"] * total))
   expected = [total]
-  for _ in range(config.generations):
+  for _ in range(search.generations):
     expected.append(round(np.float32(expected[-1]) * np.float32(0.75)))
   assert [found == {want} for found, want in zip(counts.values(), expected, strict=True)] == [True] * 5
 
 
-def test_awakening_brings_dormant_genes_back(network, data):
-  config = GUIDED.replace(
+def test_awakening_brings_dormant_genes_back(task):
+  search = GUIDED.change(
     initial_density=0.5, target_density=0.5, awakening_rate=0.2, crossover_rate=1.0, elites=0
   )
-  generations, _ = populations(network, data, config, 3)
+  generations, _ = populations(task, search, 3)
   ever = jax.tree.map(lambda mask: mask.any(axis=0), generations[0].masks)
   later = generations[2].masks
   awakened = sum(
     int((mask & ~was).sum()) for mask, was in zip(jax.tree.leaves(later), jax.tree.leaves(ever), strict=True)
   )
   assert awakened > 0
-  rising = config.replace(initial_density=0.2, target_density=0.6)
-  history = nets_jax.search(KEY, network, data, rising).history
+  rising = search.change(initial_density=0.2, target_density=0.6)
+  history = nets_jax.search(KEY, task, rising).history
   assert history[-1]["density"] == pytest.approx(0.6, abs=0.01)
 
 
 def test_layers_are_scaled_whole(ticket):
-  same = operators.scale_layers(KEY, ticket, 0.0)
+  same = scale_layers(KEY, ticket, 0.0)
   assert_same_bits(same, ticket)
   factors = []
   for i in range(200):
-    scaled = jax.jit(operators.scale_layers)(jax.random.key(i), ticket, 0.5)
+    scaled = jax.jit(scale_layers)(jax.random.key(i), ticket, 0.5)
     assert_same_bits(scaled.masks, ticket.masks)
     own = []
     for layer, weights in scaled.weights.items():
@@ -269,11 +281,10 @@ def test_layers_are_scaled_whole(ticket):
   assert abs(np.corrcoef(np.transpose(factors))[0, 1]) < 0.25
 
 
-def test_the_first_genomes_layers_are_scaled_too(network, data):
+def test_the_first_genomes_layers_are_scaled_too(task):
   layout = nets_jax.make_layout(GUIDED.population_size)
   plain, scaled = (
-    nets_jax.init(KEY, network, data.input_shape, GUIDED.replace(scale_deviation=d), layout).population
-    for d in (0.0, 0.7)
+    nets_jax.init(KEY, task, GUIDED.change(scale_deviation=d), layout).population for d in (0.0, 0.7)
   )
   logs = []
   for layer, weights in scaled.weights.items():
@@ -289,15 +300,13 @@ def test_the_first_genomes_layers_are_scaled_too(network, data):
   assert (np.abs(logs[:, 4:] + logs[:, :4]) > 1e-3).all()
 
 
-def test_children_two_by_two_take_opposite_steps(network, data):
+def test_children_two_by_two_take_opposite_steps(task):
   """All children of one parent, with nothing else to change its weights."""
-  config = GUIDED.replace(
-    parents=1, elites=0, crossover_rate=1.0, dormancy="random", density_rule="penalty", dormancy_rate=0.0,
-    scale_deviation=0.7, final_scale_deviation=0.7,
-  )  # fmt: skip
-  layout = nets_jax.make_layout(config.population_size)
-  state = nets_jax.init(KEY, network, data.input_shape, config, layout)
-  after, metrics = nets_jax.step(state, network, data, config, layout)
+  search = GUIDED.replace(operators=(Crossover(1.0), ScaleLayers(0.7)), ranking=Penalised(), elites=0)
+  search = search.change(parents=1)
+  layout = nets_jax.make_layout(search.population_size)
+  state = nets_jax.init(KEY, task, search, layout)
+  after, metrics = nets_jax.step(state, task, search, layout)
   best = int(np.argmin(metrics.fitness))
   logs = []
   for layer, weights in after.population.weights.items():
@@ -310,14 +319,13 @@ def test_children_two_by_two_take_opposite_steps(network, data):
 
 def test_truncation_to_some_parents():
   fitness = jnp.array([3.0, 1.0, jnp.inf, 2.0, 4.0])
-  draw = jax.vmap(lambda key: operators.select(key, fitness, "truncation", 2))
+  draw = jax.vmap(lambda key: Truncation(2)(key, fitness))
   assert set(np.asarray(draw(jax.random.split(KEY, 200)))) == {1, 3}
 
 
 def test_feasible_comes_first():
   def fitness(density, loss):
-    candidate = Candidate(None, None, None, jnp.float32(loss), None, jnp.float32(density))
-    return float(feasible(validation_loss, 0.2)(candidate))
+    return float(Feasible(0.2).fitness(jnp.float32(loss), jnp.float32(density), True))
 
   assert fitness(0.2, 5.0) == 5.0
   assert fitness(0.1, 2.0) == 2.0
@@ -326,29 +334,33 @@ def test_feasible_comes_first():
   assert fitness(0.3, 0.1) < fitness(0.3, 0.2)
 
 
-def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, network, data):
-  configs = [
-    GUIDED.replace(scale_deviation=0.6, final_scale_deviation=0.1, awakening_rate=0.1),
-    GUIDED.replace(scale_deviation=0.1, target_density=0.4, parents=3, awakening_rate=0.1, generations=3),
+def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task):
+  plain = GUIDED.change(awakening_rate=0.1)
+  searches = [
+    plain.change(scale_deviation=Linear(0.6, 0.1)),
+    plain.change(scale_deviation=Linear(0.1, 0.0), target_density=0.4, parents=3, generations=3),
   ]
   keys = jax.random.split(KEY, 2)
-  run = lambda saved, devices=4: nets_jax.search_all(  # noqa: E731
-    keys, network, data, configs, devices=devices, checkpoints=saved
-  )
+
+  def run(saved, devices=4):
+    return nets_jax.search_all(keys, task, searches, devices=devices, checkpoints=saved)
+
   whole = run(None)
   assert_same_results(run(None, 1), whole)
-  assert_same_results(
-    [nets_jax.search(k, network, data, c) for k, c in zip(keys, configs, strict=True)], whole
-  )
+  assert_same_results([nets_jax.search(k, task, s) for k, s in zip(keys, searches, strict=True)], whole)
   assert_same_results(in_pieces(run, tmp_path, 3)[0], whole)
 
 
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"dormancy": "blind"}, "dormancy must be one of random, guided, not 'blind'"),
-    ({"saliency": "luck"}, "saliency must be one of taylor, movement, magnitude, gradient, not 'luck'"),
-    ({"density_rule": "own"}, "density_rule must be one of penalty, feasible, schedule, none, not 'own'"),
+    ({"dormancy": "blind"}, "Nets has no setting 'dormancy'"),
+    (
+      {"saliency": "luck"},
+      "saliency must be one of taylor, .*, gradient, random, not 'luck'",
+    ),
+    ({"saliency": "random", "ranking": "none"}, "the ranking's target, but this ranking has none"),
+    ({"ranking": "own"}, "ranking must be one of penalty, feasible, pareto, none, not 'own'"),
     ({"density_schedule": "steep"}, "density_schedule must be one of geometric, cubic, constant"),
     ({"dormancy_scope": "row"}, "dormancy_scope must be one of global, layer"),
     ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),
@@ -356,6 +368,6 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, netw
     ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
   ],
 )
-def test_impossible_settings(changes, message):
+def test_impossible_settings(task, changes, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    validate(GUIDED.replace(**changes), 100)
+    GUIDED.change(**changes).check(task)

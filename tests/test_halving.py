@@ -3,25 +3,34 @@
 import jax
 import numpy as np
 import pytest
-from conftest import assert_same_bits, assert_same_results, without_seconds
+from conftest import assert_same_bits, assert_same_results, changed, without_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 from test_checkpoints import in_pieces
 
 import nets_jax
-from nets_jax import guidance, halving, nets, parallel
-from nets_jax.config import fitness_steps
+from nets_jax import parallel, settings
+from nets_jax.evolution import halving
+from nets_jax.evolution.dormancy import GuidedDormancy
+from nets_jax.evolution.generation import init_all, step_all
+from nets_jax.evolution.nets import fitness_steps, stack_settings
+from nets_jax.evolution.operators import Crossover
+from nets_jax.evolution.scales import ScaleLayers
+from nets_jax.evolution.schedules import Linear
 
-CONFIG = nets_jax.guided_config(
-  population_size=8, generations=6, elites=2, halvings=2, fitness_epochs=0.5, learning_rate=0.1, batch_size=12
-)
+SEARCH = nets_jax.recipes.guided(population_size=8, generations=6, elites=2, halvings=2, fitness_epochs=0.5)
 KEY = jax.random.key(3)
 SIZES = [8, 8, 8, 4, 4, 2, 2]
 
 
 @pytest.fixture(scope="module")
-def result(network, data):
-  return nets_jax.search(KEY, network, data, CONFIG)
+def task(task):
+  return settings.change(task, {"learning_rate": 0.1})
+
+
+@pytest.fixture(scope="module")
+def result(task):
+  return nets_jax.search(KEY, task, SEARCH)
 
 
 def by_generation(history):
@@ -33,25 +42,25 @@ def by_generation(history):
 
 @given(st.integers(0, 40), st.integers(0, 6), st.integers(1, 40), st.integers(0, 40))
 def test_the_course_of_a_search(generations, halvings, size, elites):
-  config = nets_jax.NetsConfig(
+  search = nets_jax.Nets(
     population_size=size,
     generations=generations,
     halvings=halvings,
     elites=min(elites, size),
     fitness_epochs=0.3,
   )
-  numbers = [halving.stage_number(config, generation) for generation in range(generations + 3)]
+  numbers = [halving.stage_number(search, generation) for generation in range(generations + 3)]
   assert numbers[0] == 0
   assert (np.diff(numbers) >= 0).all()
   assert numbers[-1] == numbers[generations] <= halvings
   lengths = np.bincount(numbers[: generations + 1], minlength=halvings + 1)
   assert lengths.max() - lengths.min() <= 1
   for generation, i in enumerate(numbers):
-    own = halving.stage(config, generation)
+    own = halving.stage(search, generation)
     assert own.population_size == max(1, size // 2**i)
     assert own.fitness_epochs == 0.3 * 2**i
-    assert own.elites == min(config.elites, own.population_size)
-    assert halving.begins_stage(config, generation) == (generation > 0 and i > numbers[generation - 1])
+    assert own.elites == min(search.elites, own.population_size)
+    assert halving.begins_stage(search, generation) == (generation > 0 and i > numbers[generation - 1])
 
 
 def test_half_as_many_genomes_go_on(result):
@@ -68,104 +77,98 @@ def test_half_as_many_genomes_go_on(result):
     assert {parent for both in parents[2:] for parent in both} <= {best, second}
 
 
-def test_every_generation_costs_the_same(network, data, result):
-  per_epoch = len(data.train) // CONFIG.batch_size
-  by_hand = sum(
-    size * fitness_steps(CONFIG.replace(fitness_epochs=4 / size), len(data.train)) for size in SIZES
-  )
+def test_every_generation_costs_the_same(task, data, result):
+  per_epoch = len(data.train) // 12
+  by_hand = sum(size * fitness_steps(SEARCH.replace(fitness_epochs=4 / size), task) for size in SIZES)
   assert result.cost.epochs == by_hand / per_epoch
-  assert halving.genome_epochs(CONFIG, len(data.train), 2) == 2 * 8 * round(0.5 * per_epoch) / per_epoch
+  assert halving.genome_epochs(SEARCH, task, 2) == 2 * 8 * round(0.5 * per_epoch) / per_epoch
 
 
 def test_the_densities_are_those_of_the_schedule(result):
   total = sum(mask.size for mask in jax.tree.leaves(result.ticket.masks))
   for generation, own in by_generation(result.history).items():
-    share = guidance.scheduled_density("geometric", generation / 6, 1.0, 0.2, 0.0, 6)
-    assert {round(row["density"] * total) for row in own} == {round(float(share) * total)}
+    assert {round(row["density"] * total) for row in own} == {round(0.2 ** (generation / 6) * total)}
 
 
-def test_the_ticket_is_the_best_of_the_last_stage(network, data):
+def test_the_ticket_is_the_best_of_the_last_stage(task):
   """Losses after longer trainings are lower, and without a schedule all would else be compared."""
-  config = CONFIG.replace(density_rule="feasible", target_density=1.0, dormancy_rate=0.0, scale_deviation=0.5)
-  config = config.replace(learning_rate=0.5, halvings=1)
-  result = nets_jax.search(KEY, network, data, config, frontier_size=0)
+  search = SEARCH.replace(operators=(Crossover(), ScaleLayers(Linear(0.5, 0.2)), GuidedDormancy(0.0)))
+  task, search = changed(task, search, target_density=1.0, learning_rate=0.5, halvings=1)
+  result = nets_jax.search(KEY, task, search, frontier_size=0)
   stepped = list(by_generation(result.history).values())
   best = min((row for rows in stepped[-3:] for row in rows), key=lambda row: row["fitness"])
-  state, _ = last_state(network, data, config)
+  state, _ = last_state(task, search)
   assert float(state.best_fitness) == np.float32(best["fitness"])
   assert_same_bits(jax.device_get(state.best), result.ticket)
 
 
-def last_state(network, data, config):
+def last_state(task, search):
   """A search by hand: `step`, and `narrow` where a stage begins."""
-  layout = nets_jax.make_layout(config.population_size)
-  own = halving.stage(config, 0)
-  state = nets.init_all(KEY[None], network, data.input_shape, stacked(own), layout)
+  layout = nets_jax.make_layout(search.population_size)
+  own = stack_settings([task], [halving.stage(search, 0)])
+  state = init_all(KEY[None], task, own, layout)
   seen = []
-  for generation in range(config.generations + 1):
-    state, metrics = nets.step_all(state, network, data, stacked(own), layout)
+  for generation in range(search.generations + 1):
+    state, metrics = step_all(state, task, own, layout)
     seen.append(np.asarray(metrics.fitness[0]))
-    if halving.begins_stage(config, generation + 1):
-      own = halving.stage(config, generation + 1)
-      before, layout = layout, parallel.resized(layout, own.population_size)
-      state = halving.narrow(state, own.population_size, before, layout)
+    if halving.begins_stage(search, generation + 1):
+      own = stack_settings([task], [halving.stage(search, generation + 1)])
+      before, layout = layout, parallel.resized(layout, own.search.population_size)
+      state = halving.narrow(state, own.search.population_size, before, layout)
       assert np.isinf(state.best_fitness).all()
   return jax.tree.map(lambda leaf: leaf[0], state.replace(population=None, generation=None)), seen
 
 
-def stacked(config):
-  return nets.stack_configs([config])
-
-
-def test_stepping_is_searching(network, data, result):
-  state, seen = last_state(network, data, CONFIG)
+def test_stepping_is_searching(task, result):
+  state, seen = last_state(task, SEARCH)
   assert_same_bits(jax.device_get(state.best), result.ticket)
   np.testing.assert_array_equal(np.concatenate(seen), np.float32([row["fitness"] for row in result.history]))
 
 
 @pytest.mark.parametrize("devices", [1, 3])
-def test_the_same_bits_on_any_number_of_devices(network, data, result, devices):
-  other = nets_jax.search(KEY, network, data, CONFIG, devices=devices)
+def test_the_same_bits_on_any_number_of_devices(task, result, devices):
+  other = nets_jax.search(KEY, task, SEARCH, devices=devices)
   assert_same_results([other], [result])
 
 
-def test_runs_side_by_side_are_each_the_run_alone(network, data, result):
+def test_runs_side_by_side_are_each_the_run_alone(task, result):
   keys = jax.numpy.stack([KEY, jax.random.key(4)])
-  configs = [CONFIG, CONFIG.replace(learning_rate=0.05, target_density=0.5, elites=1)]
-  together = nets_jax.search_all(keys, network, data, configs, frontier_size=4)
+  other = changed(task, SEARCH, learning_rate=0.05, target_density=0.5, elites=1)
+  together = nets_jax.search_all(keys, *zip((task, SEARCH), other, strict=True), frontier_size=4)
   assert without_seconds(together[0].history) == without_seconds(result.history)
   assert_same_bits(together[0].ticket, result.ticket)
-  alone = nets_jax.search(keys[1], network, data, configs[1], frontier_size=4)
+  alone = nets_jax.search(keys[1], *other, frontier_size=4)
   assert_same_results([together[1]], [alone])
 
 
 @pytest.mark.parametrize("turns", [1, 3])
-def test_in_pieces_it_is_the_whole_search(tmp_path, network, data, result, turns):
+def test_in_pieces_it_is_the_whole_search(tmp_path, task, result, turns):
   """Stopped after every generation, so also between two stages."""
   pieces, stops = in_pieces(
-    lambda saved: nets_jax.search(KEY, network, data, CONFIG, devices=3, checkpoints=saved), tmp_path, turns
+    lambda saved: nets_jax.search(KEY, task, SEARCH, devices=3, checkpoints=saved), tmp_path, turns
   )
   assert stops >= 2
   assert_same_results([pieces], [result])
 
 
-def test_patience_begins_anew_with_a_stage(network, data):
+def test_patience_begins_anew_with_a_stage(task):
   """Where no generation is better than the first, it runs out in each stage apart."""
-  config = CONFIG.replace(
-    density_rule="feasible", target_density=1.0, dormancy_rate=0.0, scale_deviation=0.0,
-    final_scale_deviation=0.0,
+  search = SEARCH.replace(
+    operators=(Crossover(), GuidedDormancy(0.0)), objective=lambda candidate: candidate.density
+  )
+  task, search = changed(
+    task, search, target_density=1.0,
     population_size=2, elites=1, halvings=1, generations=11, patience=4, learning_rate=1e-9,
-    objective=lambda candidate: candidate.density,
   )  # fmt: skip
-  last = nets_jax.search(KEY, network, data, config).history[-1]["generation"]
+  last = nets_jax.search(KEY, task, search).history[-1]["generation"]
   assert last == 5  # the first stage alone: generation 0 is the best for ever
-  last = nets_jax.search(KEY, network, data, config.replace(patience=5)).history[-1]["generation"]
+  last = nets_jax.search(KEY, task, search.replace(patience=5)).history[-1]["generation"]
   assert last == 11
 
 
-def test_runs_that_halve_at_different_times_do_not_go_together(network, data):
+def test_runs_that_halve_at_different_times_do_not_go_together(task):
   keys = jax.random.split(KEY, 2)
   with pytest.raises(nets_jax.UsageError, match="must agree in generations, not have 6 and 7"):
-    nets_jax.search_all(keys, network, data, [CONFIG, CONFIG.replace(generations=7)])
+    nets_jax.search_all(keys, task, [SEARCH, SEARCH.replace(generations=7)])
   with pytest.raises(nets_jax.UsageError, match="halvings must be at least 0, not -1"):
-    nets_jax.search(KEY, network, data, CONFIG.replace(halvings=-1))
+    nets_jax.search(KEY, task, SEARCH.replace(halvings=-1))

@@ -7,12 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from test_search import SMALL
+from test_search import PROBLEM, SMALL
 
 import nets_jax
-from experiments import flags as search_flags
-from experiments import help as flag_help
-from experiments import hosts, methods
+from nets_jax.cli import flags as search_flags
+from nets_jax.cli import help as flag_help
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 
@@ -20,20 +19,19 @@ ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 def shared_flags():
   """The names of the flags that the groups should hold."""
   modules = search_flags.flags.FLAGS.flags_by_module_dict()
-  return {flag.name for module in (search_flags, methods, hosts) for flag in modules[module.__name__]}
+  return {flag.name for flag in modules[search_flags.__name__]}
 
 
 def test_every_shared_flag_is_in_one_group():
-  grouped = [name for names in flag_help.GROUPS.values() for name in names]
+  grouped = [name for names in flag_help._grouped().values() for name in names]
   assert len(set(grouped)) == len(grouped)
-  assert set(grouped) == shared_flags() | {"list"}
+  assert set(grouped) | {"method"} == shared_flags()
 
 
-def test_the_readmes_table_is_the_groups():
-  rows = re.findall(r"^\| ([a-z ]+) \| (`--.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-  assert {title: re.findall(r"--(\w+)", names) for title, names in rows} == {
-    title: list(names) for title, names in flag_help.GROUPS.items()
-  }
+def test_the_documents_table_is_the_flags():
+  command = "python -m nets_jax.cli.help docs/flags.md"
+  assert (ROOT / "docs" / "flags.md").read_text() == flag_help.table(), f"make it again: {command}"
+  assert "`--num_processes`" in flag_help.table()
 
 
 @pytest.mark.parametrize("binary", ["search", "sweep", "compare", "densities", "controls", "benchmark"])
@@ -46,12 +44,13 @@ def test_help_shows_groups_with_defaults(binary):
   assert f"python -m experiments.{binary}" in done.stdout
   for line in (
     "genetic operators:",
-    "  --dormancy_rate=0.02",
+    "  --crossover_rate=0.5",
     "  --[no]retain_weights (off)",
-    "One of nets, random",
+    "One of guided, halved",
   ):
     assert line in done.stdout
-  assert ("this command's own:" in done.stdout) == (binary != "search")
+  assert "this command's own:" in done.stdout
+  assert ("--num_processes" in done.stdout) == ("several hosts:" in done.stdout) == (binary == "search")
   assert ("--trials" in done.stdout) == (binary in ("compare", "densities"))
 
 
@@ -80,7 +79,7 @@ def test_the_nearest_is_suggested(job, arguments, message):
 
 def test_runs_are_listed(job, tmp_path):
   assert job(*SMALL, "--workdir=all/one")[0] == 0
-  assert job(*SMALL, "--workdir=all/two", "--method=random", "--train_epochs=0")[0] == 0
+  assert job(*PROBLEM, "--workdir=all/two", "--method=random", "--train_epochs=0")[0] == 0
   for name, text in (("three", None), ("four", "{")):
     (tmp_path / "all" / name).mkdir()
     config = {"flags": {"method": "imp", "dataset": "mnist"}}
@@ -92,12 +91,12 @@ def test_runs_are_listed(job, tmp_path):
   status, out, _ = job("--list=all")
   assert status == 0
   head, *lines = [re.split(r"\s{2,}", line) for line in out.splitlines()]
-  assert head == ["run", "method", "data", "density", "test accuracy", "seconds"]
+  assert head == ["run", "search", "data", "density", "test accuracy", "seconds"]
   summary = json.loads((tmp_path / "all" / "one" / "summary.json").read_text())
   assert [line[0] for line in lines] == ["four", "one", "three", "two"]
   found = {line[0]: line[1:] for line in lines}
   assert found["one"] == [
-    "nets", "xor", f"{summary['density']:.1%}", f"{summary['results']['nets']['test_accuracy']:.1%}",
+    "guided", "xor", f"{summary['density']:.1%}", f"{summary['results']['guided']['test_accuracy']:.1%}",
     f"{summary['search_seconds']:.1f}",
   ]  # fmt: skip
   assert found["two"][0] == "random"

@@ -53,7 +53,7 @@ def test_two_processes_end_as_one_with_as_many_devices(tmp_path):
 def test_a_process_that_dies_ends_the_other_with_a_clear_line(victim, tmp_path):
   processes = start_two("--generations=1000000", f"--workdir={tmp_path}/run")
   for line in processes[0].stderr:
-    if line.startswith("nets 1/"):
+    if line.startswith("guided 1/"):
       break
   processes[victim].kill()
   survivor = processes[1 - victim]

@@ -4,16 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_same_bits
+from conftest import assert_same_bits, changed
 
 import nets_jax
-from nets_jax import tickets, trainer
+from nets_jax import settings, tickets
 from nets_jax.baselines import imp
-from nets_jax.baselines.imp import ImpConfig
 from nets_jax.layers import Layer
 
-CONFIG = ImpConfig(cycles=4, train_epochs=3, learning_rate=0.2, batch_size=12, init_scale=0.5)
+IMP = nets_jax.Imp(cycles=4, cycle_epochs=3)
 KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+@pytest.fixture(scope="module")
+def task(task):
+  return settings.change(task, {"init_scale": 0.5})
 
 
 def layers_of(sizes, names=None):
@@ -21,18 +25,18 @@ def layers_of(sizes, names=None):
   return [Layer(name, (size,)) for name, size in zip(names, sizes, strict=True)]
 
 
-def cycles_of(network, data, config, keys=KEYS):
+def cycles_of(task, search, keys=KEYS):
   """The tickets at the start of each cycle and at the end, and the results."""
   seen = []
-  results = imp.search_all(
-    keys, network, data, config, on_cycle=lambda _, found: seen.append(jax.device_get(found))
+  results = nets_jax.search_all(
+    keys, task, search, on_tickets=lambda _, found: seen.append(jax.device_get(found))
   )
   return seen, results
 
 
 @pytest.fixture(scope="module")
-def run(network, data):
-  return cycles_of(network, data, CONFIG)
+def run(task):
+  return cycles_of(task, IMP)
 
 
 def test_every_cycle_starts_at_mask_times_initial_weights(run):
@@ -49,11 +53,11 @@ def test_every_cycle_starts_at_mask_times_initial_weights(run):
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_masks_shrink_by_exact_counts(network, data, scope):
-  seen, _ = cycles_of(network, data, CONFIG.replace(prune_scope=scope))
+def test_masks_shrink_by_exact_counts(task, scope):
+  seen, _ = cycles_of(task, IMP.replace(prune_scope=scope))
   sizes = [48, 40, 15]
   names = ("hidden_0", "hidden_1", "output")  # which the alphabet has in this order too
-  want = imp.kept_counts(layers_of(sizes, names), CONFIG.replace(prune_scope=scope))
+  want = imp.kept_counts(layers_of(sizes, names), IMP.replace(prune_scope=scope))
   for before, after, counts in zip(seen, seen[1:], want, strict=False):
     leaves = list(zip(jax.tree.leaves(before.masks), jax.tree.leaves(after.masks), strict=True))
     assert all((new <= old).all() for old, new in leaves)
@@ -74,14 +78,14 @@ def test_the_smallest_trained_weights_are_pruned_and_ties_go_by_index():
 
 
 def test_rounds_of_lenet_are_frankle_and_carbins():
-  counts = imp.kept_counts(layers_of([784 * 300, 300 * 100, 100 * 10]), ImpConfig(cycles=18))
+  counts = imp.kept_counts(layers_of([784 * 300, 300 * 100, 100 * 10]), nets_jax.Imp(cycles=18))
   left = [100 * sum(c.values()) / 266_200 for c in counts]
   assert [f"{left[r - 1]:.1f}" for r in (3, 7, 9, 11)] == ["51.3", "21.1", "13.5", "8.7"]
   assert [f"{left[r - 1]:.2f}" for r in (15, 18)] == ["3.58", "1.85"]
 
 
 def test_output_layer_may_be_pruned_like_the_others():
-  counts = imp.kept_counts(layers_of([100, 50]), ImpConfig(cycles=1, output_prune_fraction=None))
+  counts = imp.kept_counts(layers_of([100, 50]), nets_jax.Imp(cycles=1, output_prune_fraction=None))
   assert counts == [{"0": 80, "1": 40}]
 
 
@@ -95,15 +99,15 @@ class Backwards(nn.Module):
     return nn.Dense(3, name="A")(x)
 
 
-def test_the_output_layer_is_the_one_that_is_applied_last(data):
-  config = CONFIG.replace(cycles=1, train_epochs=1, prune_fraction=0.4, output_prune_fraction=0.2)
-  ticket = imp.search(KEYS[0], Backwards(), data, config).ticket
+def test_the_output_layer_is_the_one_that_is_applied_last(task):
+  search = IMP.replace(cycles=1, cycle_epochs=1, prune_fraction=0.4, output_prune_fraction=0.2)
+  ticket = nets_jax.search(KEYS[0], task.replace(network=Backwards()), search).ticket
   shares = {name: float(share) for name, share in nets_jax.layer_densities(ticket).items()}
   assert list(shares) == [*(f"Dense_{i}" for i in range(11)), "A"]
   assert shares == {name: pytest.approx(0.8 if name == "A" else 0.6, abs=0.02) for name in shares}
 
 
-def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(network, data, tmp_path):
+def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(task):
   """Weights that are not numbers have no order, so there is nothing to prune by."""
 
   def optimizer(rate):  # a step that is no number for runs whose first bias is off zero
@@ -113,24 +117,24 @@ def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(network, 
 
     return optax.GradientTransformation(lambda params: (), update)
 
-  config = CONFIG.replace(optimizer=optimizer, cycles=2)
-  outcomes = imp.search_all(KEYS, network, data, config, keep_failures=True)
+  own = changed(task, IMP, optimizer=optimizer, cycles=2)
+  outcomes = nets_jax.search_all(KEYS, *own, keep_failures=True)
   failed = [isinstance(outcome, nets_jax.Diverged) for outcome in outcomes]
   assert set(failed) == {True, False}
   bad = outcomes[failed.index(True)]
   assert "the training of cycle 0 diverged; lower learning_rate (0.2) or init_scale (0.5)" in str(bad)
   assert all(np.asarray(mask).all() for mask in jax.tree.leaves(bad.result.ticket.masks))
   with pytest.raises(nets_jax.Diverged, match="the training of cycle 0 diverged"):
-    imp.search_all(KEYS, network, data, config)
+    nets_jax.search_all(KEYS, *own)
   good = failed.index(False)
-  alone = imp.search(KEYS[good], network, data, config)
+  alone = nets_jax.search(KEYS[good], *own)
   assert_same_bits(alone.ticket, outcomes[good].ticket)
 
 
-def test_runs_side_by_side_are_the_runs_alone(network, data, run):
+def test_runs_side_by_side_are_the_runs_alone(task, run):
   _, together = run
   for i in (0, 2):
-    alone = imp.search(KEYS[i], network, data, CONFIG)
+    alone = nets_jax.search(KEYS[i], task, IMP)
     assert_same_bits(alone.ticket, together[i].ticket)
     for a, b in zip(alone.history, together[i].history, strict=True):
       assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
@@ -149,15 +153,13 @@ def test_the_history_has_a_row_for_each_epoch_of_each_cycle(run):
 
 
 @pytest.mark.parametrize("k", [3, 10])
-def test_rewinding_goes_back_to_iteration_k(network, data, k):
-  seen, results = cycles_of(network, data, CONFIG.replace(rewind_steps=k, cycles=2))
-  plain, _ = cycles_of(network, data, CONFIG.replace(cycles=1))
+def test_rewinding_goes_back_to_iteration_k(task, k):
+  seen, results = cycles_of(task, IMP.replace(rewind_steps=k, cycles=2))
+  plain, _ = cycles_of(task, IMP.replace(cycles=1))
   for i in range(3):
     training_key = jax.random.split(KEYS[i])[1]
     start = nets_jax.take(plain[0], jnp.array([i]))
-    trained = trainer.train_tickets(
-      jax.random.fold_in(training_key, 0), network, start, data, steps=k, learning_rate=0.2, batch_size=12
-    )
+    trained = nets_jax.train_tickets(jax.random.fold_in(training_key, 0), start, task, steps=k)
     for found in seen:
       assert_same_bits(
         jax.tree.map(lambda x, i=i: x[i], found.weights),
@@ -172,12 +174,12 @@ def test_rewinding_goes_back_to_iteration_k(network, data, k):
     ({"cycles": 0}, "cycles must be at least 1, not 0"),
     ({"prune_fraction": 1.0}, r"prune_fraction must be in \[0, 1\), not 1.0"),
     ({"output_prune_fraction": -0.1}, "output_prune_fraction must be in"),
-    ({"prune_scope": "row"}, "prune_scope must be layer or global, not 'row'"),
+    ({"prune_scope": "row"}, "prune_scope must be one of layer, global, not 'row'"),
     ({"rewind_steps": -1}, "rewind_steps must be at least 0, not -1"),
-    ({"train_epochs": 0}, "train_epochs must be at least 1 in IMP's cycles, not 0"),
+    ({"cycle_epochs": 0}, "cycle_epochs must be at least 1, not 0"),
     ({"batch_size": 1000}, "batch_size must be from 1 to the 86 training examples"),
   ],
 )
-def test_impossible_settings(network, data, changes, message):
+def test_impossible_settings(task, changes, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    imp.search(KEYS[0], network, data, CONFIG.replace(**changes))
+    nets_jax.search(KEYS[0], *changed(task, IMP, **changes))

@@ -9,7 +9,6 @@ import pytest
 import nets_jax
 from nets_jax import layers, operators, tickets
 from nets_jax.baselines import one_shot
-from nets_jax.baselines.one_shot import OneShotConfig
 
 KEY = jax.random.key(0)
 
@@ -83,7 +82,7 @@ def test_a_ticket_made_by_hand_has_its_layers_in_natural_order():
     nets_jax.stack([known, other])
 
 
-def test_each_number_of_init_scale_is_the_layers_in_that_order(data):
+def test_each_number_of_init_scale_is_the_layers_in_that_order(task, data):
   network, scales = TrunkAndHead(), (0.01, 3.0)
   ticket = nets_jax.random_ticket(KEY, network, data.input_shape, 1.0, init_scale=scales)
   found = nets_jax.layer_scales(ticket)
@@ -91,21 +90,22 @@ def test_each_number_of_init_scale_is_the_layers_in_that_order(data):
   again = operators.resample(KEY, tickets.unmask(ticket), 1.0, scales)
   found = nets_jax.layer_scales(again)
   assert found["trunk"] < 0.02 < 1 < found["head"]
-  config = nets_jax.NetsConfig(
-    population_size=3, generations=1, init_scale=scales, resample_rate=1.0, noise_rate=0.0, batch_size=12
+  task = task.replace(network=network, initialiser=nets_jax.Normal(scales))
+  search = nets_jax.recipes.paper(
+    population_size=3, generations=1, resample_rate=1.0, noise_rate=0.0, elites=0
   )
-  found = nets_jax.layer_scales(nets_jax.search(KEY, network, data, config.replace(elites=0)).ticket)
+  found = nets_jax.layer_scales(nets_jax.search(KEY, task, search).ticket)
   assert found["trunk"] < 0.02 < 1 < found["head"]
   with pytest.raises(nets_jax.UsageError, match="in the order of application these are trunk, head"):
-    nets_jax.search(KEY, network, data, config.replace(init_scale=(1.0, 1.0, 1.0)))
+    nets_jax.search(KEY, task.replace(initialiser=nets_jax.Normal((1.0, 1.0, 1.0))), search)
 
 
-def test_runs_side_by_side_may_have_one_scale_and_one_for_each_layer(network, data):
-  config = nets_jax.NetsConfig(population_size=3, generations=1, batch_size=12)
-  configs = [config, config.replace(init_scale=(0.1, 0.2, 0.3))]
+def test_runs_side_by_side_may_have_one_scale_and_one_for_each_layer(task):
+  search = nets_jax.recipes.paper(population_size=3, generations=1)
+  tasks = [task, task.replace(initialiser=nets_jax.Normal((0.1, 0.2, 0.3)))]
   keys = jax.random.split(KEY, 2)
-  for i, result in enumerate(nets_jax.search_all(keys, network, data, configs)):
-    alone = nets_jax.search(keys[i], network, data, configs[i])
+  for i, result in enumerate(nets_jax.search_all(keys, tasks, search)):
+    alone = nets_jax.search(keys[i], tasks[i], search)
     jax.tree.map(np.testing.assert_array_equal, result.ticket, alone.ticket)
 
 
@@ -137,8 +137,8 @@ def numpy_synflow(kernels, count):
 
 @pytest.mark.parametrize("network", [TrunkAndHead(), Nested()])
 def test_synflow_is_the_numpy_reference_behind_a_normalisation_too(network, data):
-  config = OneShotConfig("synflow", target_density=0.4, rounds=1, score_batch=20)
-  result = one_shot.search(KEY, network, data, config)
+  search = nets_jax.Synflow(target_density=0.4, rounds=1, score_batch=20)
+  result = nets_jax.search(KEY, nets_jax.Task(network, data), search)
   kernels = [np.asarray(w, np.float64) for w in result.ticket.by_layer(result.ticket.weights).values()]
   want = numpy_synflow(kernels, round(0.4 * sum(k.size for k in kernels)))
   for mask, expected in zip(result.ticket.by_layer(result.ticket.masks).values(), want, strict=True):
@@ -156,10 +156,11 @@ class Saturated(nn.Module):
 
 @pytest.mark.parametrize("score", ["synflow", "snip", "grasp"])
 def test_scores_that_tell_nothing_of_a_layer_are_an_error(score, data):
-  config = OneShotConfig(score, score_batch=20, rounds=2, target_density=0.5)
+  task = nets_jax.Task(Saturated(), data)
+  search = one_shot.SEARCHES[score](score_batch=20, rounds=2, target_density=0.5)
   message = rf"{score} says nothing of the layer first in round 1: its scores are all zero, or not finite"
   with pytest.raises(nets_jax.SearchFailed, match=message):
-    one_shot.search(KEY, Saturated(), data, config)
+    nets_jax.search(KEY, task, search)
   keys = jax.random.split(KEY, 2)
-  found = one_shot.search_all(keys, Saturated(), data, config, keep_failures=True)
+  found = nets_jax.search_all(keys, task, search, keep_failures=True)
   assert [type(one) for one in found] == [nets_jax.SearchFailed] * 2

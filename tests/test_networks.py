@@ -79,8 +79,9 @@ class Convolutional(nn.Module):
 
 def test_a_users_own_module_is_searched():
   data = nets_jax.load_data("digits")
-  config = nets_jax.NetsConfig(population_size=4, generations=1, batch_size=64, learning_rate=0.1)
-  result = nets_jax.search(jax.random.key(0), Convolutional(), data, config)
+  task = nets_jax.Task(Convolutional(), data, nets_jax.Training(learning_rate=0.1, batch_size=64))
+  search = nets_jax.recipes.paper(population_size=4, generations=1)
+  result = nets_jax.search(jax.random.key(0), task, search)
   assert result.ticket.masks["conv"]["kernel"].shape == (3, 3, 1, 4)
   assert result.ticket.masks["norm"] == {"bias": None, "scale": None}
   np.testing.assert_array_equal(result.ticket.weights["norm"]["scale"], 1.0)
@@ -114,10 +115,10 @@ def test_modules_that_cannot_be_tickets(module, message):
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [
-    ({"name": "resnet"}, "network must be mlp or lenet_300_100, not 'resnet'"),
+    ({"name": "resnet"}, "network must be one of mlp, lenet_300_100, not 'resnet'"),
     ({"activation": "gelu"}, "activation must be one of relu, sigmoid, tanh, not 'gelu'"),
     ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\), not 1.0"),
-    ({"hidden_sizes": (5, 0)}, "hidden_sizes must be positive, not 5,0"),
+    ({"hidden_sizes": (5, 0)}, r"hidden_sizes must be positive whole numbers, not \[5, 0\]"),
   ],
 )
 def test_impossible_networks(kwargs, message):
@@ -144,7 +145,10 @@ def rounded(x, mantissa_bits):
 def test_products_have_operands_of_the_precision_in_both_directions(precision, bits):
   rng = np.random.default_rng(0)
   x, w, g = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 40), (40, 3), (5, 3)))
-  product = lambda x, w: matrix_product(precision)(x, w, (((1,), (0,)), ((), ())))  # noqa: E731
+
+  def product(x, w):
+    return matrix_product(precision)(x, w, (((1,), (0,)), ((), ())))
+
   found, pull = jax.vjp(product, x, w)
   exact = [a.astype(np.float64) for a in (rounded(x, bits), rounded(w, bits), rounded(g, bits))]
   expected = (exact[0] @ exact[1], exact[2] @ exact[1].T, exact[0].T @ exact[2])

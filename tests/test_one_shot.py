@@ -6,9 +6,8 @@ import reference
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import tickets
-from nets_jax.baselines import one_shot, random_tickets, scores
-from nets_jax.baselines.one_shot import OneShotConfig
+from nets_jax import searches, tickets
+from nets_jax.baselines import one_shot, scores
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 NAMES = ("hidden_0", "hidden_1", "output")
@@ -19,8 +18,8 @@ def batch(data):
   return jax.tree.map(lambda x: jnp.asarray(x[:30]), data.train)
 
 
-def scored(score, network, ticket, batch):
-  found = jax.jit(lambda w: score(network, w, ticket.masks, batch))(tickets.phenotype(ticket))
+def scored(score, task, ticket, batch):
+  found = jax.jit(lambda w: score(task, w, ticket.masks, batch))(tickets.phenotype(ticket))
   assert all(found[name]["bias"] is None for name in NAMES)
   return [np.asarray(found[name]["kernel"], np.float64) for name in NAMES]
 
@@ -37,21 +36,21 @@ def expressed(ticket):
   return [(kernel * mask, bias, mask) for kernel, bias, mask in reference.layers(ticket)]
 
 
-def test_magnitude(network, ticket, batch):
+def test_magnitude(task, ticket, batch):
   for got, (kernel, _, _) in zip(
-    scored(scores.magnitude, network, ticket, batch), expressed(ticket), strict=True
+    scored(scores.magnitude, task, ticket, batch), expressed(ticket), strict=True
   ):
     np.testing.assert_allclose(got, np.abs(kernel), rtol=1e-6)
 
 
-def test_snip_is_gradient_times_weight(network, ticket, batch):
+def test_snip_is_gradient_times_weight(task, ticket, batch):
   parameters = expressed(ticket)
-  got = scored(scores.snip, network, ticket, batch)
+  got = scored(scores.snip, task, ticket, batch)
   for found, (kernel, _, _), (gradient, _) in zip(got, parameters, gradients(parameters, batch), strict=True):
     np.testing.assert_allclose(found, np.abs(gradient * kernel), rtol=1e-4, atol=1e-7)
 
 
-def test_grasp_is_weight_times_hessian_times_gradient(network, ticket, batch):
+def test_grasp_is_weight_times_hessian_times_gradient(task, ticket, batch):
   # Biases off zero: a unit that no input reaches stands exactly on its kink, which has no derivative.
   biases = {
     name: jax.random.normal(jax.random.key(i), (n,))
@@ -70,16 +69,19 @@ def test_grasp_is_weight_times_hessian_times_gradient(network, ticket, batch):
       batch,
     )
 
-  got = scored(scores.grasp, network, ticket, batch)
+  got = scored(scores.grasp, task, ticket, batch)
   for found, (kernel, _, _), (up, _), (down, _) in zip(got, parameters, moved(1), moved(-1), strict=True):
     want = kernel * (up - down) / (2 * step)
     np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
 
 
-def test_synflow_is_the_share_of_each_weight_in_the_flow(network, ticket, batch):
+def test_synflow_is_the_share_of_each_weight_in_the_flow(task, ticket, batch):
   absolute = [np.abs(kernel) for kernel, _, _ in expressed(ticket)]
-  flow = lambda layers: np.linalg.multi_dot([np.ones((1, 6)), *layers, np.ones((3, 1))]).item()  # noqa: E731
-  for layer, found in enumerate(scored(scores.synflow, network, ticket, batch)):
+
+  def flow(layers):
+    return np.linalg.multi_dot([np.ones((1, 6)), *layers, np.ones((3, 1))]).item()
+
+  for layer, found in enumerate(scored(scores.synflow, task, ticket, batch)):
     for index in np.ndindex(found.shape):
       up, down = ([x.copy() for x in absolute] for _ in range(2))
       up[layer][index] += 1e-3
@@ -88,10 +90,11 @@ def test_synflow_is_the_share_of_each_weight_in_the_flow(network, ticket, batch)
       np.testing.assert_allclose(found[index], abs(want), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("score", list(scores.SCORES))
-def test_the_exact_count_of_the_highest_scores_is_kept(network, data, score):
-  config = OneShotConfig(score=score, target_density=0.3, rounds=1, score_batch=30, init_scale=0.5)
-  for key, result in zip(KEYS, one_shot.search_all(KEYS, network, data, config), strict=True):
+@pytest.mark.parametrize("score", list(one_shot.SEARCHES))
+def test_the_exact_count_of_the_highest_scores_is_kept(task, data, score):
+  search = one_shot.SEARCHES[score](target_density=0.3, rounds=1, score_batch=30)
+  task = task.replace(initialiser=nets_jax.Normal(0.5))
+  for key, result in zip(KEYS, nets_jax.search_all(KEYS, task, search), strict=True):
     count = round(0.3 * 103)
     assert int(tickets.unmasked_count(result.ticket)) == count
     assert [row["density"] for row in result.history] == [count / 103]
@@ -99,17 +102,17 @@ def test_the_exact_count_of_the_highest_scores_is_kept(network, data, score):
     rows = jax.random.choice(batch_key, len(data.train), (30,), replace=False)
     seen = jax.tree.map(lambda x, rows=rows: jnp.asarray(x)[rows], data.train)
     dense = tickets.unmask(result.ticket)
-    flat = np.concatenate([s.ravel() for s in scored(scores.SCORES[score], network, dense, seen)])
+    flat = np.concatenate([s.ravel() for s in scored(search.score, task, dense, seen)])
     kept = np.concatenate([np.asarray(result.ticket.masks[n]["kernel"]).ravel() for n in NAMES])
     assert flat[kept].min() >= flat[~kept].max() - 1e-5 * np.abs(flat).max()
 
 
 @pytest.mark.parametrize("score", ["snip", "synflow"])
-def test_tickets_side_by_side_are_the_tickets_alone(network, data, score):
-  config = OneShotConfig(score=score, rounds=5, score_batch=30)
-  together = one_shot.search_all(KEYS, network, data, config)
+def test_tickets_side_by_side_are_the_tickets_alone(task, score):
+  search = one_shot.SEARCHES[score](rounds=5, score_batch=30)
+  together = nets_jax.search_all(KEYS, task, search)
   for i in (0, 2):
-    assert_same_bits(one_shot.search(KEYS[i], network, data, config).ticket, together[i].ticket)
+    assert_same_bits(nets_jax.search(KEYS[i], task, search).ticket, together[i].ticket)
   assert any(
     (a != b).any()
     for a, b in zip(jax.tree.leaves(together[0].ticket), jax.tree.leaves(together[1].ticket), strict=True)
@@ -119,8 +122,8 @@ def test_tickets_side_by_side_are_the_tickets_alone(network, data, score):
 def test_synflow_keeps_every_layer_alive_at_one_percent_on_an_exponential_schedule():
   data = nets_jax.load_data("digits")
   network = nets_jax.MLP((100, 100, 100, 50), 10)
-  config = OneShotConfig(score="synflow", target_density=0.01, score_batch=50)
-  result = one_shot.search(KEYS[0], network, data, config)
+  search = nets_jax.Synflow(target_density=0.01, score_batch=50)
+  result = nets_jax.search(KEYS[0], nets_jax.Task(network, data), search)
   total = tickets.maskable_count(result.ticket)
   assert len(result.history) == 100
   assert [row["density"] for row in result.history] == [
@@ -138,34 +141,34 @@ def scored_flow(network, ticket, data):
 
 
 @pytest.mark.parametrize(
-  ("changes", "message"),
+  ("name", "changes", "message"),
   [
-    ({"score": "luck"}, "score must be one of magnitude, snip, grasp, synflow, not 'luck'"),
-    ({"target_density": 0.0}, r"target_density must be in \(0, 1\], not 0.0"),
-    ({"rounds": 0}, "rounds must be at least 1, not 0"),
-    ({"score_batch": 87}, "score_batch must be from 1 to the 86 training examples, not 87"),
+    ("luck", {}, "search must be one of .*, magnitude, snip, grasp, synflow, .*, not 'luck'"),
+    ("snip", {"target_density": 0.0}, r"target_density must be in \(0, 1\], not 0.0"),
+    ("snip", {"rounds": 0}, "rounds must be at least 1, not 0"),
+    ("snip", {"score_batch": 87}, "score_batch must be from 1 to the 86 training examples, not 87"),
   ],
 )
-def test_impossible_settings(network, data, changes, message):
+def test_impossible_settings(task, name, changes, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    one_shot.search(KEYS[0], network, data, OneShotConfig().replace(**changes))
+    nets_jax.search(KEYS[0], task, searches.make(name, changes))
 
 
-def test_random_tickets_draw_their_density(network, data):
-  config = random_tickets.RandomConfig(target_density=0.4, density_deviation=0.1)
+def test_random_tickets_draw_their_density(task):
+  search = nets_jax.Random(target_density=0.4, density_deviation=0.1)
   densities = [
     r.history[0]["density"]
-    for r in random_tickets.search_all(jax.random.split(jax.random.key(1), 40), network, data, config)
+    for r in nets_jax.search_all(jax.random.split(jax.random.key(1), 40), task, search)
   ]
   assert abs(np.mean(densities) - 0.4) < 0.06
   assert 0.05 < np.std(densities) < 0.16
-  exact = random_tickets.search(KEYS[0], network, data, config.replace(density_deviation=0.0))
+  exact = nets_jax.search(KEYS[0], task, search.replace(density_deviation=0.0))
   assert exact.history[0]["density"] == pytest.approx(round(0.4 * 103) / 103)
-  wild = random_tickets.search_all(KEYS, network, data, config.replace(density_deviation=100.0))
+  wild = nets_jax.search_all(KEYS, task, search.replace(density_deviation=100.0))
   assert all(0 < r.history[0]["density"] <= 1 for r in wild)
   for changes, message in (
     ({"target_density": 0.0}, "target_density"),
     ({"density_deviation": -1.0}, "density_deviation must be at least 0"),
   ):
     with pytest.raises(nets_jax.UsageError, match=message):
-      random_tickets.search(KEYS[0], network, data, config.replace(**changes))
+      nets_jax.search(KEYS[0], task, search.replace(**changes))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import nets_jax
 from nets_jax import operators, tickets
-from nets_jax.operators import SELECTIONS, select
+from nets_jax.evolution.selection import SELECTIONS
 
 NETWORK, SHAPE = nets_jax.MLP((300, 100), 10), (784,)
 
@@ -89,7 +89,7 @@ def test_dormancy_only_ever_masks_and_keeps_the_weights(genome, rate):
 
 def probabilities(fitness, scheme, draws=20_000):
   keys = jax.random.split(jax.random.key(0), draws)
-  chosen = jax.jit(jax.vmap(lambda k: select(k, fitness, scheme)))(keys)
+  chosen = jax.jit(jax.vmap(lambda k: SELECTIONS[scheme]()(k, fitness)))(keys)
   return np.bincount(np.asarray(chosen), minlength=len(fitness)) / draws
 
 
@@ -129,15 +129,15 @@ def test_equals_are_chosen_at_all(scheme):
 @settings(deadline=None, max_examples=60)
 @given(
   st.lists(st.sampled_from([0.0, 1.0, 1.5, 1e30, -2.0, np.inf]), min_size=2, max_size=6),
-  st.sampled_from(SELECTIONS),
+  st.sampled_from(list(SELECTIONS)),
   st.integers(0, 2**31 - 1),
 )
 def test_a_parent_is_always_one_of_the_population_and_finite_if_any_is(values, scheme, seed):
-  index = int(select(jax.random.key(seed), jnp.array(values, jnp.float32), scheme))
+  index = int(SELECTIONS[scheme]()(jax.random.key(seed), jnp.array(values, jnp.float32)))
   assert 0 <= index < len(values)
   assert np.isfinite(values[index]) or not np.isfinite(values).any()
 
 
 def test_an_unknown_scheme():
   with pytest.raises(ValueError, match="selection must be one of"):
-    select(jax.random.key(0), jnp.zeros(3), "lottery")
+    nets_jax.recipes.paper(selection="lottery")

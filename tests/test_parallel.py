@@ -7,7 +7,12 @@ from conftest import assert_same_bits
 import nets_jax
 from nets_jax import parallel, tickets
 
-SETTINGS = {"epochs": 3, "learning_rate": 0.1, "batch_size": 8}
+TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def task(network, data):
+  return nets_jax.Task(network, data, TRAINING, epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +58,9 @@ def without_seconds(rows):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_training_has_the_same_bits_on_any_number_of_devices(network, data, population, devices):
+def test_training_has_the_same_bits_on_any_number_of_devices(task, population, devices):
   one, many = (
-    nets_jax.train_tickets(
-      jax.random.key(0), network, population, data, layout=nets_jax.make_layout(5, devices=n), **SETTINGS
-    )
+    nets_jax.train_tickets(jax.random.key(0), population, task, layout=nets_jax.make_layout(5, devices=n))
     for n in (1, devices)
   )
   assert_same_bits(jax.device_get(one.weights), jax.device_get(many.weights))
@@ -65,12 +68,12 @@ def test_training_has_the_same_bits_on_any_number_of_devices(network, data, popu
 
 
 @pytest.mark.parametrize("own_keys", [False, True])
-def test_ticket_i_is_trained_as_it_would_be_alone(network, data, population, own_keys):
+def test_ticket_i_is_trained_as_it_would_be_alone(task, population, own_keys):
   keys = jax.random.split(jax.random.key(0), 5) if own_keys else jax.random.key(0)
-  together = nets_jax.train_tickets(keys, network, population, data, **SETTINGS)
+  together = nets_jax.train_tickets(keys, population, task)
   for i in (0, 4):
     one = nets_jax.take(population, jnp.array([i]))
-    alone = nets_jax.train_tickets(keys[i] if own_keys else keys, network, one, data, **SETTINGS)
+    alone = nets_jax.train_tickets(keys[i] if own_keys else keys, one, task)
     assert_same_bits(
       jax.tree.map(lambda x, i=i: np.asarray(x[i]), together.weights),
       jax.tree.map(lambda x: np.asarray(x[0]), alone.weights),
@@ -79,37 +82,30 @@ def test_ticket_i_is_trained_as_it_would_be_alone(network, data, population, own
     assert [row["test_loss"] for row in alone.curves] == own
 
 
-def test_keys_of_their_own_are_minibatches_of_their_own(network, data, population):
+def test_keys_of_their_own_are_minibatches_of_their_own(task, population):
   twins = nets_jax.take(population, jnp.array([0, 0]))
-  same = nets_jax.train_tickets(jax.random.key(0), network, twins, data, **SETTINGS).weights["output"][
-    "kernel"
-  ]
+  same = nets_jax.train_tickets(jax.random.key(0), twins, task).weights["output"]["kernel"]
   keys = jax.random.split(jax.random.key(0))
-  other = nets_jax.train_tickets(keys, network, twins, data, **SETTINGS).weights["output"]["kernel"]
+  other = nets_jax.train_tickets(keys, twins, task).weights["output"]["kernel"]
   np.testing.assert_array_equal(same[0], same[1])
   assert (other[0] != other[1]).any()
 
 
 @pytest.mark.parametrize("eval_every", [1, 4, 10, 25, 33])
-def test_how_often_it_is_scored_changes_no_training(data, population, eval_every):
-  network = nets_jax.MLP((8, 5), 3, dropout_rate=0.2)
-  settings = {"steps": 33, "learning_rate": 0.1, "batch_size": 8}  # 10 steps an epoch
-  whole = nets_jax.train_tickets(jax.random.key(0), network, population, data, **settings)
-  parts = nets_jax.train_tickets(
-    jax.random.key(0), network, population, data, eval_every=eval_every, **settings
-  )
+def test_how_often_it_is_scored_changes_no_training(task, population, eval_every):
+  task = task.replace(network=nets_jax.MLP((8, 5), 3, dropout_rate=0.2))  # 10 steps an epoch
+  whole = nets_jax.train_tickets(jax.random.key(0), population, task, steps=33)
+  parts = nets_jax.train_tickets(jax.random.key(0), population, task.replace(eval_every=eval_every), steps=33)
   assert_same_bits(jax.device_get(whole.weights), jax.device_get(parts.weights))
   iterations = [row["iteration"] for row in parts.curves if row["ticket"] == 0]
   assert iterations == [*range(eval_every, 33, eval_every), 33]
   assert [row["epoch"] for row in whole.curves if row["ticket"] == 0] == [1, 2, 3, 3.3]
 
 
-def test_training_learns_and_reports_every_epoch(network, data, population):
+def test_training_learns_and_reports_every_epoch(task, data, population):
   seen = []
-  settings = {"epochs": 20, "learning_rate": 0.2, "batch_size": 8}
-  trained = nets_jax.train_tickets(
-    jax.random.key(0), network, population, data, on_rows=seen.append, **settings
-  )
+  task = task.replace(training=TRAINING.replace(learning_rate=0.2), epochs=20)
+  trained = nets_jax.train_tickets(jax.random.key(0), population, task, on_rows=seen.append)
   curves = trained.curves
   assert [row for rows in seen for row in rows] == curves
   assert [(row["epoch"], row["ticket"]) for row in curves] == [(e, t) for e in range(1, 21) for t in range(5)]
@@ -117,14 +113,12 @@ def test_training_learns_and_reports_every_epoch(network, data, population):
   seconds = [row["seconds"] for row in curves]
   assert seconds == sorted(seconds)
   assert trained.compile_seconds > 0
-  evaluated = nets_jax.evaluate(network, jax.tree.map(lambda x: x[2], trained.weights), data.test)
+  evaluated = nets_jax.evaluate(task, jax.tree.map(lambda x: x[2], trained.weights), data.test)
   np.testing.assert_allclose(evaluated.loss, curves[-3]["test_loss"], rtol=1e-5)
 
 
-def test_only_the_splits_asked_for_are_scored(network, data, population):
-  trained = nets_jax.train_tickets(
-    jax.random.key(0), network, population, data, splits=("valid",), **SETTINGS
-  )
+def test_only_the_splits_asked_for_are_scored(task, population):
+  trained = nets_jax.train_tickets(jax.random.key(0), population, task, splits=("valid",))
   assert set(trained.curves[0]) == {"iteration", "epoch", "ticket", "valid_loss", "valid_accuracy", "seconds"}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nets_jax
-from nets_jax import pareto
+from nets_jax.evolution import pareto
 
 # Few different numbers, so that equals are common; some that are not finite.
 NUMBERS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, float("inf"), float("nan")])
@@ -79,12 +79,12 @@ def test_the_ends_of_the_first_front_come_first():
 
 def test_a_search_keeps_both_ends_of_its_frontier(network, data):
   """Of half the population kept by rank and crowding, the lowest loss and the lowest density always stay."""
-  config = nets_jax.NetsConfig(
-    population_size=8, generations=12, elites=4, learning_rate=0.1, batch_size=8, noise_rate=0.0,
-    resample_rate=0.0, objectives="pareto",
-  )  # fmt: skip
+  search = nets_jax.recipes.paper(
+    population_size=8, generations=12, elites=4, noise_rate=0.0, resample_rate=0.0, ranking="pareto"
+  )
+  task = nets_jax.Task(network, data, nets_jax.Training(learning_rate=0.1, batch_size=8))
   by_generation = {}
-  for row in nets_jax.search(jax.random.key(2), network, data, config).history:
+  for row in nets_jax.search(jax.random.key(2), task, search).history:
     by_generation.setdefault(row["generation"], []).append(row)
   for generation in range(1, 13):
     rows, before = by_generation[generation], by_generation[generation - 1]
@@ -94,7 +94,7 @@ def test_a_search_keeps_both_ends_of_its_frontier(network, data):
     assert any(row["parent_1"] == row["parent_2"] == lowest["genome"] for row in rows[:4])
 
 
-def test_it_is_refused_by_name(network, data):
-  config = nets_jax.NetsConfig(objectives="both")
-  with pytest.raises(nets_jax.UsageError, match="objectives must be one of fitness, pareto, not 'both'"):
-    nets_jax.search(jax.random.key(0), network, data, config)
+def test_it_is_refused_by_name():
+  message = "ranking must be one of penalty, feasible, pareto, none, not 'both'"
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.recipes.paper(ranking="both")

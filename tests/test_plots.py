@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import density_plots, fitness, plots, storage
+from nets_jax import density_plots, plots, storage
+from nets_jax.evolution import ranking
+from nets_jax.training import trainer
 
 HISTORY = [
   {"generation": g, "genome": i, "fitness": 2.0 - g + i, "valid_loss": 1.0 + i, "density": 1 - 0.2 * g}
@@ -35,7 +37,7 @@ def test_what_has_nearly_diverged_does_not_flatten_the_rest():
 
 
 def test_accuracy_is_drawn_where_fitness_says_only_what_is_too_dense():
-  assert plots.INFEASIBLE == fitness.INFEASIBLE
+  assert plots.INFEASIBLE == ranking.INFEASIBLE
   rows = [{**row, "fitness": 1e3 * row["density"] + row["fitness"], "valid_accuracy": 0.5} for row in HISTORY]
   assert plots.evolution_figure(rows).axes[2].get_ylabel() == "validation accuracy after training (%)"
   assert plots.evolution_figure(HISTORY).axes[2].get_ylabel() == "fitness (minimised)"
@@ -152,7 +154,7 @@ def test_effects_are_drawn_with_their_intervals():
 
 def test_curves_by_method_have_trials():
   rows = [{"ticket": i, "epoch": 1, "test_loss": float(i)} for i in range(3)]
-  found = nets_jax.trainer.Trained({}, rows, 0.0).by_method(["nets", "dense", "nets"])
+  found = trainer.Trained({}, rows, 0.0).by_method(["nets", "dense", "nets"])
   assert [(row["method"], row["trial"], row["test_loss"]) for row in found] == [
     ("nets", 0, 0.0), ("dense", 0, 1.0), ("nets", 1, 2.0),
   ]  # fmt: skip

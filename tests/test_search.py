@@ -15,16 +15,18 @@ from absl import flags
 from conftest import assert_same_bits, reset_flags, table
 
 import nets_jax
-from experiments import binary, methods, run_directory, search
-from nets_jax.baselines import imp, random_tickets
+from experiments import binary, run_directory, search
+from nets_jax import recipes
 from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.cli import flags as search_flags
 from nets_jax.tickets import maskable_count, unmasked_count
 
 ROOT = pathlib.Path(search.__file__).parent.parent
-SMALL = (
-  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
-  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=3", "--devices=4",
+PROBLEM = (
+  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
+  "--train_epochs=3", "--devices=4",
 )  # fmt: skip
+SMALL = (*PROBLEM, "--population_size=4", "--generations=2", "--fitness_epochs=1")
 
 
 def test_a_run_leaves_its_files(job, tmp_path):
@@ -37,7 +39,7 @@ def test_a_run_leaves_its_files(job, tmp_path):
   ]  # fmt: skip
   config = json.loads((directory / "config.json").read_text())
   assert config["flags"]["seed"] == 3
-  assert config["flags"]["dormancy_rate"] == 0.02
+  assert config["flags"]["crossover_rate"] == 0.5
   assert config["versions"]["jax"] == jax.__version__
   assert config["device"] == {"platform": "cpu", "kind": "cpu", "count": 4}
   history = table(directory / "history.csv")
@@ -65,8 +67,8 @@ def test_a_run_leaves_its_files(job, tmp_path):
     (str(g), str(i)) for g in range(3) for i in range(4)
   ]
   summary = json.loads((directory / "summary.json").read_text())
-  assert list(summary["results"]) == ["nets", "random", "dense", "unmasked"]
-  assert set(summary["results"]["nets"]) == {
+  assert list(summary["results"]) == ["guided", "random", "dense", "unmasked"]
+  assert set(summary["results"]["guided"]) == {
     "density",
     "valid_loss",
     "valid_accuracy",
@@ -77,11 +79,11 @@ def test_a_run_leaves_its_files(job, tmp_path):
   assert summary["search_epochs"] == 12
   assert summary["search_seconds"] == float(history[-1]["seconds"])
   assert summary["results"]["dense"]["density"] == 1
-  assert summary["results"]["random"]["density"] == pytest.approx(summary["results"]["nets"]["density"])
+  assert summary["results"]["random"]["density"] == pytest.approx(summary["results"]["guided"]["density"])
   training = table(directory / "training.csv")
-  assert [r["ticket"] for r in training] == ["nets", "random", "dense", "unmasked"] * 3
-  assert float(training[-4]["test_loss"]) == summary["results"]["nets"]["test_loss"]
-  for name in ("nets", "random", "dense", "files in run", "against its own weights unmasked: ", "as fast "):
+  assert [r["ticket"] for r in training] == ["guided", "random", "dense", "unmasked"] * 3
+  assert float(training[-4]["test_loss"]) == summary["results"]["guided"]["test_loss"]
+  for name in ("guided", "random", "dense", "files in run", "against its own weights unmasked: ", "as fast "):
     assert name in out
   verdict = summary["verdicts"]["dense"]
   dense = [r for r in training if r["ticket"] == "dense"]
@@ -98,7 +100,8 @@ def test_a_line_of_single_genomes_leaves_its_files(job, tmp_path):
 
 
 def test_the_ticket_is_the_initialisation_and_trains_again(job, tmp_path):
-  assert job(*SMALL, "--workdir=a", "--noise_rate=0", "--resample_rate=0", "--generations=0")[0] == 0
+  unchanged = ("--search=paper", "--noise_rate=0", "--resample_rate=0", "--generations=0")
+  assert job(*SMALL, "--workdir=a", *unchanged)[0] == 0
   ticket = nets_jax.load_ticket(tmp_path / "a" / "ticket.safetensors")
   assert not any(np.asarray(layer["bias"]).any() for layer in ticket.weights.values())  # never trained
   assert nets_jax.load_network(tmp_path / "a" / "ticket.safetensors") == nets_jax.MLP((6,), 2)
@@ -108,7 +111,7 @@ def test_the_ticket_is_the_initialisation_and_trains_again(job, tmp_path):
   )
   assert status == 0
   results = [json.loads((tmp_path / d / "summary.json").read_text())["results"] for d in "ab"]
-  assert results[1]["ticket"] == results[0]["nets"]
+  assert results[1]["ticket"] == results[0]["paper"]
   assert results[1]["random"] == results[0]["random"]
   assert "ticket" in out
   assert_same_bits(nets_jax.load_ticket(tmp_path / "b" / "ticket.safetensors"), ticket)
@@ -147,14 +150,12 @@ COLUMNS = {
 
 @pytest.mark.parametrize("method", COLUMNS)
 def test_every_method_leaves_the_same_files(job, tmp_path, method):
-  flags_of_it = [
-    "--cycle_epochs=2",
-    "--cycles=3",
-    "--score_batch=20",
-    "--target_density=0.5",
-    "--density_deviation=0",
-  ]
-  status, out, _ = job(*SMALL, *flags_of_it, f"--method={method}", "--workdir=run", "--train_epochs=1")
+  own = {
+    "imp": ("--cycle_epochs=2", "--cycles=3"),
+    "random": ("--target_density=0.5", "--density_deviation=0"),
+  }
+  flags_of_it = own.get(method, ("--target_density=0.5", "--score_batch=20"))
+  status, out, _ = job(*PROBLEM, *flags_of_it, f"--method={method}", "--workdir=run", "--train_epochs=1")
   assert status == 0
   assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
     "config.json", "figure_evolution.png", "history.csv", "run.flags",
@@ -195,12 +196,12 @@ def test_a_flag_may_not_contradict_the_tickets_file(job, tmp_path, flag, field):
 
 def test_a_ticket_is_trained_in_a_directory_of_its_own(job, tmp_path):
   assert job(*SMALL, "--train_epochs=0")[0] == 0
-  before = (tmp_path / "runs" / "xor-nets-seed0" / "summary.json").read_bytes()
-  again = (*SMALL[:3], "--ticket=runs/xor-nets-seed0/ticket.safetensors", "--train_epochs=1")
+  before = (tmp_path / "runs" / "xor-guided-seed0" / "summary.json").read_bytes()
+  again = (*SMALL[:3], "--ticket=runs/xor-guided-seed0/ticket.safetensors", "--train_epochs=1")
   assert job(*again)[0] == 0
   (own,) = (tmp_path / "runs").glob("xor-ticket-*-seed0")
   assert (own / "training.csv").exists()
-  assert (tmp_path / "runs" / "xor-nets-seed0" / "summary.json").read_bytes() == before
+  assert (tmp_path / "runs" / "xor-guided-seed0" / "summary.json").read_bytes() == before
   status, _, error = job(*again)
   assert status == 2
   removed = "config.json, run.flags, ticket.safetensors, training.csv, summary.json"
@@ -239,7 +240,7 @@ def test_empty_layers_are_in_the_summary_the_table_and_a_line(job, tmp_path):
     "--target_density=0.05",
     "--train_epochs=1",
   )
-  status, out, error = job(*SMALL, *arguments, "--workdir=a")
+  status, out, error = job(*PROBLEM, *arguments, "--workdir=a")
   assert status == 0, error
   assert "magnitude: no weight is left in a layer (output in 1 of 1 tickets), which cuts" in error
   summary = json.loads((tmp_path / "a" / "summary.json").read_text())
@@ -254,7 +255,7 @@ SATURATED = ("--method=synflow", "--score_batch=20", "--activation=tanh", "--ini
 
 
 def test_a_search_whose_scores_tell_nothing_is_one_line_and_leaves_nothing(job, tmp_path):
-  status, _, error = job(*SMALL, *SATURATED, "--workdir=a")
+  status, _, error = job(*PROBLEM, *SATURATED, "--workdir=a")
   assert status == 2
   line = error.splitlines()[-1]
   assert line.startswith("error: synflow says nothing of the layer hidden_0 in round 1")
@@ -266,7 +267,7 @@ def test_memory_that_is_not_there_is_one_line(job, monkeypatch):
   status, _, error = job(*SMALL, "--population_size=10000000000", "--workdir=a")
   assert status == 2
   assert "a population of 10,000,000,000 genomes" in error
-  monkeypatch.setattr(nets_jax, "load_data", lambda *_, **__: (_ for _ in ()).throw(MemoryError("8 EiB")))
+  monkeypatch.setattr("nets_jax.data.load", lambda *_, **__: (_ for _ in ()).throw(MemoryError("8 EiB")))
   status, _, error = job(*SMALL, "--workdir=a")
   assert (status, error) == (2, "error: not enough memory (8 EiB); lower what is asked for\n")
 
@@ -323,7 +324,8 @@ def test_what_a_directory_holds_decides(tmp_path):
 
   config, summary = tmp_path / "config.json", tmp_path / "summary.json"
   assert not take(False)
-  config.write_text('{"flags": {"seed": 0, "elites": 1, "workdir": "elsewhere"}}')
+  version = f'{{"format_version": {run_directory.FORMAT_VERSION}, "flags": '
+  config.write_text(version + '{"seed": 0, "elites": 1, "workdir": "elsewhere"}}')
   assert take(False)
   assert take(True)
   with pytest.raises(
@@ -331,11 +333,15 @@ def test_what_a_directory_holds_decides(tmp_path):
   ):
     take(False, seed=5, elites=2)
   assert not take(True, seed=5)
-  for text in ("{", "[]", '{"flags": 3}', ""):
+  for text in ("{", "[]", version + "3}", ""):
     config.write_text(text)
     with pytest.raises(nets_jax.UsageError, match=r"config.json is damaged; give another --workdir"):
       take(False)
     assert not take(True)
+  config.write_text('{"flags": {"seed": 0, "elites": 1}}')
+  with pytest.raises(nets_jax.UsageError, match="holds a run of another version of nets_jax, "):
+    take(False)
+  assert not take(True)
   summary.write_text("{}")
   with pytest.raises(nets_jax.UsageError, match="already holds a run"):
     take(False)
@@ -356,10 +362,10 @@ def test_impossible_checkpoints(job, arguments, message):
 BAD = [
   (["--dataset=no_such_set"], "dataset 'no_such_set' is not one of xor, digits"),
   (["--network=resnet"], "flag --network=resnet: value should be one of <mlp|lenet_300_100>"),
-  (["--optimizer=lion"], "flag --optimizer=lion: value should be one of <sgd|momentum|adam>"),
-  (["--method=imp2"], "flag --method=imp2: value should be one of"),
+  (["--optimizer=lyon"], "not 'lyon'; did you mean lion?"),
+  (["--method=imp2"], "flag --search=imp2: value should be one of"),
   (["--selection=lottery"], "flag --selection=lottery: value should be one of"),
-  (["--noise_rate=1.5"], "noise_rate must be in [0, 1], not 1.5"),
+  (["--search=paper", "--noise_rate=1.5"], "noise_rate must be in [0, 1], not 1.5"),
   (["--crossover_rate=-0.1"], "crossover_rate must be in [0, 1]"),
   (["--target_density=0"], "target_density must be in (0, 1], not 0.0"),
   (["--initial_density=2"], "initial_density must be in (0, 1], not 2.0"),
@@ -369,14 +375,14 @@ BAD = [
   (["--batch_size=91"], "batch_size must be from 1 to the 90 training examples, not 91"),
   (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
   (["--frontier=-1"], "frontier must be at least 0, not -1"),
-  (["--hidden_sizes=ten"], "hidden_sizes must be whole numbers with commas between, not ten"),
-  (["--hidden_sizes=0"], "hidden_sizes must be positive, not 0"),
+  (["--hidden_sizes=ten"], "hidden_sizes=ten: it must be whole numbers with commas between"),
+  (["--hidden_sizes=0"], "hidden_sizes must be positive whole numbers, not [0]"),
   (["--dropout_rate=1"], "dropout_rate must be in [0, 1), not 1.0"),
   (["--generations=many"], "flag --generations=many"),
   (["--generatons=3"], "Unknown command line flag 'generatons'. Did you mean: generations"),
   (["search"], "unexpected argument 'search'"),
   (["--flagfile=none.flags"], "none.flags"),
-  (["--xor_train_size=0"], "must be positive, not 0"),
+  (["--xor_train_size=0"], "xor_train_size must be at least 1, not 0"),
   (["--devices=5"], "devices must be from 1 to 4 on this machine, not 5"),
   (["--chunk=0"], "chunk must be at least 1, not 0"),
   (["--eval_every=0"], "eval_every must be at least 1, not 0"),
@@ -396,7 +402,8 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
 def test_a_wrong_request_ends_with_one_line_and_leaves_nothing(job, tmp_path, arguments, message):
-  status, out, error = job(*SMALL, *arguments, "--data_dir=tfds")
+  small = PROBLEM if arguments[0].startswith("--method=") else SMALL
+  status, out, error = job(*small, *arguments, "--data_dir=tfds")
   lines = [line for line in error.splitlines() if not line.startswith(("to repeat", "compiling"))]
   assert status == 2
   assert len(lines) == 1
@@ -429,64 +436,56 @@ def test_a_directory_that_cannot_be_written(job, tmp_path):
   assert error.count("\n") == 1
 
 
-def test_the_presets_parse():
-  for preset in sorted((ROOT / "experiments" / "presets").glob("*.flags")):
-    reset_flags()
-    binary.parse(["search", f"--flagfile={preset}"])
-    assert methods.make_config("nets", flags.FLAGS, 54_000).batch_size > 0
-    assert methods.unheeded(flags.FLAGS) == []
+def read(*arguments):
+  """The search and the training that flags name."""
   reset_flags()
-  binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/paper_mnist.flags"])
+  binary.parse(["search", *arguments])
+  values = flags.FLAGS
+  return search_flags.make_search(values), search_flags.component(nets_jax.Training(), values)
+
+
+def test_the_presets_parse():
+  presets = ROOT / "experiments" / "presets"
+  for preset in sorted(presets.glob("*.flags")):
+    assert read(f"--flagfile={preset}")[1].batch_size > 0
+  found, training = read(f"--flagfile={presets}/paper_mnist.flags")
   # The library's defaults are the paper's.
-  assert methods.make_config("nets", flags.FLAGS, 54_000) == nets_jax.NetsConfig()
-  assert methods.make_config("imp", flags.FLAGS, 54_000) == imp.ImpConfig()
-  assert methods.make_config("random", flags.FLAGS, 54_000) == random_tickets.RandomConfig()
+  assert found == nets_jax.Nets() == recipes.paper()
+  assert training == nets_jax.Training(learning_rate=0.001, batch_size=72)
+  assert read("--search=imp")[0] == nets_jax.Imp()
+  assert read("--search=random")[0] == nets_jax.Random()
 
 
 def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
-  reset_flags()
-  binary.parse(["search"])
-  training = {"learning_rate": 0.1, "batch_size": 16}
-  default = methods.make_config("nets", flags.FLAGS, 54_000)
-  assert default == nets_jax.guided_config(dormancy_rate=0.02, **training)
-  line = {"population_size": 1, "elites": 0, "parents": 1, "fitness_epochs": 10.0}
-  line |= {"scale_deviation": 0.0, "final_scale_deviation": 0.0}
-  for preset, own in (("digits", training), ("mnist", {"halvings": 3}), ("line", {**training, **line})):
-    reset_flags()
-    binary.parse(["search", f"--flagfile={ROOT}/experiments/presets/guided_{preset}.flags"])
-    found = methods.make_config("nets", flags.FLAGS, 54_000)
-    assert found == nets_jax.guided_config(dormancy_rate=0.02, **own)
+  assert read() == (recipes.guided(), nets_jax.Training())
+  own = {"digits": recipes.guided(), "mnist": recipes.guided(halvings=3), "line": recipes.line()}
+  for preset, expected in own.items():
+    assert read(f"--flagfile={ROOT}/experiments/presets/guided_{preset}.flags")[0] == expected
 
 
 @pytest.mark.parametrize(
-  ("given", "needed"),
+  ("given", "without", "needed"),
   [
-    ("--penalty_weight=4.0", "--density_rule=penalty"),
-    ("--dormancy_rate=0.3", "--density_schedule=constant"),
-    ("--density_schedule=cubic", "--density_rule=schedule"),
-    ("--saliency=gradient", "--dormancy=guided"),
-    ("--awakening_rate=0.1", "--dormancy=guided"),
-    ("--parents=3", "--selection=truncation"),
-    ("--noise_scale=0.5", "--noise_rate=0.1"),
+    ("--penalty_weight=4.0", "--ranking=feasible", "--ranking=penalty"),
+    ("--dormancy_rate=0.3", "--search=guided", "--density_schedule=constant"),
+    ("--density_schedule=cubic", "--search=paper", "--search=guided"),
+    ("--saliency=gradient", "--search=paper", "--search=guided"),
+    ("--awakening_rate=0.1", "--search=paper", "--search=guided"),
+    ("--parents=3", "--selection=rank", "--selection=truncation"),
+    ("--noise_scale=0.5", "--search=guided", "--search=paper"),
   ],
 )
-def test_a_flag_that_changes_nothing_is_named(given, needed):
-  without = {
-    "--density_rule=schedule": "--density_rule=feasible", "--dormancy=guided": "--dormancy=random",
-    "--selection=truncation": "--selection=rank",
-  }  # fmt: skip
-  reset_flags()
-  binary.parse(["search", given, *([without[needed]] if needed in without else [])])
-  (line,) = methods.unheeded(flags.FLAGS)
-  assert line.startswith(f"{given} changes nothing here: it takes ")
-  reset_flags()
-  binary.parse(["search", given, needed])
-  assert methods.unheeded(flags.FLAGS) == []
+def test_a_flag_that_would_change_nothing_is_named(given, without, needed):
+  name, there = given.removeprefix("--").partition("=")[0], needed.removeprefix("--").removeprefix("search=")
+  with pytest.raises(nets_jax.UsageError, match=f"has no setting '{name}'; .*{there}"):
+    read(given, without)
+  read(given, needed)
 
 
-def test_a_run_says_which_flag_changes_nothing(job, tmp_path):
-  expected = "--penalty_weight=4.0 changes nothing here: it takes --density_rule=penalty\n"
-  assert expected in job(*SMALL, "--penalty_weight=4", "--train_epochs=0")[2]
+def test_a_run_says_which_flag_would_change_nothing(job, tmp_path):
+  told = "guided has no setting 'penalty_weight'; it comes with ranking=penalty; those that have it are paper"
+  assert job(*SMALL, "--penalty_weight=4", "--train_epochs=0")[::2] == (2, f"error: {told}\n")
+  assert not (tmp_path / "runs").exists()
 
 
 def test_the_command_as_a_user_types_it(tmp_path):

@@ -301,9 +301,9 @@ def test_json_is_standard(tmp_path):
 
 
 def test_a_loaded_ticket_trains_like_the_one_saved(path, ticket, network, data):
-  settings = {"epochs": 2, "learning_rate": 0.1, "batch_size": 8}
+  task = nets_jax.Task(network, data, nets_jax.Training(learning_rate=0.1, batch_size=8), epochs=2)
   one, other = (
-    nets_jax.train_tickets(jax.random.key(0), network, nets_jax.stack([t]), data, **settings).weights
+    nets_jax.train_tickets(jax.random.key(0), nets_jax.stack([t]), task).weights
     for t in (ticket, nets_jax.load_ticket(path))
   )
   assert_same_bits(jax.device_get(one), jax.device_get(other))

@@ -2,25 +2,31 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from absl import flags
 from conftest import counted_compilations, made_once, reset_flags
 
-from experiments import binary, effects, methods, plan, search, sweep
+import nets_jax
+from experiments import binary, effects, plan, search, sweep
 from nets_jax import files, plots, storage
+from nets_jax.cli import flags as search_flags
 
-SMALL = (
-  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=4",
-  "--generations=2", "--batch_size=10", "--fitness_epochs=1", "--train_epochs=2", "--devices=4",
+PROBLEM = (
+  "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
+  "--train_epochs=2", "--devices=4",
 )  # fmt: skip
+SMALL = (*PROBLEM, "--search=paper", "--population_size=4", "--generations=2", "--fitness_epochs=1")
 GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=out")
 
 
 @pytest.fixture
 def job(run_binary):
   """A binary with the small problem in this process."""
-  return lambda binary, *arguments: run_binary(binary, *SMALL, *arguments)
+  return lambda binary, *arguments, small=SMALL: run_binary(binary, *small, *arguments)
 
 
 @pytest.fixture
@@ -56,12 +62,13 @@ def test_each_run_is_that_of_the_search(done, job, tmp_path):
     alone, own = tmp_path / f"alone{i}", runs[rate, generations, seed]
     assert (own / "ticket.safetensors").read_bytes() == (alone / "ticket.safetensors").read_bytes()
     assert without_seconds(own / "history.csv") == without_seconds(alone / "history.csv")
-    trained = [row for row in without_seconds(alone / "training.csv") if row["ticket"] == "nets"]
+    trained = [row for row in without_seconds(alone / "training.csv") if row["ticket"] == "paper"]
     assert without_seconds(own / "training.csv") == trained
     summaries = [json.loads((path / "summary.json").read_text()) for path in (own, alone)]
-    assert summaries[0]["results"]["nets"] == summaries[1]["results"]["nets"]
+    assert summaries[0]["results"]["paper"] == summaries[1]["results"]["paper"]
     configs = [json.loads((path / "config.json").read_text())["flags"] for path in (own, alone)]
-    assert configs[0] | {"workdir": ""} == configs[1] | {"workdir": ""}
+    of_a_search = {"workdir": "", "ticket": None, "frontier": 32}  # which a sweep has not
+    assert configs[0] | of_a_search == configs[1] | of_a_search
 
 
 def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
@@ -75,7 +82,7 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   ]
   for row in results:
     summary = json.loads((done / "runs" / row["run"] / "summary.json").read_text())
-    assert row["test_accuracy"] == summary["results"]["nets"]["test_accuracy"]
+    assert row["test_accuracy"] == summary["results"]["paper"]["test_accuracy"]
     assert row["fitness"] == summary["best"]["fitness"]
     assert row["search_epochs"] == 4 * (row["generations"] + 1)
   history = storage.read_csv(done / "history.csv")
@@ -88,7 +95,7 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   assert settings[0]["valid_loss"] == pytest.approx(sum(first) / 2)
   half = abs(first[0] - first[1]) / 2 * 12.706  # Student's t, one degree of freedom
   assert settings[0]["valid_loss_interval"] == pytest.approx(half, rel=1e-3)
-  best = min(settings, key=lambda row: row["fitness"])
+  best = min(settings, key=lambda row: row["valid_loss"])
   status, _, error = job(search, "--flagfile=out/best.flags", "--seed=3", "--workdir=again")
   assert status == 0, error
   again = json.loads((tmp_path / "again" / "config.json").read_text())["flags"]
@@ -109,9 +116,10 @@ def test_a_sweep_that_was_stopped_goes_on_with_what_is_left(done, job, monkeypat
   assert "8 runs, 7 of them done; 1 to go in 1 program(s)" in error
   assert without_seconds(lost / "history.csv") == before
   assert all(path.stat().st_mtime_ns == then for path, then in others.items() if path.parent != lost)
-  assert "best by fitness: python -m experiments.search --flagfile=out/best.flags" in out
+  assert "best by valid_loss: python -m experiments.search --flagfile=out/best.flags" in out
+  assert "; the next setting differs by +" in out
 
-  monkeypatch.setattr(methods, "search_all", None)  # would fail if anything were run again
+  monkeypatch.setattr(nets_jax, "search_all", None)  # would fail if anything were run again
   status, out, error = job(sweep, *GRID, "--best_by=test_accuracy")
   assert status == 0, error
   assert "8 runs, 8 of them done; 0 to go in 0 program(s)" in error
@@ -142,19 +150,22 @@ def test_settings_that_shape_the_program_are_grouped(job):
   assert f"{epochs} genome-epochs, about " in error
 
 
-def test_a_plan_names_a_setting_that_changes_nothing(job):
-  error = job(sweep, "--grid=penalty_weight=1,4", "--dry_run", "--workdir=out")[1]
-  assert error.count("changes nothing here") == 1
-  assert "--penalty_weight=4.0 changes nothing here" in error
+def test_a_plan_names_a_setting_that_would_change_nothing(job):
+  arguments = ("--search=guided", "--grid=penalty_weight=1,4", "--dry_run", "--workdir=out")
+  told = "guided has no setting 'penalty_weight'; it comes with ranking=penalty; those that have it are paper"
+  assert job(sweep, *arguments) == (2, "", f"error: {told}\n")
 
 
 @pytest.mark.parametrize("method", ["random", "imp", "snip"])
 def test_every_method_is_swept(method, job, tmp_path):
-  arguments = (f"--method={method}", "--cycle_epochs=1", "--cycles=2", "--score_batch=20")
+  own = {"random": (), "imp": ("--cycle_epochs=1", "--cycles=2"), "snip": ("--score_batch=20",)}[method]
+  arguments = (f"--method={method}", *own)
   grid = {"random": "target_density", "imp": "prune_fraction", "snip": "target_density"}[method]
-  status, _, error = job(sweep, *arguments, "--seeds=1,5", f"--grid={grid}=0.3,0.5", "--workdir=out")
+  both = (*arguments, "--seeds=1,5", f"--grid={grid}=0.3,0.5", "--workdir=out")
+  status, _, error = job(sweep, *both, small=PROBLEM)
   assert status == 0, error
-  assert job(search, *arguments, f"--{grid}=0.5", "--seed=5", "--workdir=alone")[0] == 0
+  alone = (*arguments, f"--{grid}=0.5", "--seed=5", "--workdir=alone")
+  assert job(search, *alone, small=PROBLEM)[0] == 0
   (own,) = [
     path
     for path in (tmp_path / "out" / "runs").iterdir()
@@ -222,7 +233,7 @@ def test_empty_layers_are_a_column_of_every_table(job, tmp_path):
     "--grid=target_density=0.05,1",
     "--workdir=out",
   )
-  status, out, error = job(sweep, *arguments, "--init_scale=10/0.1")
+  status, out, error = job(sweep, *arguments, "--init_scale=10/0.1", small=PROBLEM)
   assert status == 0, error
   assert "no weight is left in a layer (output in 3 of 3 tickets)" in error
   results = storage.read_csv(tmp_path / "out" / "results.csv")
@@ -257,7 +268,6 @@ def test_one_scale_and_one_for_each_layer_are_swept_together(job, tmp_path):
     (["--seeds=1,1"], "each once"),
     (["--seeds=-1:2"], "none negative"),
     (["--seed=3"], "--seed is for experiments.search"),
-    (["--ticket=t"], "--ticket is for experiments.search"),
     (["--at_once=0"], "at_once must be at least 1, not 0"),
     (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
     (["--eval_every=0"], "eval_every must be at least 1, not 0"),
@@ -271,11 +281,21 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, message, job,
   assert not (tmp_path / "out").exists()
 
 
+def test_a_ticket_is_for_the_search():
+  root = pathlib.Path(sweep.__file__).parent.parent
+  command = [sys.executable, "-m", "experiments.sweep", "--ticket=t"]
+  done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+  assert (done.returncode, done.stdout) == (2, "")
+  assert done.stderr.startswith("error: Unknown command line flag 'ticket'")
+  assert done.stderr.count("\n") == 1
+
+
 def test_the_ready_sweeps_parse():
   presets = pathlib.Path(sweep.__file__).parent / "presets" / "sweeps"
   bases = {"digits", "mnist"}
   names = {path.stem for path in presets.glob("*.flags")}
   assert bases < names
+  data = nets_jax.from_arrays(np.zeros((1438, 8, 8, 1)), np.arange(1438) % 10, valid_fraction=0.1)
   for base in bases:
     for name in names - bases:
       reset_flags()
@@ -283,7 +303,7 @@ def test_the_ready_sweeps_parse():
       runs = plan.make_runs(flags.FLAGS, pathlib.Path("out"))
       assert len(runs) == {"digits": 5, "mnist": 2}[base] * len({run.setting for run in runs})
       for run in runs:
-        methods.make_config("nets", run.setting.values, 1294)
+        run.setting.search.check(search_flags.make_task(run.setting.values, data))
 
 
 def test_the_best_setting():
@@ -291,17 +311,36 @@ def test_the_best_setting():
     return {"valid_loss": loss, "valid_accuracy": 1 - loss, "fitness": fitness, "failed": failed}
 
   nan = float("nan")
-  varied = ["noise_rate"]
-  assert effects.best([row(0.1), row(0.5, fitness=0.5)], varied, None) == (1, "fitness")
+  assert effects.best([row(0.1), row(0.5, fitness=0.5)], None) == (0, "valid_loss")
   rows = [row(0.5, fitness=0.1), row(0.3), row(0.1, failed=1)]
-  assert effects.best(rows, ["elites", "target_density"], None) == (1, "valid_loss")
-  assert effects.best([row(0.5, fitness=nan), row(0.3, fitness=nan)], varied, None) == (1, "valid_loss")
-  assert effects.best([row(0.5), row(0.3)], varied, "valid_accuracy") == (1, "valid_accuracy")
-  assert effects.best([row(nan, fitness=2.0), row(nan, fitness=1.5)], ["penalty_weight"], None) == (
-    1,
-    "fitness",
+  assert effects.best(rows, None) == (1, "valid_loss")
+  assert effects.best(rows, "fitness") == (0, "fitness")
+  assert effects.best([row(0.5, fitness=nan), row(0.3, fitness=nan)], None) == (1, "valid_loss")
+  assert effects.best([row(0.5), row(0.3)], "valid_accuracy") == (1, "valid_accuracy")
+  assert effects.best([row(nan, fitness=2.0), row(nan, fitness=1.5)], None) == (1, "fitness")
+  assert effects.best([row(nan, fitness=nan)], None) == (None, "fitness")
+
+
+def test_how_certain_the_best_setting_is():
+  def told(*settings):
+    results = [
+      {"elites": i, "seed": seed, "failed": "", "empty_layers": "none", "search_seconds": 1.0}
+      | dict.fromkeys(effects.METRICS, loss)
+      for i, losses in enumerate(settings)
+      for seed, loss in enumerate(losses)
+    ]
+    rows = effects.setting_rows(results, ["elites"])
+    best, metric = effects.best(rows, None)
+    return effects.certainty(results, rows, ["elites"], best, metric)
+
+  # Student's quantile is 12.706 for two seeds: half of what they differ by, times that.
+  assert told([0.1, 0.3], [0.2, 0.41]) == (
+    "mean valid_loss after the final training: 0.2 ± 1.3 over 2 seed(s); the next setting differs by "
+    "+0.1 ± 0.064, paired by seed, so the best is told from it"
   )
-  assert effects.best([row(nan, fitness=nan)], varied, None) == (None, "fitness")
+  assert told([0.1, 0.3], [0.2, 0.5]).endswith("so the two are not told apart; more seeds would tell")
+  assert told([0.1], [0.2]).endswith("+0.1, paired by seed, one seed tells nothing of how certain that is")
+  assert told([0.1]) == "mean valid_loss after the final training: 0.1 over 1 seed(s)"
 
 
 def test_leaders_of_every_kind_of_history():

@@ -7,21 +7,29 @@ import reference
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import training
+from nets_jax.training import train as training
+from nets_jax.training.task import cross_entropy
 
-ADAMW = lambda learning_rate: optax.adamw(learning_rate, weight_decay=0.5)  # noqa: E731
-NOISY = lambda learning_rate: optax.noisy_sgd(learning_rate, eta=1.0, key=jax.random.key(4))  # noqa: E731
+OPTIMIZERS = ("sgd", "momentum", "adam")
 
 
-def train(ticket, network, data, order, optimizer="sgd", learning_rate=0.1, key=0):
-  transformation = training.make_optimizer(optimizer, learning_rate)
-  run = jax.jit(lambda k, t, o: training.train(k, network, t, data.train, o, transformation))
+def decaying(learning_rate):
+  return optax.adamw(learning_rate, weight_decay=0.5)
+
+
+def noisy(learning_rate):
+  return optax.noisy_sgd(learning_rate, eta=1.0, key=jax.random.key(4))
+
+
+def train(ticket, task, order, optimizer="sgd", learning_rate=0.1, key=0):
+  task = task.replace(training=nets_jax.Training(optimizer, learning_rate))
+  run = jax.jit(lambda k, t, o: training.train(k, t, task, o))
   return run(jax.random.key(key), ticket, order)
 
 
-def test_masked_sgd_is_the_numpy_reference(network, data, ticket):
+def test_masked_sgd_is_the_numpy_reference(task, data, ticket):
   order = training.minibatch_order(jax.random.key(1), len(data.train), 10, 12)
-  trained = train(ticket, network, data, order, learning_rate=0.2)
+  trained = train(ticket, task, order, learning_rate=0.2)
   want = reference.sgd(
     reference.layers(ticket),
     np.asarray(data.train.inputs),
@@ -35,24 +43,22 @@ def test_masked_sgd_is_the_numpy_reference(network, data, ticket):
     assert np.abs(kernel - ticket.weights[name]["kernel"]).max() > 0.01
 
 
-@pytest.mark.parametrize("optimizer", [*training.OPTIMIZERS, ADAMW, NOISY])
-def test_masked_weights_stay_exactly_zero(network, data, ticket, optimizer):
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, decaying, noisy])
+def test_masked_weights_stay_exactly_zero(task, data, ticket, optimizer):
   order = training.minibatch_order(jax.random.key(1), len(data.train), 8, 15)
-  trained = train(ticket, network, data, order, optimizer)
+  trained = train(ticket, task, order, optimizer)
   for name, layer in ticket.masks.items():
     mask = np.asarray(layer["kernel"])
     assert (np.asarray(trained[name]["kernel"])[~mask] == 0).all()
     assert (np.asarray(trained[name]["kernel"]) != np.asarray(ticket.weights[name]["kernel"]))[mask].any()
 
 
-@pytest.mark.parametrize("optimizer", list(training.OPTIMIZERS))
-def test_training_in_two_parts_is_the_same_training(network, data, ticket, optimizer):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_in_two_parts_is_the_same_training(task, data, ticket, optimizer):
   order = training.minibatch_order(jax.random.key(1), len(data.train), 8, 20)
-  transformation = training.make_optimizer(optimizer, 0.05)
-  state = training.start(ticket, transformation)
-  advance = jax.jit(
-    lambda s, o: training.advance(jax.random.key(0), network, s, ticket.masks, data.train, o, transformation)
-  )
+  task = task.replace(training=nets_jax.Training(optimizer, 0.05))
+  state = training.start(ticket, task)
+  advance = jax.jit(lambda s, o: training.advance(jax.random.key(0), s, ticket.masks, task, o))
   halves = advance(advance(state, order[:10]), order[10:])
   assert_same_bits(halves, advance(state, order))
 
@@ -76,24 +82,24 @@ def test_a_slice_of_the_order_is_that_of_the_whole(first, steps):
     np.testing.assert_array_equal(part, whole[first : first + steps])
 
 
-def test_evaluation_is_the_numpy_reference(network, data, ticket, monkeypatch):
+def test_evaluation_is_the_numpy_reference(task, data, ticket, monkeypatch):
   want = reference.loss_and_accuracy(
     reference.layers(ticket), np.asarray(data.train.inputs), np.asarray(data.train.labels)
   )
   for batch in (1000, 32):  # the second leaves a smaller last batch
     monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
-    got = training.evaluate(network, nets_jax.phenotype(ticket), data.train)
+    got = training.evaluate(task, nets_jax.phenotype(ticket), data.train)
     np.testing.assert_allclose([got.loss, got.accuracy], want, rtol=1e-5)
 
 
-def test_dropout_depends_on_the_key_and_on_nothing_else(data, ticket):
+def test_dropout_depends_on_the_key_and_on_nothing_else(task, data, ticket):
   order = training.minibatch_order(jax.random.key(1), len(data.train), 8, 5)
-  network = nets_jax.MLP((8, 5), 3, dropout_rate=0.5)
-  first, again, other = (train(ticket, network, data, order, key=key) for key in (0, 0, 1))
+  task = task.replace(network=nets_jax.MLP((8, 5), 3, dropout_rate=0.5))
+  first, again, other = (train(ticket, task, order, key=key) for key in (0, 0, 1))
   assert_same_bits(first, again)
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True))
 
 
 def test_cross_entropy():
   logits = jnp.array([[0.0, 0.0], [100.0, 0.0]])
-  np.testing.assert_allclose(training.cross_entropy(logits, jnp.array([0, 1])), [np.log(2), 100.0], rtol=1e-6)
+  np.testing.assert_allclose(cross_entropy(logits, jnp.array([0, 1])), [np.log(2), 100.0], rtol=1e-6)

@@ -61,13 +61,14 @@ def test_several_seeds_are_summed_up():
 
 
 def test_a_ticket_is_judged_against_both_dense_networks_over_seeds(network, data, ticket):
-  settings = {"epochs": 4, "eval_every": 5, "learning_rate": 0.3, "batch_size": 8}
+  training = nets_jax.Training(learning_rate=0.3, batch_size=8)
+  task = nets_jax.Task(network, data, training, nets_jax.Normal(0.5), epochs=4, eval_every=5)
   keys = jax.random.split(jax.random.key(0), 2)
-  verdicts = winning.judge_ticket(keys, network, ticket, data, init_scale=0.5, **settings)
+  verdicts = winning.judge_ticket(keys, ticket, task)
   assert set(verdicts) == {"unmasked", "dense"}
   dense = nets_jax.stack([ticket.replace(masks=jax.tree.map(lambda m: m | True, ticket.masks)), ticket])
   for i, key in enumerate(keys):
-    curves = nets_jax.train_tickets(key, network, dense, data, **settings).curves
+    curves = nets_jax.train_tickets(key, dense, task).curves
     rows = [[row for row in curves if row["ticket"] == t] for t in (0, 1)]
     unmasked = int(sum(mask.sum() for mask in jax.tree.leaves(ticket.masks)))
     assert verdicts["unmasked"][i] == winning.judge(rows[1], rows[0], unmasked, 103)

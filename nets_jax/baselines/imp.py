@@ -6,18 +6,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from nets_jax import parallel, trainer
-from nets_jax.checkpoints import Checkpoints, Saved, Unsaved, describe, describe_fields, fingerprint
-from nets_jax.data import Dataset
-from nets_jax.errors import Diverged, SearchFailed, check, check_fits_data, check_scale, raise_first
-from nets_jax.layers import Layer, layer_name
-from nets_jax.networks import Params, Scale, check_outputs
+from nets_jax import parallel, settings
+from nets_jax.checkpoints import Saved, describe, fingerprint
+from nets_jax.errors import Diverged, SearchFailed
+from nets_jax.layers import Layer, find_layers, layer_name
+from nets_jax.networks import PRECISIONS, Params
+from nets_jax.protocol import Outcome, Search
+from nets_jax.settings import NUMBER, WHOLE, Rule, at_least, choice, one_of, setting
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -30,14 +30,17 @@ from nets_jax.tickets import (
   top_masks,
   unmasked_count,
 )
-from nets_jax.training import Optimizer, steps_per_epoch
+from nets_jax.training import trainer
+from nets_jax.training.task import Task
 
 EVERY_LAYER = "every layer"  # whose weights are ranked together
+BELOW_1 = Rule("in [0, 1)", lambda share: 0 <= share < 1)
+GROUP = "other searches"
 
 
 @struct.dataclass
-class ImpConfig:
-  """The settings of IMP; the defaults are the paper's, with Frankle & Carbin's output layer.
+class Imp(Search):
+  """Iterative magnitude pruning; what nobody sets is the paper's, with Frankle & Carbin's output layer.
 
   Attributes:
     cycles: c, how many times to train and prune; 7 leave 21.1 % of LeNet-300-100.
@@ -46,132 +49,128 @@ class ImpConfig:
       None is `prune_fraction`.
     prune_scope: `layer`, the smallest of each layer, or `global`, the smallest of all.
     rewind_steps: k, the iteration whose weights the survivors are rewound to; 0 is the initialisation.
-    train_epochs: epochs of training in a cycle.
-    init_scale: standard deviation of the initial weights; one number, or one for each layer.
-    optimizer, learning_rate, batch_size: see `training`.
+    rewind_epochs: k in epochs, in place of `rewind_steps`.
+    cycle_epochs: epochs of training in a cycle.
+    precision: of the matrix products in the cycles' trainings.
   """
 
-  cycles: int = 7
-  prune_fraction: float = 0.2
-  output_prune_fraction: float | None = 0.1
-  prune_scope: str = "layer"
-  rewind_steps: int = 0
-  train_epochs: int = 50
-  init_scale: Scale = 0.1
-  optimizer: Optimizer = struct.field(pytree_node=False, default="sgd")
-  learning_rate: float = 1e-3
-  batch_size: int = 72
-
-
-def search(key: jax.Array, network: nn.Module, data: Dataset, config: ImpConfig | None = None, **kwargs):
-  """One run of IMP: `search_all` for one key. Returns its `SearchResult`."""
-  return search_all(key[None], network, data, config, **kwargs)[0]
-
-
-def search_all(
-  keys: jax.Array,
-  network: nn.Module,
-  data: Dataset,
-  config: ImpConfig | None = None,
-  *,
-  devices: int | None = None,
-  chunk: int | None = None,
-  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-  on_cycle: Callable[[int, Ticket], None] = lambda cycle, tickets: None,
-  keep_failures: bool = False,
-  checkpoints: Checkpoints | None = None,
-) -> list[SearchResult | SearchFailed]:
-  """Runs IMP once for each key, side by side; each run is as it would be alone.
-
-  Every cycle trains all T iterations from M (.) theta_k on shuffles of its own, then prunes. The cycles'
-  trained weights decide the masks and are thrown away.
-
-  Args:
-    keys: one per run [runs].
-    network: the module.
-    data: trained on `train`, scored on `valid`; the test part is not looked at.
-    config: the settings; None is the paper's.
-    devices, chunk: see `parallel.make_layout`.
-    on_rows: called with the history rows of each epoch as it ends.
-    on_cycle: called at the start of each training with the cycle (from 0) and the tickets about to be
-      trained, and once more at the end with the tickets found.
-    keep_failures: a run whose training diverges, or that prunes every weight, ends with its error in place of
-      a result, and the others go on.
-    checkpoints: where the runs are saved as they go, within a cycle too, and go on if they were stopped. The
-      journal has the history's rows, with `run` before the other columns if there are several. None saves
-      nothing.
-
-  Returns:
-    For each run the ticket (theta_k, M) and its history: a dict for each cycle and epoch with keys
-    `cycle`, `iteration` (from the run's start), `valid_loss`, `valid_accuracy`, `density` and `seconds`,
-    which is the time of all runs together, without compilation, over their number.
-
-  Raises:
-    UsageError: an impossible setting, a network that does not go with the data, or a checkpoint that cannot
-      be written or is of another run.
-    Diverged: a training diverged, unless `keep_failures`.
-    SearchFailed: every weight was pruned, unless `keep_failures`.
-  """
-  config = config or ImpConfig()
-  validate(config, len(data.train))
-  check_outputs(network, data.input_shape, data.num_classes)
-  checkpoints = checkpoints or Unsaved()
-  saved = checkpoints.restore(
-    lambda: {
-      "search": "imp",
-      "keys": fingerprint(keys),
-      "network": describe(network),
-      "data": fingerprint((data.train, data.valid)),
-      "config": describe_fields(config),
-    }
+  cycles: int = setting(7, "imp: times to train and prune.", group=GROUP, kind=WHOLE, rule=at_least(1))
+  prune_fraction: float = setting(
+    0.2, "imp: share of the remaining weights that a cycle prunes.", group=GROUP, kind=NUMBER, rule=BELOW_1
   )
-  per_epoch = steps_per_epoch(len(data.train), config.batch_size)
-  layout = parallel.make_layout(len(keys), devices=devices, chunk=chunk)
-  data = parallel.replicate(data.replace(test=None), layout)
-  weight_keys, training_keys = jax.vmap(lambda k: tuple(jax.random.split(k)))(keys)
-  draw = lambda k: initialise(k, network, data.input_shape, init_scale=config.init_scale)  # noqa: E731
-  tickets = jax.jit(jax.vmap(draw))(weight_keys)
-  runs, begun = _Runs(training_keys, network, data, config, layout, on_rows, checkpoints), 0
-  if saved is not None:
-    tickets, begun = saved.tree("tickets", tickets), saved.record["cycle"]
-    runs.go_on_from(saved)
-  if config.rewind_steps and (saved is None or saved.record["rewinding"]):
-    weights = runs.train(0, tickets, config.rewind_steps, rewinding=True)
-    tickets = tickets.replace(weights=runs.where_sound(weights, tickets.weights))
-  counts = kept_counts(layers_of(take(tickets, 0)), config)
-  for cycle in range(begun, config.cycles):
-    if all(runs.failures):
-      break
-    on_cycle(cycle, tickets)
-    trained = runs.train(cycle, tickets, config.train_epochs * per_epoch)
-    masks = prune(trained, tickets.masks, counts[cycle], config.prune_scope)
-    tickets = tickets.replace(masks=runs.where_sound(masks, tickets.masks))
-  on_cycle(config.cycles, tickets)
-  outcomes = runs.outcomes(jax.device_get(tickets), per_epoch)
-  if not keep_failures:
-    raise_first(outcomes)
-  return outcomes
+  output_prune_fraction: float | None = setting(
+    0.1, "imp: that of the output layer, in layer scope.", group=GROUP, kind=NUMBER, rule=BELOW_1
+  )
+  prune_scope: str = setting(
+    "layer", "imp: smallest of each layer, or of all.", group=GROUP, kind=choice(("layer", "global")),
+    rule=one_of(("layer", "global")), static=True,
+  )  # fmt: skip
+  rewind_steps: int = setting(0, "imp: iteration k to rewind to.", group=GROUP, kind=WHOLE, rule=at_least(0))
+  rewind_epochs: float | None = setting(
+    None, "imp: k in epochs, in place of rewind_steps.", group=GROUP, kind=NUMBER, rule=at_least(0)
+  )
+  cycle_epochs: int = setting(
+    50, "imp: epochs of training in a cycle.", group=GROUP, kind=WHOLE, rule=at_least(1)
+  )
+  precision: str = setting(
+    "float32", "Of the matrix products in a search's training.", group="machine",
+    kind=choice(tuple(PRECISIONS)), rule=one_of(tuple(PRECISIONS)), static=True,
+  )  # fmt: skip
+
+  passes_densities = True
+
+  def rewinding(self, task: Task) -> int:
+    """K in iterations."""
+    if self.rewind_epochs is None:
+      return self.rewind_steps
+    return round(self.rewind_epochs * task.steps_per_epoch)
+
+  def reports(self, task: Task, runs: int = 1) -> int:
+    """A report for each epoch."""
+    del runs
+    return self.cycles * self.cycle_epochs + -(-self.rewinding(task) // task.steps_per_epoch)
+
+  def genome_epochs(self, task: Task) -> float:
+    """Of all cycles, and of the way to the iteration that is rewound to."""
+    return self.cycles * self.cycle_epochs + self.rewinding(task) / task.steps_per_epoch
+
+  def at_density(self, density: float, task: Task) -> "Imp":
+    """With as many cycles as leave nearest to a density, by ratio."""
+    settings.check_value("prune_fraction", Rule("in (0, 1) here", lambda p: 0 < p < 1), self.prune_fraction)
+    most = 2 + math.ceil(math.log(density) / math.log(1 - self.prune_fraction) * 1.5)
+    layers = find_layers(task.network, task.data.input_shape)
+    total = sum(layer.size for layer in layers)
+    kept = [sum(counts.values()) for counts in kept_counts(layers, self.replace(cycles=most))]
+    distances = [abs(math.log(count / total / density)) if count else math.inf for count in kept]
+    return self.replace(cycles=1 + distances.index(min(distances)))
+
+  def find(self, keys, task, how) -> list[Outcome]:
+    """See `Search.find`.
+
+    Every cycle trains all T iterations from M (.) theta_k on shuffles of its own, then prunes. The cycles'
+    trained weights decide the masks and are thrown away. A checkpoint may lie within a cycle.
+
+    Returns:
+      For each run the ticket (theta_k, M) and its history: a dict for each cycle and epoch with keys
+      `cycle`, `iteration` (from the run's start), `valid_loss`, `valid_accuracy`, `density` and `seconds`,
+      which is the time of all runs together, without compilation, over their number. A run fails whose
+      training diverged, or that pruned every weight.
+    """
+    saved = how.checkpoints.restore(
+      lambda: {
+        "search": "imp",
+        "keys": fingerprint(keys),
+        "network": describe(task.network),
+        "data": fingerprint((task.data.train, task.data.valid)),
+        "settings": settings.record(self)
+        | settings.record(task.training)
+        | settings.record(task.initialiser),
+        "loss": describe(task.loss),
+        "score": describe(task.score),
+      }
+    )
+    layout = how.layout_of(len(keys))
+    data = parallel.replicate(task.data.replace(test=None), layout)
+    task = task.replace(data=data, precision=self.precision, eval_every=None)
+    weight_keys, training_keys = jax.vmap(lambda k: tuple(jax.random.split(k)))(keys)
+
+    def draw(key):
+      return initialise(key, task.network, data.input_shape, init_scale=task.initialiser.scale)
+
+    tickets = jax.jit(jax.vmap(draw))(weight_keys)
+    runs, begun = _Runs(training_keys, task, self, layout, how), 0
+    if saved is not None:
+      tickets, begun = saved.tree("tickets", tickets), saved.record["cycle"]
+      runs.go_on_from(saved)
+    rewind_steps = self.rewinding(task)
+    if rewind_steps and (saved is None or saved.record["rewinding"]):
+      weights = runs.train(0, tickets, rewind_steps, rewinding=True)
+      tickets = tickets.replace(weights=runs.where_sound(weights, tickets.weights))
+    counts = kept_counts(layers_of(take(tickets, 0)), self)
+    for cycle in range(begun, self.cycles):
+      if all(runs.failures):
+        break
+      how.on_tickets(cycle, tickets)
+      trained = runs.train(cycle, tickets, self.cycle_epochs * task.steps_per_epoch)
+      masks = prune(trained, tickets.masks, counts[cycle], self.prune_scope)
+      tickets = tickets.replace(masks=runs.where_sound(masks, tickets.masks))
+    how.on_tickets(self.cycles, tickets)
+    return runs.outcomes(jax.device_get(tickets))
+
+
+SEARCHES = {"imp": Imp}
 
 
 class _Runs:
   """Trains the tickets of runs side by side, and keeps their histories on one scale of time and steps."""
 
-  def __init__(self, keys, network, data, config, layout, on_rows, checkpoints):
+  def __init__(self, keys, task, search, layout, how):
     self.histories = [[] for _ in keys]
     self.failures: list[str | None] = [None for _ in keys]
     self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
-    self._keys, self._on_rows, self._checkpoints, self._saved = keys, on_rows, checkpoints, None
-    self._config = config
-    self._train = functools.partial(
-      trainer.train_tickets,
-      network=network,
-      data=data,
-      splits=("valid",),
-      optimizer=config.optimizer,
-      learning_rate=config.learning_rate,
-      batch_size=config.batch_size,
-      layout=layout,
-    )
+    self._keys, self._on_rows, self._checkpoints, self._saved = keys, how.on_rows, how.checkpoints, None
+    self._search, self._task = search, task
+    self._train = functools.partial(trainer.train_tickets, task=task, splits=("valid",), layout=layout)
 
   def go_on_from(self, saved: Saved) -> None:
     """Takes up the histories, and has the next `train` go on in the midst of its steps."""
@@ -213,7 +212,7 @@ class _Runs:
       "failures": list(self.failures),
     }
     part = _Part(self._checkpoints, self._saved, self.histories, tickets, outer)
-    part.ends_it = cycle + 1 == self._config.cycles and not rewinding
+    part.ends_it = cycle + 1 == self._search.cycles and not rewinding
     self._saved = None
     keys = jax.vmap(lambda k: jax.random.fold_in(k, cycle))(self._keys)
     trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record, checkpoints=part)
@@ -229,8 +228,9 @@ class _Runs:
       is_finite = all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(weights))
       if self.failures[i] is None and not (is_finite and math.isfinite(history[-1]["valid_loss"])):
         self.failures[i] = (
-          f"the training of cycle {cycle} diverged; lower learning_rate ({self._config.learning_rate}) or "
-          f"init_scale ({self._config.init_scale})"
+          f"the training of cycle {cycle} diverged; lower learning_rate "
+          f"({settings.describe(self._task.training.learning_rate)}) or init_scale "
+          f"({settings.describe(self._task.initialiser.scale)})"
         )
 
   def where_sound(self, new: Params, old: Params) -> Params:
@@ -238,12 +238,17 @@ class _Runs:
     sound = np.array([failure is None for failure in self.failures])
     if sound.all():
       return new
-    choose = lambda a, b: jnp.where(sound.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+
+    def choose(a, b):
+      return jnp.where(sound.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
     return jax.tree.map(choose, new, old)
 
-  def outcomes(self, tickets: Ticket, per_epoch: int) -> list[SearchResult | SearchFailed]:
+  def outcomes(self, tickets: Ticket) -> list[Outcome]:
     """Each run's result, or why it has none."""
-    cost = Cost(self.steps / per_epoch, self.seconds, self.compile_seconds / len(self.histories))
+    cost = Cost(
+      self.steps / self._task.steps_per_epoch, self.seconds, self.compile_seconds / len(self.histories)
+    )
     found = []
     for i, (history, failure) in enumerate(zip(self.histories, self.failures, strict=True)):
       result = SearchResult(take(tickets, i), history, cost)
@@ -251,7 +256,7 @@ class _Runs:
         result = Diverged(failure, result)
       elif not unmasked_count(result.ticket):
         result = SearchFailed(
-          f"{self._config.cycles} cycles of IMP prune every weight; lower cycles or prune_fraction", result
+          f"{self._search.cycles} cycles of IMP prune every weight; lower cycles or prune_fraction", result
         )
       found.append(result)
     return found
@@ -285,24 +290,24 @@ class _Part:
     return {**trees, "tickets": self._tickets}, {**self._outer, "training": record}
 
 
-def kept_counts(layers: Sequence[Layer], config: ImpConfig) -> list[dict[str, int]]:
+def kept_counts(layers: Sequence[Layer], search: Imp) -> list[dict[str, int]]:
   """How many weights of each layer are left after each cycle: a cycle prunes round(p x remaining).
 
   Args:
     layers: in the order of application, the output layer last.
-    config: the settings.
+    search: its settings.
 
   Returns:
     For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`.
   """
   remaining = {layer.name: layer.size for layer in layers}
-  fractions = dict.fromkeys(remaining, config.prune_fraction)
-  if config.output_prune_fraction is not None:
-    fractions[layers[-1].name] = config.output_prune_fraction
-  if config.prune_scope == "global":
-    remaining, fractions = {EVERY_LAYER: sum(remaining.values())}, {EVERY_LAYER: config.prune_fraction}
+  fractions = dict.fromkeys(remaining, search.prune_fraction)
+  if search.output_prune_fraction is not None:
+    fractions[layers[-1].name] = search.output_prune_fraction
+  if search.prune_scope == "global":
+    remaining, fractions = {EVERY_LAYER: sum(remaining.values())}, {EVERY_LAYER: search.prune_fraction}
   counts = []
-  for _ in range(config.cycles):
+  for _ in range(search.cycles):
     remaining = {name: left - round(fractions[name] * left) for name, left in remaining.items()}
     counts.append(remaining)
   return counts
@@ -328,15 +333,3 @@ def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str)
     )
 
   return jax.vmap(one, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
-
-
-def validate(config: ImpConfig, num_examples: int) -> None:
-  """Raises UsageError for settings that make no search."""
-  check(config, ["cycles"], "at least 1", lambda cycles: cycles >= 1)
-  check(config, ("prune_fraction", "output_prune_fraction"), "in [0, 1)", lambda p: 0 <= p < 1)
-  check(config, ["prune_scope"], "layer or global", lambda scope: scope in ("layer", "global"))
-  check(config, ["rewind_steps"], "at least 0", lambda k: k >= 0)
-  check(config, ["train_epochs"], "at least 1 in IMP's cycles", lambda epochs: epochs >= 1)
-  check_scale(config)
-  check(config, ["learning_rate"], "positive", lambda value: value > 0)
-  check_fits_data(config, "batch_size", num_examples)

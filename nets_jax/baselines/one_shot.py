@@ -3,18 +3,17 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from nets_jax import parallel
-from nets_jax.baselines.scores import SCORES
-from nets_jax.data import Dataset, Split
-from nets_jax.errors import SearchFailed, check, check_fits_data, check_scale, raise_first
-from nets_jax.networks import Params, Scale, check_outputs
+from nets_jax.baselines import scores
+from nets_jax.errors import SearchFailed, UsageError
+from nets_jax.networks import Params
+from nets_jax.protocol import Outcome, Search
+from nets_jax.settings import DENSITY, NUMBER, WHOLE, at_least, setting
 from nets_jax.tickets import (
   Cost,
   SearchResult,
@@ -27,89 +26,123 @@ from nets_jax.tickets import (
   take,
   top_masks,
 )
+from nets_jax.training.task import Task
+
+GROUP = "other searches"
+
+
+def _score(function: Callable[..., Params]) -> Callable[..., Params]:
+  return struct.field(pytree_node=False, default=function)
 
 
 @struct.dataclass
-class OneShotConfig:
-  """The settings of pruning at initialisation.
+class OneShot(Search):
+  """Pruning at initialisation by a score; a subclass names one.
 
   Attributes:
-    score: a name in `scores.SCORES`: `magnitude`, `snip`, `grasp` or `synflow`.
     target_density: d, share of the weights kept in the end; the count is exact.
-    rounds: R; round i keeps d^(i/R). None is the method's own: 100 for `synflow`, 1 for the others.
-    score_batch: training examples that a score looks at (`snip`, `grasp`).
-    init_scale: standard deviation of the weights; one number, or one for each layer.
+    rounds: R; round i keeps d^(i/R) (static).
+    score_batch: training examples that a score looks at, of those that look at any (static).
+    score: a function as in `scores`, of one's own too (static).
   """
 
-  score: str = struct.field(pytree_node=False, default="snip")
-  target_density: float = 0.2
-  rounds: int | None = struct.field(pytree_node=False, default=None)
-  score_batch: int = struct.field(pytree_node=False, default=100)
-  init_scale: Scale = 0.1
-
-
-def search(key: jax.Array, network: nn.Module, data: Dataset, config: OneShotConfig | None = None, **kwargs):
-  """One ticket pruned at its initialisation: `search_all` for one key. Returns its `SearchResult`."""
-  return search_all(key[None], network, data, config, **kwargs)[0]
-
-
-def search_all(
-  keys: jax.Array,
-  network: nn.Module,
-  data: Dataset,
-  config: OneShotConfig | None = None,
-  *,
-  devices: int | None = None,
-  chunk: int | None = None,
-  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-  keep_failures: bool = False,
-) -> list[SearchResult | SearchFailed]:
-  """Prunes a ticket for each key, side by side; each is as it would be alone.
-
-  Args:
-    keys: one per ticket.
-    network: the module.
-    data: scores look at a batch of its `train` part.
-    config: the settings.
-    devices, chunk: see `parallel.make_layout`.
-    on_rows: called with the last history row of each ticket.
-    keep_failures: a ticket whose scores tell nothing of a layer is its error in place of a result.
-
-  Returns:
-    For each key the ticket and its history: a dict for each round with keys `round`, `density`, and
-    `seconds`, the time of all together over their number, which only the last round shows.
-
-  Raises:
-    UsageError: an impossible setting, or a network that does not go with the data.
-    SearchFailed: the scores of a layer are all zero or not finite, unless `keep_failures`.
-  """
-  config = config or OneShotConfig()
-  validate(config, len(data.train))
-  check_outputs(network, data.input_shape, data.num_classes)
-  rounds = config.rounds or (100 if config.score == "synflow" else 1)
-  layout = parallel.make_layout(len(keys), devices=devices, chunk=chunk)
-  rows, shared = parallel.pad(keys, layout), parallel.replicate((data.train, config), layout)
-  arguments = {"network": network, "layout": layout, "rounds": rounds}
-  run, compile_seconds = parallel.compile_program(_prune_all, rows, shared, **arguments)
-  begin = time.perf_counter()
-  tickets, counts, tells = parallel.fetch(run(rows, shared))
-  seconds = (time.perf_counter() - begin) / len(keys)
-  looks = config.score in ("snip", "grasp")
-  cost = Cost(
-    rounds * config.score_batch / len(data.train) if looks else 0.0, seconds, compile_seconds / len(keys)
+  target_density: float = setting(
+    0.2, "Density of the ticket to find, in (0, 1].", group="fitness", kind=NUMBER, rule=DENSITY
   )
-  total, results = maskable_count(take(tickets, 0)), []
-  for i in range(len(keys)):
-    history = [
-      {"round": r + 1, "density": int(counts[i, r]) / total, "seconds": seconds if r + 1 == rounds else 0.0}
-      for r in range(rounds)
-    ]
-    on_rows(history[-1:])
-    result = SearchResult(take(tickets, i), history, cost, best=history[-1])
-    results.append(_silence(config.score, tells[i], result) or result)
-  if not keep_failures:
-    raise_first(results)
-  return results
+  rounds: int = setting(
+    1,
+    "magnitude, snip, grasp, synflow: pruning rounds.",
+    group=GROUP,
+    kind=WHOLE,
+    rule=at_least(1),
+    static=True,
+  )
+  score_batch: int = setting(
+    100,
+    "snip, grasp: examples that the score looks at.",
+    group=GROUP,
+    kind=WHOLE,
+    rule=at_least(1),
+    static=True,
+  )
+  score: Callable[..., Params] = _score(scores.magnitude)
+
+  @property
+  def looks(self) -> bool:
+    """Whether the score looks at what is in the batch."""
+    return self.score not in (scores.magnitude, scores.synflow)
+
+  def check(self, task: Task) -> None:
+    """Raises UsageError for settings that make no search."""
+    super().check(task)
+    examples = len(task.data.train)
+    if self.score_batch > examples:
+      raise UsageError(
+        f"score_batch must be from 1 to the {examples} training examples, not {self.score_batch}"
+      )
+
+  def find(self, keys, task, how) -> list[Outcome]:
+    """See `Search.find`; done in seconds, it makes no checkpoints.
+
+    `on_rows` is called with the last history row of each ticket.
+
+    Returns:
+      For each key the ticket and its history: a dict for each round with keys `round`, `density`, and
+      `seconds`, the time of all together over their number, which only the last round shows. A run fails
+      where the scores of a layer are all zero or not finite.
+    """
+    layout = how.layout_of(len(keys))
+    shared = parallel.replicate((task.for_search(), self), layout)
+    rows = parallel.pad(keys, layout)
+    run, compile_seconds = parallel.compile_program(_prune_all, rows, shared, layout=layout)
+    begin = time.perf_counter()
+    tickets, counts, tells = parallel.fetch(run(rows, shared))
+    seconds = (time.perf_counter() - begin) / len(keys)
+    epochs = self.rounds * self.score_batch / len(task.data.train) if self.looks else 0.0
+    cost = Cost(epochs, seconds, compile_seconds / len(keys))
+    total, results = maskable_count(take(tickets, 0)), []
+    for i in range(len(keys)):
+      history = [
+        {"round": r + 1, "density": int(counts[i, r]) / total, "seconds": 0.0} for r in range(self.rounds)
+      ]
+      history[-1]["seconds"] = seconds
+      how.on_rows(history[-1:])
+      result = SearchResult(take(tickets, i), history, cost, best=history[-1])
+      results.append(_silence(self.score.__name__, tells[i], result) or result)
+    return results
+
+
+@struct.dataclass
+class Magnitude(OneShot):
+  """The largest weights."""
+
+
+@struct.dataclass
+class Snip(OneShot):
+  """SNIP (Lee et al., 2019)."""
+
+  score: Callable[..., Params] = _score(scores.snip)
+
+
+@struct.dataclass
+class Grasp(OneShot):
+  """GraSP (Wang et al., 2020)."""
+
+  score: Callable[..., Params] = _score(scores.grasp)
+
+
+@struct.dataclass
+class Synflow(OneShot):
+  """SynFlow (Tanaka et al., 2020)."""
+
+  rounds: int = setting(
+    100, "magnitude, snip, grasp, synflow: pruning rounds.", group=GROUP, kind=WHOLE, rule=at_least(1),
+    static=True,
+  )  # fmt: skip
+  score: Callable[..., Params] = _score(scores.synflow)
+
+
+SEARCHES = {"magnitude": Magnitude, "snip": Snip, "grasp": Grasp, "synflow": Synflow}
 
 
 def _silence(score: str, tells: jax.Array, result: SearchResult) -> SearchFailed | None:
@@ -124,17 +157,13 @@ def _silence(score: str, tells: jax.Array, result: SearchResult) -> SearchFailed
   )
 
 
-@functools.partial(jax.jit, static_argnames=("network", "layout", "rounds"))
-def _prune_all(keys, shared, *, network, layout, rounds) -> tuple[Ticket, jax.Array, jax.Array]:
-  def one(key, shared):
-    train, config = shared
-    return prune_at_initialisation(key, network, train, config, rounds)
-
-  return parallel.map_tickets(one, layout, keys, shared)
+@functools.partial(jax.jit, static_argnames=("layout",))
+def _prune_all(keys, shared, *, layout) -> tuple[Ticket, jax.Array, jax.Array]:
+  return parallel.map_tickets(lambda key, own: prune_at_initialisation(key, *own), layout, keys, shared)
 
 
 def prune_at_initialisation(
-  key: jax.Array, network: nn.Module, train: Split, config: OneShotConfig, rounds: int
+  key: jax.Array, task: Task, search: OneShot
 ) -> tuple[Ticket, jax.Array, jax.Array]:
   """ONE ticket: draw the weights, then in each round score what is left and keep the exact count.
 
@@ -143,18 +172,18 @@ def prune_at_initialisation(
     each layer, bool [rounds, layers].
   """
   weights_key, batch_key = jax.random.split(key)
-  ticket = initialise(weights_key, network, train.inputs.shape[1:], init_scale=config.init_scale)
-  rows = jax.random.choice(batch_key, len(train), (config.score_batch,), replace=False)
+  train, scale, rounds = task.data.train, task.initialiser.scale, search.rounds
+  ticket = initialise(weights_key, task.network, train.inputs.shape[1:], init_scale=scale)
+  rows = jax.random.choice(batch_key, len(train), (search.score_batch,), replace=False)
   batch = jax.tree.map(lambda x: x[rows], train)
-  score = SCORES[config.score]
 
   def prune(ticket, count):
-    scores = score(network, phenotype(ticket), ticket.masks, batch)
-    tells = tells_of_layers(ticket, scores)
-    scores = map_kernels(lambda mask, s: jnp.where(mask, s, -jnp.inf), ticket.masks, scores)
-    return ticket.replace(masks=top_masks(scores, count)), (count, tells)
+    found = search.score(task, phenotype(ticket), ticket.masks, batch)
+    tells = tells_of_layers(ticket, found)
+    found = map_kernels(lambda mask, s: jnp.where(mask, s, -jnp.inf), ticket.masks, found)
+    return ticket.replace(masks=top_masks(found, count)), (count, tells)
 
-  shares = config.target_density ** (jnp.arange(1, rounds + 1) / rounds)
+  shares = search.target_density ** (jnp.arange(1, rounds + 1) / rounds)
   counts = jnp.maximum(jnp.round(shares * maskable_count(ticket)), 1).astype(jnp.int32)
   ticket, (counts, tells) = jax.lax.scan(prune, ticket, counts)
   return ticket, counts, tells
@@ -170,12 +199,3 @@ def tells_of_layers(ticket: Ticket, scores: Params) -> jax.Array:
   finite = jnp.stack([jnp.isfinite(own).all() for own in scores.values()])
   ranks = jnp.stack([(jnp.where(masks[name], own, 0) != 0).any() for name, own in scores.items()])
   return finite & (ranks | is_cut)
-
-
-def validate(config: OneShotConfig, num_examples: int) -> None:
-  """Raises UsageError for settings that make no search."""
-  check(config, ["score"], f"one of {', '.join(SCORES)}", lambda name: name in SCORES)
-  check(config, ["target_density"], "in (0, 1]", lambda d: 0 < d <= 1)
-  check_scale(config)
-  check(config, ["rounds"], "at least 1", lambda rounds: rounds >= 1)
-  check_fits_data(config, "score_batch", num_examples)

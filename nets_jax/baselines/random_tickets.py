@@ -1,42 +1,20 @@
 """Random tickets: random weights under a random mask (paper, Table 1)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax.data import Dataset
-from nets_jax.errors import check, check_scale
 from nets_jax.initialisation import draw_like, initial_weights
 from nets_jax.layers import find_layers
-from nets_jax.networks import Scale, check_outputs
-from nets_jax.tickets import (
-  Cost,
-  SearchResult,
-  Ticket,
-  density,
-  full_masks,
-  maskable_count,
-  top_masks,
-)
-
-
-@struct.dataclass
-class RandomConfig:
-  """The settings of random tickets; the defaults are the paper's.
-
-  Attributes:
-    target_density: mean of the normal distribution that a ticket's density is drawn from.
-    density_deviation: its standard deviation; 0 gives exactly the target. Draws are clipped to (0, 1].
-    init_scale: standard deviation of the weights; one number, or one for each layer.
-  """
-
-  target_density: float = 0.2
-  density_deviation: float = 0.05
-  init_scale: Scale = 0.1
+from nets_jax.networks import Scale
+from nets_jax.protocol import Outcome, Search
+from nets_jax.seeds import as_key
+from nets_jax.settings import DENSITY, NUMBER, at_least, setting
+from nets_jax.tickets import Cost, SearchResult, Ticket, density, full_masks, maskable_count, top_masks
+from nets_jax.training.task import Task
 
 
 def random_ticket(
@@ -59,7 +37,7 @@ def random_ticket(
     density: share of the maskable weights to keep; the count is rounded, and at least 1.
     init_scale: standard deviation of the weights; one number, or one for each layer.
   """
-  weights_key, masks_key = jax.random.split(key)
+  weights_key, masks_key = jax.random.split(as_key(key))
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = Ticket(weights, full_masks(weights), layers=find_layers(network, input_shape))
   scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
@@ -67,58 +45,63 @@ def random_ticket(
   return full.replace(masks=top_masks(scores, count))
 
 
-def search_all(
-  keys: jax.Array,
-  network: nn.Module,
-  data: Dataset,
-  config: RandomConfig | None = None,
-  *,
-  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-  keep_failures: bool = False,
-  **layout: Any,
-) -> list[SearchResult]:
-  """A random ticket for each key, at no cost; the history is one row, `ticket` 0 and its `density`.
+@struct.dataclass
+class Random(Search):
+  """Random tickets, at no cost; what nobody sets is the paper's.
 
-  Args:
-    keys: one per ticket.
-    network: the module.
-    data: gives the shape of an input.
-    config: the settings; None is the paper's.
-    on_rows: called with the rows.
-    keep_failures: taken for that signature; a random ticket cannot fail.
-    **layout: taken for the signature of the other searches; nothing here is worth more than one device.
-
-  Raises:
-    UsageError: a density outside (0, 1], a negative deviation, or a network that does not go with the data.
+  Attributes:
+    target_density: mean of the normal distribution that a ticket's density is drawn from.
+    density_deviation: its standard deviation; 0 gives exactly the target. Draws are clipped to (0, 1].
   """
-  del layout, keep_failures
-  config = config or RandomConfig()
-  validate(config)
-  check_outputs(network, data.input_shape, data.num_classes)
 
-  @jax.jit
-  def one(key):
-    density_key, ticket_key = jax.random.split(key)
-    drawn = config.target_density + config.density_deviation * jax.random.normal(density_key)
-    share = jnp.clip(drawn, 0, 1)
-    return random_ticket(ticket_key, network, data.input_shape, share, init_scale=config.init_scale)
+  target_density: float = setting(
+    0.2, "Density of the ticket to find, in (0, 1].", group="fitness", kind=NUMBER, rule=DENSITY
+  )
+  density_deviation: float = setting(
+    0.05, "random: deviation of the density; 0 is exactly the target.", group="other searches", kind=NUMBER,
+    rule=at_least(0),
+  )  # fmt: skip
 
-  results = []
-  for key in keys:
-    ticket = jax.device_get(one(key))
-    rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
-    on_rows(rows)
-    results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0), best=rows[0]))
-  return results
+  def at_density(self, density: float, task: Task) -> "Random":
+    """Exactly of that density."""
+    del task
+    return self.replace(target_density=density, density_deviation=0.0)
+
+  def find(self, keys, task, how) -> list[Outcome]:
+    """See `Search.find`; nothing here is worth more than one device, and none can fail.
+
+    Returns:
+      For each key the ticket; its history is one row, `ticket` 0 and its `density`.
+    """
+    shape, scale = task.data.input_shape, task.initialiser.scale
+
+    @jax.jit
+    def one(key):
+      density_key, ticket_key = jax.random.split(key)
+      drawn = self.target_density + self.density_deviation * jax.random.normal(density_key)
+      return random_ticket(ticket_key, task.network, shape, jnp.clip(drawn, 0, 1), init_scale=scale)
+
+    results = []
+    for key in keys:
+      ticket = jax.device_get(one(key))
+      rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
+      how.on_rows(rows)
+      results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0), best=rows[0]))
+    return results
 
 
-def search(key: jax.Array, network: nn.Module, data: Dataset, config: RandomConfig | None = None, **kwargs):
-  """One random ticket: `search_all` for one key. Returns its `SearchResult`."""
-  return search_all(key[None], network, data, config, **kwargs)[0]
+@struct.dataclass
+class Dense(Search):
+  """The dense network, as a search that prunes nothing."""
+
+  def densities(self, asked):
+    """Its own, whatever is asked for."""
+    del asked
+    return [1.0]
+
+  def find(self, keys, task, how) -> list[Outcome]:
+    """See `Random.find`."""
+    return Random(target_density=1.0, density_deviation=0.0).find(keys, task, how)
 
 
-def validate(config: RandomConfig) -> None:
-  """Raises UsageError for settings that make no ticket."""
-  check(config, ["target_density"], "in (0, 1]", lambda d: 0 < d <= 1)
-  check(config, ["density_deviation"], "at least 0", lambda deviation: deviation >= 0)
-  check_scale(config)
+SEARCHES = {"random": Random, "dense": Dense}

@@ -1,7 +1,7 @@
 """Saliency scores that prune a network at its initialisation; each for ONE ticket.
 
 A score is a number for each maskable weight, None elsewhere; the highest are kept. All take the
-network, the phenotype's weights, the masks and a batch of training examples.
+task, the phenotype's weights, the masks and a batch of training examples.
 """
 
 import flax.linen as nn
@@ -12,35 +12,35 @@ from nets_jax.data import Split
 from nets_jax.layers import synaptic
 from nets_jax.networks import Params, forward
 from nets_jax.tickets import kernels
-from nets_jax.training import cross_entropy
+from nets_jax.training.task import Task
 
 NORMALISATIONS = (nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def magnitude(network: nn.Module, weights: Params, masks: Params, batch: Split) -> Params:
+def magnitude(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
   """|w|, without any data or training."""
-  del network, batch
+  del task, batch
   return kernels(jax.tree.map(jnp.abs, weights), masks)
 
 
-def snip(network: nn.Module, weights: Params, masks: Params, batch: Split) -> Params:
+def snip(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
   """|g * w|, the connection sensitivity (Lee et al., 2019, equation 5; its normalisation ranks alike)."""
-  gradient = jax.grad(_loss(network, batch))(weights)
+  gradient = jax.grad(_loss(task, batch))(weights)
   return kernels(jax.tree.map(lambda g, w: jnp.abs(g * w), gradient, weights), masks)
 
 
-def grasp(network: nn.Module, weights: Params, masks: Params, batch: Split) -> Params:
+def grasp(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
   """Gradient flow, w * Hg: how much the gradient's norm falls without the weight (Wang et al., 2020, eq. 8).
 
   The paper's score is S = -w * Hg, of which it removes the highest; this is its negative.
   """
-  gradient_of = jax.grad(_loss(network, batch))
+  gradient_of = jax.grad(_loss(task, batch))
   gradient = gradient_of(weights)
   _, curvature = jax.jvp(gradient_of, (weights,), (gradient,))
   return kernels(jax.tree.map(jnp.multiply, weights, curvature), masks)
 
 
-def synflow(network: nn.Module, weights: Params, masks: Params, batch: Split) -> Params:
+def synflow(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
   """|dR/dw * w| with R = the sum of outputs of |w| for an input of ones (Tanaka et al., 2020, equation 2).
 
   Of the batch nothing but the shape of an input is used. The network is made linear as in the paper: what is
@@ -50,9 +50,9 @@ def synflow(network: nn.Module, weights: Params, masks: Params, batch: Split) ->
   ones = jnp.ones_like(batch.inputs[:1])
 
   def flow(weights):
-    counted = synaptic(network, ones.shape[1:], weights)
+    counted = synaptic(task.network, ones.shape[1:], weights)
     with nn.intercept_methods(_unnormalised):
-      return jnp.sum(forward(network, counted, ones))
+      return jnp.sum(forward(task.network, counted, ones))
 
   gradient = jax.grad(flow)(weights)
   return kernels(jax.tree.map(lambda g, w: jnp.abs(g * w), gradient, weights), masks)
@@ -64,8 +64,5 @@ def _unnormalised(call, arguments, keywords, context):
   return (*arguments, *keywords.values())[0] if is_norm else call(*arguments, **keywords)
 
 
-def _loss(network: nn.Module, batch: Split):
-  return lambda weights: jnp.mean(cross_entropy(forward(network, weights, batch.inputs), batch.labels))
-
-
-SCORES = {"magnitude": magnitude, "snip": snip, "grasp": grasp, "synflow": synflow}
+def _loss(task: Task, batch: Split):
+  return lambda weights: jnp.mean(task.loss(forward(task.network, weights, batch.inputs), batch.labels))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nets_jax.pareto import OBJECTIVES
+from nets_jax.evolution.pareto import OBJECTIVES
 from nets_jax.tickets import Ticket
 
 

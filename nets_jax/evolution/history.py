@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nets_jax.fitness import Metrics
+from nets_jax.evolution.fitness import Metrics
 
 
 class History(Sequence):

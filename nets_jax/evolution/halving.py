@@ -9,35 +9,35 @@ import jax
 import jax.numpy as jnp
 
 from nets_jax import parallel
-from nets_jax.config import NetsConfig, fitness_steps
-from nets_jax.nets import State
-from nets_jax.training import steps_per_epoch
+from nets_jax.evolution.generation import State
+from nets_jax.evolution.nets import NetsSettings, fitness_steps
+from nets_jax.training.task import Task
 
 
-def stage_number(config: NetsConfig, generation: int) -> int:
+def stage_number(search: NetsSettings, generation: int) -> int:
   """Which stage a generation is of: 0 to n are shared out evenly, and those after n are as n."""
-  return min(generation, config.generations) * (config.halvings + 1) // (config.generations + 1)
+  return min(generation, search.generations) * (search.halvings + 1) // (search.generations + 1)
 
 
-def begins_stage(config: NetsConfig, generation: int) -> bool:
+def begins_stage(search: NetsSettings, generation: int) -> bool:
   """Whether a generation is the first of a stage after the first."""
-  return generation > 0 and stage_number(config, generation) > stage_number(config, generation - 1)
+  return generation > 0 and stage_number(search, generation) > stage_number(search, generation - 1)
 
 
-def stage(config: NetsConfig, generation: int) -> NetsConfig:
+def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """The settings that a generation is evaluated by, and the next is bred by.
 
   In stage i there are max(1, population_size // 2^i) genomes, elites no more than genomes, and a fitness
   evaluation takes 2^i * fitness_epochs.
 
   Args:
-    config: the search's settings, `generations` a number.
+    search: its settings, `generations` a number.
     generation: from 0.
   """
-  i = stage_number(config, generation)
-  size = max(1, config.population_size >> i)
-  return config.replace(
-    population_size=size, elites=min(config.elites, size), fitness_epochs=config.fitness_epochs * 2**i
+  i = stage_number(search, generation)
+  size = max(1, search.population_size >> i)
+  return search.replace(
+    population_size=size, elites=min(search.elites, size), fitness_epochs=search.fitness_epochs * 2**i
   )
 
 
@@ -54,7 +54,10 @@ def narrow(state: State, size: int, before: parallel.Layout, layout: parallel.La
     layout: that of R x size genomes.
   """
   runs, k = state.fitness.shape
-  first = lambda leaf: leaf.reshape(runs, k, *leaf.shape[1:])[:, :size].reshape(-1, *leaf.shape[1:])  # noqa: E731
+
+  def first(leaf):
+    return leaf.reshape(runs, k, *leaf.shape[1:])[:, :size].reshape(-1, *leaf.shape[1:])
+
   population = jax.tree.map(first, parallel.fetch_population(state.population, before))
   others = state.replace(
     population=None,
@@ -65,8 +68,8 @@ def narrow(state: State, size: int, before: parallel.Layout, layout: parallel.La
   return parallel.replicate(others, layout).replace(population=parallel.pad(population, layout))
 
 
-def genome_epochs(config: NetsConfig, num_examples: int, generations: int) -> float:
+def genome_epochs(search: NetsSettings, task: Task, generations: int) -> float:
   """Genome-epochs of training that the first so many generations take."""
-  stages = [stage(config, generation) for generation in range(generations)]
-  steps = sum(own.population_size * fitness_steps(own, num_examples) for own in stages)
-  return steps / steps_per_epoch(num_examples, config.batch_size)
+  stages = [stage(search, generation) for generation in range(generations)]
+  steps = sum(own.population_size * fitness_steps(own, task) for own in stages)
+  return steps / task.steps_per_epoch

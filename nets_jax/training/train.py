@@ -5,10 +5,6 @@ a fraction of an epoch and several epochs are the same to the code. `order` is m
 training so that a whole population can share it (common random numbers).
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,16 +13,7 @@ from flax import struct
 from nets_jax.data import Split
 from nets_jax.networks import Params, forward
 from nets_jax.tickets import Ticket, mask_weights, phenotype
-
-# Optimisers by name: each takes the learning rate, which may be traced.
-OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-  "sgd": optax.sgd,
-  "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
-  "adam": optax.adam,
-}
-
-# A name in `OPTIMIZERS`, or a function from the learning rate to an optax transformation.
-Optimizer = str | Callable[[Any], optax.GradientTransformation]
+from nets_jax.training.task import Task, steps_per_epoch
 
 EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the split's size
 
@@ -41,20 +28,10 @@ class TrainingState:
 
 @struct.dataclass
 class Evaluation:
-  """Mean cross-entropy in nats, and accuracy in [0, 1], over a split."""
+  """The means over a split of the task's loss (cross-entropy in nats) and score (accuracy in [0, 1])."""
 
   loss: jax.Array
   accuracy: jax.Array
-
-
-def make_optimizer(optimizer: Optimizer, learning_rate: Any) -> optax.GradientTransformation:
-  """The optax transformation of that name, or that function's, with this learning rate."""
-  return (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(learning_rate)
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-  """Whole minibatches in an epoch; a last smaller one is left out, and differs from epoch to epoch."""
-  return num_examples // batch_size
 
 
 def minibatch_order(
@@ -90,25 +67,18 @@ def minibatch_order(
   return jax.lax.dynamic_slice_in_dim(order, first % per_epoch, steps)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """-log softmax(logits)[label] of each example: [batch]."""
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def start(ticket: Ticket, optimizer: optax.GradientTransformation) -> TrainingState:
+def start(ticket: Ticket, task: Task) -> TrainingState:
   """The state at iteration 0: the phenotype theta_0 (.) M."""
   weights = phenotype(ticket)
-  return TrainingState(weights, optimizer.init(weights))
+  return TrainingState(weights, task.training.make_optimizer().init(weights))
 
 
 def advance(
   key: jax.Array,
-  network: nn.Module,
   state: TrainingState,
   masks: Params,
-  split: Split,
+  task: Task,
   order: jax.Array,
-  optimizer: optax.GradientTransformation,
   first: int | jax.Array = 0,
 ) -> TrainingState:
   """Trains on the minibatches of `order`, one step each.
@@ -119,18 +89,17 @@ def advance(
 
   Args:
     key: of dropout; step t uses `fold_in(key, t)`.
-    network: the module.
     state: from `start` or an earlier `advance`.
     masks: M.
-    split: the training examples.
+    task: trained on `train`.
     order: example indices [steps, batch_size].
-    optimizer: any optax transformation.
     first: iteration of the first step, so that dropout goes on where an earlier `advance` left it.
   """
-  split = jax.tree.map(jnp.asarray, split)  # NumPy arrays take no traced index
+  split = jax.tree.map(jnp.asarray, task.data.train)  # NumPy arrays take no traced index
+  optimizer = task.training.make_optimizer()
 
   def loss(weights, inputs, labels, dropout_key):
-    return jnp.mean(cross_entropy(forward(network, weights, inputs, dropout_key), labels))
+    return jnp.mean(task.loss(forward(task.network, weights, inputs, dropout_key), labels))
 
   def step(state, batch):
     index, examples = batch
@@ -146,36 +115,29 @@ def advance(
   return jax.lax.scan(step, state, (steps, order))[0]
 
 
-def train(
-  key: jax.Array,
-  network: nn.Module,
-  ticket: Ticket,
-  split: Split,
-  order: jax.Array,
-  optimizer: optax.GradientTransformation,
-) -> Params:
+def train(key: jax.Array, ticket: Ticket, task: Task, order: jax.Array) -> Params:
   """theta_T: the ticket's weights after the steps of `order`; see `advance` for the arguments."""
-  state = start(ticket, optimizer)
-  return advance(key, network, state, ticket.masks, split, order, optimizer).weights
+  return advance(key, start(ticket, task), ticket.masks, task, order).weights
 
 
-def evaluate(network: nn.Module, weights: Params, split: Split) -> Evaluation:
-  """Loss and accuracy of a network over a whole split, without dropout."""
+def evaluate(task: Task, weights: Params, split: Split) -> Evaluation:
+  """Loss and score of a network over a whole split, without dropout."""
 
   def one(example):
-    logits = forward(network, weights, example.inputs[None])[0]
-    return cross_entropy(logits, example.labels), jnp.argmax(logits) == example.labels
+    logits = forward(task.network, weights, example.inputs[None])
+    labels = example.labels[None]
+    return task.loss(logits, labels)[0], task.score(logits, labels)[0]
 
-  losses, correct = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
-  return Evaluation(jnp.mean(losses), jnp.mean(correct, dtype=jnp.float32))
+  losses, scores = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
+  return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
 
 
-def class_accuracies(network: nn.Module, weights: Params, split: Split, num_classes: int) -> jax.Array:
+def class_accuracies(task: Task, weights: Params, split: Split) -> jax.Array:
   """The share of each class's examples that a network gets right [num_classes]; NaN without examples."""
 
   def one(example):
-    return jnp.argmax(forward(network, weights, example.inputs[None])[0]) == example.labels
+    return jnp.argmax(forward(task.network, weights, example.inputs[None])[0]) == example.labels
 
   correct = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
-  is_class = jnp.asarray(split.labels)[None] == jnp.arange(num_classes)[:, None]
+  is_class = jnp.asarray(split.labels)[None] == jnp.arange(task.data.num_classes)[:, None]
   return jnp.sum(is_class & correct[None], axis=1) / jnp.sum(is_class, axis=1)

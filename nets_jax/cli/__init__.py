@@ -1,0 +1,1 @@
+"""What the command line needs of the library: flags from settings, and their help."""

@@ -1,0 +1,214 @@
+"""Guided dormancy: which genes fall dormant, by what training showed of them, and how many by when.
+
+For ONE ticket. This is this project's addition to the paper, whose own dormancy is `operators.dormancy`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax.evolution import saliency as measures
+from nets_jax.evolution import schedules
+from nets_jax.evolution.operators import Context, Operator
+from nets_jax.evolution.schedules import RATE
+from nets_jax.initialisation import draw_like
+from nets_jax.networks import Params
+from nets_jax.settings import NUMBER, SHARE, choice, one_of, part, setting
+from nets_jax.tickets import Ticket, maskable_count, top_masks, unmasked_count
+
+LAYER_FLOOR = 0.1  # in global scope a layer keeps at least this much of its proportional share
+GROUP = "guided dormancy"
+
+
+def keep_global(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.Array) -> Ticket:
+  """The ticket with exactly `count` genes expressed: those of the highest scores, and some that awake.
+
+  Of the expressed genes the `count - awaken` highest stay, and of the dormant ones the `awaken` highest
+  awake: more of them where too few were expressed, fewer where there are not so many. Ties are broken by
+  index. All layers are ranked together, but each keeps at least `LAYER_FLOOR` of its proportional share.
+
+  Args:
+    ticket: the genome.
+    scores: see `saliency`; not negative.
+    count: genes to express, from 1 to all.
+    awaken: of these, how many are to be dormant ones.
+  """
+  total = maskable_count(ticket)
+  first = jax.tree.map(
+    lambda mask, s: _highest(mask, s, jnp.maximum(1, _share(LAYER_FLOOR * count, mask, total))),
+    ticket.masks,
+    scores,
+  )
+  scores = jax.tree.map(lambda s, is_first: jnp.where(is_first, jnp.inf, s), scores, first)
+  return ticket.replace(masks=_keep_of(ticket.masks, scores, count, awaken))
+
+
+def keep_by_layer(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.Array) -> Ticket:
+  """As `keep_global`, but each layer keeps its proportional share, at least 1, ranked for itself."""
+  total = maskable_count(ticket)
+
+  def of_layer(mask, s):
+    return _keep_of(mask, s, jnp.maximum(1, _share(count, mask, total)), _share(awaken, mask, total))
+
+  return ticket.replace(masks=jax.tree.map(of_layer, ticket.masks, scores))
+
+
+SCOPES = {"global": keep_global, "layer": keep_by_layer}
+
+
+def _share(count: jax.Array, mask: jax.Array, total: int) -> jax.Array:
+  """A layer's proportional part of a count."""
+  return jnp.round(count * (mask.size / total)).astype(jnp.int32)
+
+
+def _highest(among: Params, scores: Params, count: jax.Array) -> Params:
+  """The `count` highest of some genes, or all of these if they are fewer."""
+  top = top_masks(jax.tree.map(lambda m, s: jnp.where(m, s, -1.0), among, scores), count)
+  return jax.tree.map(jnp.logical_and, top, among)
+
+
+def _keep_of(masks: Params, scores: Params, count: jax.Array, awaken: jax.Array) -> Params:
+  """The rule of `keep_global` for some layers together."""
+
+  def number(tree):
+    return sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(tree))
+
+  dormant = jax.tree.map(jnp.logical_not, masks)
+  stay = _highest(masks, scores, count - jnp.minimum(awaken, number(dormant)))
+  awake = _highest(dormant, scores, count - number(stay))
+  return jax.tree.map(jnp.logical_or, stay, awake)
+
+
+@struct.dataclass
+class GeometricDensity:
+  """d_0 * (tau / d_0)^x, with x the share of the generations that is over."""
+
+  def __call__(self, context: Context) -> jax.Array:
+    """The density of the context's generation."""
+    return schedules.Geometric(context.initial_density, context.target_density)(context.progress)
+
+
+@struct.dataclass
+class CubicDensity:
+  """tau + (d_0 - tau) * (1 - x)^3 (Zhu & Gupta, 2018)."""
+
+  def __call__(self, context: Context) -> jax.Array:
+    """The density of the context's generation."""
+    return schedules.Cubic(context.initial_density, context.target_density)(context.progress)
+
+
+@struct.dataclass
+class ConstantShare:
+  """max(tau, d_0 * (1 - rate)^g): the same share each generation g, until the target is reached."""
+
+  rate: float = setting(
+    0.2, "constant: share of the expressed genes that fall dormant in a generation.", group=GROUP,
+    kind=NUMBER,
+    rule=SHARE, flag="dormancy_rate",
+  )  # fmt: skip
+
+  def __call__(self, context: Context) -> jax.Array:
+    """The density of the context's generation."""
+    first, target = context.initial_density, context.target_density
+    passed = context.progress * context.generations
+    return jnp.maximum(jnp.minimum(first, target), first * (1 - self.rate) ** passed)
+
+
+DENSITY_SCHEDULES = {"geometric": GeometricDensity, "cubic": CubicDensity, "constant": ConstantShare}
+
+
+class _Guided(Operator):
+  """What both kinds of guided dormancy share: a saliency, a scope, awakening."""
+
+  @property
+  def measure(self):
+    """The saliency's function; None is chance."""
+    return measures.SALIENCIES.get(self.saliency, self.saliency) if self.saliency else None
+
+  @property
+  def observes(self) -> bool:
+    """Unless chance decides."""
+    return self.measure is not None
+
+  def observe(self, genome, trained, task, order):
+    """The genome with its saliencies."""
+    found = measures.saliency(self.measure, genome, trained, task, order, self.awakening_rate > 0)
+    return genome.replace(scores=found)
+
+  def keep(self, key: jax.Array, genome: Ticket, count: jax.Array, context: Context) -> Ticket:
+    """The genome with so many genes expressed; an elite awakens none."""
+    count = jnp.clip(count, 1, maskable_count(genome)).astype(jnp.int32)
+    awaken = jnp.where(context.is_elite, 0, jnp.round(self.awakening_rate * count)).astype(jnp.int32)
+    scores = genome.scores
+    if self.measure is None:
+      scores = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
+    return SCOPES[self.scope](genome, scores, count, awaken)
+
+
+def _saliency():
+  names = tuple(measures.SALIENCIES)
+  return setting(
+    "taylor", "What a training tells of a gene; random is nothing.", group=GROUP, kind=choice(names),
+    rule=one_of(names), static=True, flag="saliency",
+  )  # fmt: skip
+
+
+def _scope():
+  names = tuple(SCOPES)
+  return setting(
+    "global", "Genes of all layers ranked together, or of each.", group=GROUP, kind=choice(names),
+    rule=one_of(names), static=True,
+  )  # fmt: skip
+
+
+def _awakening_rate():
+  return setting(
+    0.0, "Share of a child's expressed genes that are dormant ones awakened.", group=GROUP, kind=NUMBER,
+    rule=SHARE, static=True, flag="awakening_rate",
+  )  # fmt: skip
+
+
+@struct.dataclass
+class GuidedDormancy(_Guided):
+  """A child's genes of the lowest saliency fall dormant: a share `rate` of those expressed."""
+
+  rate: Any = setting(
+    0.2, "Probability, or share, of a child's expressed genes that fall dormant.", group="genetic operators",
+    kind=RATE, rule=SHARE,
+  )  # fmt: skip
+  saliency: Any = _saliency()
+  scope: str = _scope()
+  awakening_rate: float = _awakening_rate()
+  name: str = struct.field(pytree_node=False, default="dormancy")
+
+  def __call__(self, key, child, context):
+    """The child with fewer genes expressed."""
+    expressed = unmasked_count(child)
+    return self.keep(key, child, jnp.round(expressed * (1 - context.rate(self.rate))), context)
+
+
+@struct.dataclass
+class ScheduledDormancy(_Guided):
+  """Every genome of a generation has exactly the number of expressed genes that a schedule asks for.
+
+  From `initial_density` to `target_density`, those of the highest saliency. Elites too: they would be too
+  dense otherwise.
+  """
+
+  saliency: Any = _saliency()
+  schedule: Any = part(
+    GeometricDensity, "How a schedule's density falls.", group=GROUP, flag="density_schedule",
+    options=DENSITY_SCHEDULES,
+  )  # fmt: skip
+  scope: str = _scope()
+  awakening_rate: float = _awakening_rate()
+  name: str = struct.field(pytree_node=False, default="dormancy")
+
+  on_elites = True
+  aims = True
+
+  def __call__(self, key, child, context):
+    """The genome with its generation's count."""
+    return self.keep(key, child, jnp.round(self.schedule(context) * maskable_count(child)), context)

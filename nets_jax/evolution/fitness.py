@@ -1,0 +1,127 @@
+"""Algorithm 2 of the paper: the fitness of ONE ticket, to be minimised."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax.data import Split
+from nets_jax.errors import UsageError
+from nets_jax.networks import Params
+from nets_jax.tickets import Ticket, density, map_kernels
+from nets_jax.training.task import Task
+from nets_jax.training.train import evaluate, train
+
+
+@struct.dataclass
+class Candidate:
+  """A genome after its training, as an objective sees it.
+
+  Attributes:
+    ticket: the genome.
+    weights: theta_T, what the training made of its phenotype.
+    valid: the validation examples.
+    valid_loss, valid_accuracy: on them.
+    density: of the ticket's mask.
+  """
+
+  ticket: Ticket
+  weights: Params
+  valid: Split
+  valid_loss: jax.Array
+  valid_accuracy: jax.Array
+  density: jax.Array
+
+
+# What to minimise in place of the loss, a scalar; it need not be differentiable, and whatever is not finite
+# never wins. What becomes of the density is the ranking's affair.
+Objective = Callable[[Candidate], jax.Array]
+
+
+@struct.dataclass
+class Metrics:
+  """A ticket's fitness and what it was made of: float32 scalars, or one per genome.
+
+  Attributes:
+    fitness: minimised; +inf for a ticket whose training diverged.
+    valid_loss, valid_accuracy: on the validation split, after the training.
+    density: of its mask.
+  """
+
+  fitness: jax.Array
+  valid_loss: jax.Array
+  valid_accuracy: jax.Array
+  density: jax.Array
+
+
+def density_penalty(density: jax.Array, target_density: jax.Array) -> jax.Array:
+  """P = ((d - tau) / (1 - tau))^2 (paper, equation 1); 0 at tau = 1, which asks for nothing."""
+  room = 1 - target_density
+  return jnp.where(room > 0, ((density - target_density) / jnp.where(room > 0, room, 1)) ** 2, 0.0)
+
+
+def fitness(
+  key: jax.Array,
+  ticket: Ticket,
+  task: Task,
+  order: jax.Array,
+  ranking: Any,
+  objective: Objective | None = None,
+) -> tuple[Metrics, Params]:
+  """Trains the ticket's phenotype, and scores the network that comes of it (paper, Algorithm 2).
+
+  Args:
+    key: of dropout in the training.
+    ticket: the genome; it is not changed.
+    task: trained on `train`, scored on `valid`.
+    order: minibatches, T steps of them; see `train.minibatch_order`.
+    ranking: makes the fitness of the objective and the density; see `ranking.Ranking`.
+    objective: of the `Candidate` that the ticket becomes; None is its validation loss.
+
+  Returns:
+    The metrics, with fitness +inf where it is not finite; and the trained weights, which NeTS throws away.
+
+  Raises:
+    UsageError: the objective gives something else than one number.
+  """
+  trained = train(key, ticket, task, order)
+  found = evaluate(task, trained, task.data.valid)
+  ticket_density = density(ticket)
+  value = found.loss
+  if objective is not None:
+    candidate = Candidate(ticket, trained, task.data.valid, found.loss, found.accuracy, ticket_density)
+    value = _one_number(objective(candidate))
+  score = ranking.fitness(value, ticket_density, objective is None)
+  score = jnp.where(jnp.isfinite(score), score, jnp.inf).astype(jnp.float32)
+  return Metrics(score, found.loss, found.accuracy, ticket_density), trained
+
+
+def _one_number(value: Any) -> jax.Array:
+  """What an objective gave, as a float32 scalar."""
+  try:
+    number = jnp.asarray(None if isinstance(value, str) else value)
+  except (TypeError, ValueError) as error:
+    raise UsageError(
+      f"an objective must give one number for a genome, not a {type(value).__name__}"
+    ) from error
+  if number.shape or not (
+    jnp.issubdtype(number.dtype, jnp.number) and not jnp.issubdtype(number.dtype, jnp.complexfloating)
+  ):
+    shape = list(number.shape)
+    raise UsageError(
+      f"an objective must give one number for a genome, not {number.dtype.name}{shape}; take its mean, say"
+    )
+  return number.astype(jnp.float32)
+
+
+def retain(ticket: Ticket, trained: Params) -> Ticket:
+  """The Lamarckian ablation (paper, section 3.2): trained weights go back into the genome.
+
+  Dormant genes keep the weights they had, for training saw them as zero.
+  """
+  weights = map_kernels(
+    lambda mask, new, old: jnp.where(mask, new, old), ticket.masks, trained, ticket.weights
+  )
+  return ticket.replace(weights=weights)

@@ -1,0 +1,333 @@
+"""One turn of Neuroevolution Ticket Search (paper, Algorithm 1): state, `init` and `step`.
+
+One call of `step` is one turn of the algorithm's loop and one XLA program: the fitness of every
+genome, the best ticket so far, then elitism, selection, crossover and mutation for the next
+generation. `step_all` is the same for several runs side by side, whose genomes are one population. The
+paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and `mutate(G)` for
+`mutate(G')`; here it is minimised, and the offspring are mutated.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax import parallel
+from nets_jax.evolution.fitness import Metrics, fitness, retain
+from nets_jax.evolution.nets import NetsSettings, Settings, fitness_steps, stack_settings
+from nets_jax.evolution.operators import Context, Operator, apply
+from nets_jax.tickets import Ticket, initialise
+from nets_jax.training.task import Task
+from nets_jax.training.train import minibatch_order
+
+
+@struct.dataclass
+class State:
+  """A search between two generations.
+
+  Attributes:
+    key: the run's key; generation g uses `fold_in(key, g)`.
+    generation: the next to be evaluated, int32.
+    population: its genomes, `Layout.rows` of them; rows from `population_size` on are padding.
+    parents: indices of each genome's parents in the generation before, int32 [population_size, 2]; an
+      elite's are itself, and those of generation 0 are -1.
+    fitness: of the last generation evaluated [population_size]; +inf before the first.
+    best, best_fitness: the best ticket of all generations so far, and its fitness.
+
+  The state of R runs side by side has a leading axis [R] on all but the population and `generation`; its
+  population holds the genomes of run 0, then those of run 1, and so on, with the padding at the end.
+  """
+
+  key: jax.Array
+  generation: jax.Array
+  population: Ticket
+  parents: jax.Array
+  fitness: jax.Array
+  best: Ticket
+  best_fitness: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("layout",))
+def init_all(keys: jax.Array, task: Task, settings: Settings, layout: parallel.Layout) -> State:
+  """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
+
+  Then those operators act that say they do, on each genome as if it were a child.
+
+  Args:
+    keys: of the runs [R].
+    task: its network, and the shape of an input.
+    settings: of the runs, each traced leaf with a leading axis [R].
+    layout: of the R x population_size genomes.
+  """
+  population_keys, run_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
+  network, shape = task.network, task.data.input_shape
+
+  def one(place, shared):
+    run, index = place
+    key, settings = jax.tree.map(lambda leaf: leaf[run], shared)
+    search, scale = settings.search, settings.initialiser.scale
+    genome_key = jax.random.fold_in(key, index)
+    genome = initialise(genome_key, network, shape, init_scale=scale, initial_density=search.initial_density)
+    if search.observer is not None:
+      numbers = jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
+      genome = genome.replace(scores=numbers)
+    context = _context(None, index, jnp.int32(0), jnp.bool_(False), key, settings)
+    chosen = [operator for operator in search.operators if operator.on_first]
+    # `initialise` splits its key in two: the first two of these. The third is the pair's, the fourth its own.
+    own, of_pair = (jax.random.split(jax.random.fold_in(key, i), 4) for i in (index, index - index % 2))
+    streams = own[3], of_pair[2]
+    for operator in chosen:
+      genome = apply(operator, _operator_key(operator, search.operators, streams), genome, context)
+    return genome
+
+  runs, k = keys.shape[0], settings.search.population_size
+  population = parallel.map_tickets(one, layout, _places(runs, k, layout), (population_keys, settings))
+  state = State(
+    key=run_keys,
+    generation=jnp.int32(0),
+    population=population,
+    parents=jnp.full((runs, k, 2), -1, jnp.int32),
+    fitness=jnp.full((runs, k), jnp.inf, jnp.float32),
+    best=parallel.fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
+    best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
+  )
+  return _held(state, layout)
+
+
+@functools.partial(jax.jit, static_argnames=("layout",))
+def step_all(state: State, task: Task, settings: Settings, layout: parallel.Layout) -> tuple[State, Metrics]:
+  """Evaluates a generation of each run and breeds the next: the body of Algorithm 1's loop.
+
+  Each run is as it would be alone, to the bit.
+
+  Args:
+    state: of R runs, from `init_all` or an earlier `step_all`.
+    task: its network and loss, and the `train` and `valid` parts of its data.
+    settings: of the runs, each traced leaf with a leading axis [R].
+    layout: of the R x population_size genomes.
+
+  Returns:
+    The next state, and the metrics of the generation evaluated [R, population_size].
+  """
+  keys = jax.vmap(lambda key: generation_keys(key, state.generation))(state.key)
+  shuffle_keys, training_keys, breeding_keys = keys
+  search = settings.search
+  population, metrics = _evaluate(shuffle_keys, training_keys, state.population, task, settings, layout)
+  index = jnp.argmin(metrics.fitness, axis=1)
+  lowest = jnp.min(metrics.fitness, axis=1)
+  first_rows = search.population_size * jnp.arange(index.size)
+  leaders = parallel.fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
+  better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
+  standings = jax.vmap(lambda ranking, own: ranking.order(own))(search.ranking, metrics)
+  population, parents = breed(breeding_keys, population, standings, settings, state.generation + 1, layout)
+  next_state = State(
+    key=state.key,
+    generation=state.generation + 1,
+    population=population,
+    parents=parents,
+    fitness=metrics.fitness,
+    best=better(lowest < state.best_fitness, leaders, state.best),
+    best_fitness=jnp.minimum(lowest, state.best_fitness),
+  )
+  return _held(next_state, layout), metrics
+
+
+@functools.partial(jax.jit, static_argnames=("layout",))
+def init(key: jax.Array, task: Task, search: NetsSettings, layout: parallel.Layout) -> State:
+  """Generation 0 of one run; see `init_all`."""
+  return _alone(init_all(key[None], task, stack_settings([task], [search]), layout))
+
+
+@functools.partial(jax.jit, static_argnames=("layout",))
+def step(state: State, task: Task, search: NetsSettings, layout: parallel.Layout) -> tuple[State, Metrics]:
+  """Evaluates a generation of one run and breeds the next; see `step_all`.
+
+  Returns:
+    The next state, and the metrics of the generation evaluated [population_size].
+  """
+  runs, metrics = step_all(_as_runs(state), task, stack_settings([task], [search]), layout)
+  return _alone(runs), jax.tree.map(lambda leaf: leaf[0], metrics)
+
+
+def generation_keys(key: jax.Array, generation: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The keys of a run's generation: of its shuffles, of dropout in its trainings, of its breeding."""
+  return tuple(jax.random.split(jax.random.fold_in(key, generation), 3))
+
+
+def _as_runs(state: State) -> State:
+  """One run's state as that of runs side by side."""
+  lifted = jax.tree.map(lambda leaf: leaf[None], state.replace(population=None, generation=None))
+  return lifted.replace(population=state.population, generation=state.generation)
+
+
+def _alone(state: State) -> State:
+  """The state of the only run."""
+  lowered = jax.tree.map(lambda leaf: leaf[0], state.replace(population=None, generation=None))
+  return lowered.replace(population=state.population, generation=state.generation)
+
+
+def _places(runs: int, size: int, layout: parallel.Layout) -> tuple[jax.Array, jax.Array]:
+  """The run of each row, and its index among the run's genomes; padding counts on in the last run."""
+  index = jnp.arange(layout.rows)
+  run = jnp.minimum(index // size, runs - 1)
+  return run, index - run * size
+
+
+def _context(parents: Any, index, generation, is_elite, key, settings: Settings) -> Context:
+  """What the operators see besides the child."""
+  search = settings.search
+  return Context(
+    parents=parents,
+    index=index,
+    generation=generation,
+    generations=search.generations,
+    is_elite=is_elite,
+    key=key,
+    init_scale=settings.initialiser.scale,
+    initial_density=search.initial_density,
+    target_density=search.ranking.target_density,
+  )
+
+
+def _operator_key(
+  operator: Operator, operators: Sequence[Operator], streams: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+  """An operator's key for a child, from the child's own stream, or its pair's if it is paired.
+
+  Of the own stream that of its place in the list; the first paired operator takes the pair's stream itself,
+  and each after it another.
+  """
+  place = next(i for i, other in enumerate(operators) if other is operator)
+  own, of_pair = streams
+  if not operator.paired:
+    return jax.random.split(own, len(operators))[place]
+  before = sum(other.paired for other in operators[:place])
+  return jax.random.fold_in(of_pair, before) if before else of_pair
+
+
+def genome_fitness(
+  training_key: jax.Array,
+  index: jax.Array,
+  genome: Ticket,
+  task: Task,
+  order: jax.Array,
+  search: NetsSettings,
+) -> tuple[Metrics, Ticket]:
+  """The fitness of genome `index`, and the genome as it goes on.
+
+  That is itself, with what `retain_weights` or an operator that observes make of the training.
+  """
+  key = jax.random.fold_in(training_key, index)
+  metrics, trained = fitness(key, genome, task, order, search.ranking, search.objective)
+  if search.observer is not None:
+    genome = search.observer.observe(genome, trained, task, order)
+  return metrics, retain(genome, trained) if search.retain_weights else genome
+
+
+def _evaluate(
+  shuffle_keys, training_keys, population, task: Task, settings: Settings, layout
+) -> tuple[Ticket, Metrics]:
+  """Every genome's fitness, all of a run on the same minibatches."""
+  search, examples = settings.search, len(task.data.train)
+  task = task.replace(training=settings.training, initialiser=settings.initialiser)
+  steps, batch_size = fitness_steps(search, task), task.training.batch_size
+  orders = jax.vmap(lambda key: minibatch_order(key, examples, batch_size, steps))(shuffle_keys)
+  runs, k = len(orders), search.population_size
+  changes = search.retain_weights or search.observer is not None
+
+  def one(row, shared):
+    run, index, genome = row
+    task, of_runs = shared
+    # Of one run the minibatches are everyone's, and an accelerator gathers them once for all genomes.
+    own = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
+    training_key, order, settings = own
+    task = task.replace(training=settings.training, initialiser=settings.initialiser)
+    metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search)
+    return (metrics, genome) if changes else metrics
+
+  rows = (*_places(runs, k, layout), population)
+  shared = task.replace(training=None, initialiser=None), (training_keys, orders, settings)
+  result = parallel.map_tickets(one, layout, rows, shared)
+  metrics, population = result if changes else (result, population)
+  metrics = parallel.share(metrics, layout)
+  return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
+
+
+def offspring(streams: tuple[jax.Array, jax.Array], context: Context, search: NetsSettings) -> Ticket:
+  """One child of the context's parents: a copy of the first, changed by the operators in their order.
+
+  An elite is such a copy too, changed by those alone that act on elites.
+
+  Args:
+    streams: the keys that the operators draw from: the child's own, and that of its pair.
+    context: of the child.
+    search: its operators.
+  """
+  genome = context.parents[0]
+  for on_elites, some in itertools.groupby(search.operators, key=lambda operator: operator.on_elites):
+    child = genome
+    for operator in some:
+      child = apply(operator, _operator_key(operator, search.operators, streams), child, context)
+    if not on_elites:
+      child = jax.tree.map(functools.partial(jnp.where, context.is_elite), genome, child)
+    genome = child
+  return genome
+
+
+def breed(
+  keys: jax.Array,
+  population: Ticket,
+  fitness: jax.Array,
+  settings: Settings,
+  generation: jax.Array,
+  layout: parallel.Layout,
+) -> tuple[Ticket, jax.Array]:
+  """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
+
+  Args:
+    keys: of each run's breeding [R]; child i uses `fold_in` of its index.
+    population: the genomes [layout.rows].
+    fitness: of each, minimised [R, population_size]; or another number that orders them.
+    settings: of the runs, each traced leaf with a leading axis [R].
+    generation: the one that is bred.
+    layout: of the population.
+
+  Returns:
+    The population, and each genome's parents; see `State`.
+  """
+  search, k = settings.search, settings.search.population_size
+  run, index = _places(len(keys), k, layout)
+  # Of each child: a key for either parent, the stream that its operators draw from, and that of its pair.
+  child_key = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 4))
+  child_keys = child_key(run, index)
+  streams = child_keys[:, 2], child_key(run, index - index % 2)[:, 3]
+
+  def draw(key, r):
+    return jax.tree.map(lambda leaf: leaf[r], search.selection)(key, fitness[r])
+
+  drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
+  ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
+  is_elite = (index < search.elites[run]) & jnp.isfinite(fitness[run, ranked])
+  chosen = parallel.share(jnp.where(is_elite[:, None], ranked[:, None], drawn), layout)
+  rows = run[:, None] * k + chosen
+  parents = parallel.take_rows(population, (rows[:, 0], rows[:, 1]), layout)
+
+  def one(row, shared):
+    streams, index, run, is_elite, parents = row
+    settings, keys, generation = shared
+    own, key = jax.tree.map(lambda leaf: leaf[run], (settings, keys))
+    return offspring(streams, _context(parents, index, generation, is_elite, key, own), own.search)
+
+  rows = parallel.hold((streams, index, run, is_elite, parents), layout)
+  children = parallel.map_tickets(one, layout, rows, (settings, keys, generation))
+  return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
+
+
+def _held(state: State, layout: parallel.Layout) -> State:
+  """The state with the population sharded and all else on every device, at every step alike."""
+  population = parallel.hold(state.population, layout)
+  return parallel.share(state.replace(population=None), layout).replace(population=population)

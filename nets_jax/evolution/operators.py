@@ -1,0 +1,245 @@
+"""The genetic operators of the paper (3.3), each for ONE child, and what every operator is.
+
+An operator is called as `(key, child, context) -> child`: a function, or an `Operator` with settings, whose
+rates are numbers or schedules, traced. A search applies its operators in their order to a child that begins
+as a copy of parent 1. Below, each is a pure function and a class that holds its rates.
+
+A gene is a weight and its mask bit. Leaves without a mask (biases) are not genes: crossover keeps those of
+each parent by the same rule, mutations leave them alone.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from nets_jax.errors import UsageError
+from nets_jax.evolution.schedules import RATE, rate_at
+from nets_jax.initialisation import draw_like
+from nets_jax.layers import scale_of_each
+from nets_jax.networks import Params, Scale
+from nets_jax.settings import SHARE, at_least, setting
+from nets_jax.tickets import Ticket, from_layers, kernels, layers_of, map_kernels
+from nets_jax.training.task import Task
+
+
+@struct.dataclass
+class Context:
+  """What an operator sees besides the child; scalars, of ONE child.
+
+  Attributes:
+    parents: both; None in generation 0.
+    index: the child's, among those of its run.
+    generation: that the child is of, from 0.
+    generations: n, the last one.
+    is_elite: whether it goes on as an elite.
+    key: of the breeding of the run's whole generation; an operator's own key is its first argument.
+    init_scale: of the task: what initial weights are drawn by.
+    initial_density, target_density: of the search; the latter is None where its ranking aims at none.
+  """
+
+  parents: tuple[Ticket, Ticket] | None
+  index: jax.Array
+  generation: jax.Array
+  generations: jax.Array
+  is_elite: jax.Array
+  key: jax.Array
+  init_scale: Scale
+  initial_density: jax.Array
+  target_density: jax.Array | None
+
+  @property
+  def progress(self) -> jax.Array:
+    """The share of the search that is over when this generation is evaluated: 0 in generation 0, 1 in n."""
+    return jnp.minimum(self.generation / jnp.maximum(self.generations, 1), 1.0)
+
+  @property
+  def step(self) -> jax.Array:
+    """Where schedules of rates are: 0 in the first breeding and before, 1 in the last that counts."""
+    return jnp.clip((self.generation - 1) / jnp.maximum(self.generations - 1, 1), 0.0, 1.0)
+
+  def rate(self, rate: Any) -> jax.Array:
+    """A rate as it is now: the number, or its schedule's."""
+    return rate_at(rate, self.step)
+
+
+class Operator:
+  """Base of the operators with settings. What it says of itself is static; a plain function has the defaults.
+
+  Attributes:
+    on_first: whether it also acts on the genomes of generation 0.
+    on_elites: whether it also acts on elites, which else go on unchanged.
+    paired: whether two children side by side (an even index and the next) have one key, so that they may take
+      the same draw, each in its own way.
+    observes: whether `observe` is to be called after a genome's training.
+    aims: whether it goes by the ranking's target density, so that there must be one.
+  """
+
+  on_first = False
+  on_elites = False
+  paired = False
+  observes = False
+  aims = False
+
+  def __call__(self, key: jax.Array, child: Ticket, context: Context) -> Ticket:
+    """The child as the operator leaves it."""
+    raise NotImplementedError
+
+  def observe(self, genome: Ticket, trained: Params, task: Task, order: jax.Array) -> Ticket:
+    """The genome with what it keeps of its training, in `scores`; its weights and masks stay as they are."""
+    return genome
+
+
+@struct.dataclass
+class Function(Operator):
+  """A function of one's own as an operator."""
+
+  function: Callable[[jax.Array, Ticket, Context], Ticket] = struct.field(pytree_node=False)
+
+  def __call__(self, key, child, context):
+    """What the function gives."""
+    return self.function(key, child, context)
+
+
+def as_operator(operator: Any) -> Any:
+  """The operator, a plain function wrapped."""
+  is_plain = callable(operator) and not dataclasses.is_dataclass(operator)
+  return Function(operator) if is_plain else operator
+
+
+def apply(operator: Operator, key: jax.Array, child: Ticket, context: Context) -> Ticket:
+  """The child as an operator leaves it.
+
+  Raises:
+    UsageError: it gives something else than a ticket of the child's network.
+  """
+  new = operator(key, child, context)
+  who = getattr(operator, "function", type(operator))
+  who = getattr(who, "__name__", type(who).__name__)
+  if not isinstance(new, Ticket):
+    raise UsageError(
+      f"the operator {who} gave a {type(new).__name__}; it must give a ticket: child.replace(weights=..., "
+      f"masks=...)"
+    )
+  new = new.replace(layers=child.layers, scores=child.scores if new.scores is None else new.scores)
+  shapes = lambda ticket: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), ticket)  # noqa: E731
+  if jax.tree.structure(new) != jax.tree.structure(child) or shapes(new) != shapes(child):
+    raise UsageError(
+      f"the operator {who} gave a ticket of another network: weights and masks must keep the child's "
+      f"structure, "
+      "shapes and types"
+    )
+  return new
+
+
+def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Array) -> Ticket:
+  """Uniform crossover: each gene is parent 1's with probability `rate`: weight, mask and score together."""
+  from_1 = _choose(key, rate, parent_1.weights)
+  weights = jax.tree.map(jnp.where, from_1, parent_1.weights, parent_2.weights)
+  choice = kernels(from_1, parent_1.masks)
+  masks = jax.tree.map(jnp.where, choice, parent_1.masks, parent_2.masks)
+  child = parent_1.replace(weights=weights, masks=masks)
+  if parent_1.scores is None:
+    return child
+  return child.replace(scores=jax.tree.map(jnp.where, choice, parent_1.scores, parent_2.scores))
+
+
+def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
+  """Random noise mutation: w + N(0, scale) with probability `rate`, per gene, dormant ones too."""
+  add = lambda chosen, weight, noise: weight + jnp.where(chosen, noise, 0).astype(weight.dtype)  # noqa: E731
+  return _mutate_weights(key, ticket, rate, scale, add)
+
+
+def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: Scale) -> Ticket:
+  """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene, dormant too."""
+  replace = lambda chosen, weight, new: jnp.where(chosen, new.astype(weight.dtype), weight)  # noqa: E731
+  return _mutate_weights(key, ticket, rate, init_scale, replace)
+
+
+def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticket:
+  """`mutate(chosen, weight, normal)` for each kernel: chosen with probability `rate`, normal ~ N(0, scale).
+
+  Both come of one draw of uniform numbers in (-1, 1), because each place that draws takes long to compile.
+  """
+  above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
+  uniform = draw_like(
+    lambda size: jax.random.uniform(key, (2, size), jnp.float32, above_minus_one, 1.0), ticket.masks
+  )
+  scales = from_layers(ticket, scale_of_each(scale, layers_of(ticket)))
+
+  def apply(_, weight, uniform, scale):
+    normal = scale * np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform[1])
+    return mutate(uniform[0] < 2 * rate - 1, weight, normal)
+
+  return ticket.replace(weights=map_kernels(apply, ticket.masks, ticket.weights, uniform, scales))
+
+
+def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
+  """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
+  chosen = _choose(key, rate, ticket.masks)
+  return ticket.replace(masks=jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen))
+
+
+def _choose(key: jax.Array, rate: jax.Array, tree: Params) -> Params:
+  """True with probability `rate`, for each entry of a tree."""
+  return draw_like(lambda size: jax.random.bernoulli(key, rate, (size,)), tree)
+
+
+def rate_setting(default: Any, help: str) -> Any:
+  """A probability, a number or a schedule."""
+  return setting(default, help, group="genetic operators", kind=RATE, rule=SHARE)
+
+
+@struct.dataclass
+class Crossover(Operator):
+  """`crossover` of the child so far with parent 2."""
+
+  rate: Any = rate_setting(0.5, "Probability that a gene comes from parent 1.")
+  name: str = struct.field(pytree_node=False, default="crossover")
+
+  def __call__(self, key, child, context):
+    """A child of both parents."""
+    return crossover(key, child, context.parents[1], context.rate(self.rate))
+
+
+@struct.dataclass
+class Noise(Operator):
+  """`noise`."""
+
+  rate: Any = rate_setting(0.1, "Probability that a weight gets noise.")
+  scale: Any = setting(
+    0.1, "Standard deviation of the noise.", group="genetic operators", kind=RATE, rule=at_least(0)
+  )
+  name: str = struct.field(pytree_node=False, default="noise")
+
+  def __call__(self, key, child, context):
+    """The child, some weights moved."""
+    return noise(key, child, context.rate(self.rate), context.rate(self.scale))
+
+
+@struct.dataclass
+class Resample(Operator):
+  """`resample`, by the distribution of the task's initial weights."""
+
+  rate: Any = rate_setting(0.1, "Probability that a weight is drawn anew.")
+  name: str = struct.field(pytree_node=False, default="resample")
+
+  def __call__(self, key, child, context):
+    """The child, some weights drawn anew."""
+    return resample(key, child, context.rate(self.rate), context.init_scale)
+
+
+@struct.dataclass
+class Dormancy(Operator):
+  """`dormancy`, blind to what a training showed."""
+
+  rate: Any = rate_setting(0.2, "Probability, or share, of a child's expressed genes that fall dormant.")
+  name: str = struct.field(pytree_node=False, default="dormancy")
+
+  def __call__(self, key, child, context):
+    """The child, some genes dormant."""
+    return dormancy(key, child, context.rate(self.rate))

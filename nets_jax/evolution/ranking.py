@@ -1,0 +1,122 @@
+"""What a genome's fitness is made of, and what orders the genomes for selection and elites.
+
+A ranking turns the objective (the validation loss, where nobody gives another) and the density into one
+number to minimise, and a population's metrics into an order. With P the density penalty (paper, equation 1).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax.evolution import pareto
+from nets_jax.evolution.fitness import Metrics, density_penalty
+from nets_jax.settings import DENSITY, NUMBER, at_least, setting
+
+TOLERANCE = 1e-4  # of a density
+INFEASIBLE = 1e3  # nats; a network that has learnt anything loses less than ten
+
+
+def _target_density():
+  return setting(
+    0.2, "Density of the ticket to find, in (0, 1].", group="fitness", kind=NUMBER, rule=DENSITY,
+    flag="target_density",
+  )  # fmt: skip
+
+
+class Ranking:
+  """Base of all. `fitness` is one genome's, `order` a population's.
+
+  Attributes:
+    target_density: tau; None aims at none.
+    heeds_objective: whether an objective of one's own has a say in who becomes a parent.
+  """
+
+  target_density = None
+  heeds_objective = True
+
+  def fitness(self, objective: jax.Array, density: jax.Array, is_loss: bool) -> jax.Array:
+    """What is minimised, of ONE genome.
+
+    Args:
+      objective: its value, a float32 scalar.
+      density: of the genome.
+      is_loss: whether the objective is the validation loss, of which a size is known.
+    """
+    raise NotImplementedError
+
+  def order(self, metrics: Metrics) -> jax.Array:
+    """Numbers that order a population, the lowest first [population]; the fitness, if not overridden."""
+    return metrics.fitness
+
+
+@struct.dataclass
+class Penalised(Ranking):
+  """The paper's l + penalty_weight * P, l the objective, with `penalty_weight` 1 there."""
+
+  target_density: float = _target_density()
+  weight: float = setting(
+    1.0, "penalty: factor of the density penalty.", group="fitness", kind=NUMBER, rule=at_least(0),
+    flag="penalty_weight",
+  )  # fmt: skip
+
+  def fitness(self, objective, density, is_loss):
+    """L + weight * P."""
+    return objective + self.weight * density_penalty(density, self.target_density)
+
+
+@struct.dataclass
+class Feasible(Ranking):
+  """Feasible first: the objective; for a genome denser than the target far more, the denser the more.
+
+  A density of up to `TOLERANCE` above the target counts as feasible, so that rounding decides nothing. A loss
+  of more than `INFEASIBLE` counts as that. Another objective may have any sign and size: see `_bounded`.
+  """
+
+  target_density: float = _target_density()
+
+  def fitness(self, objective, density, is_loss):
+    """The objective, and more where the density is too high."""
+    bounded: Callable = (lambda loss: jnp.minimum(loss, INFEASIBLE)) if is_loss else _bounded
+    base = INFEASIBLE if is_loss else 1.5 * INFEASIBLE
+    excess = jnp.maximum(density - self.target_density - TOLERANCE, 0)
+    return bounded(objective) + jnp.where(excess > 0, base * (1 + excess), 0)
+
+
+@struct.dataclass
+class Pareto(Feasible):
+  """The best ticket as by `Feasible`; parents and elites by non-dominated rank and crowding (NSGA-II).
+
+  In density and validation loss; see `pareto`. Then a search breeds for the whole of that frontier.
+  """
+
+  target_density: float = _target_density()
+  heeds_objective = False
+
+  def order(self, metrics):
+    """Each genome's place, +inf where a value is not finite."""
+    return pareto.standings(jnp.stack([getattr(metrics, name) for name in pareto.OBJECTIVES], axis=-1))
+
+
+@struct.dataclass
+class Unconstrained(Ranking):
+  """The objective alone, whatever the density."""
+
+  def fitness(self, objective, density, is_loss):
+    """The objective."""
+    del density, is_loss
+    return objective
+
+
+def _bounded(value: jax.Array) -> jax.Array:
+  """An objective within half of `INFEASIBLE` of 0, in the same order, so that density can always outweigh it.
+
+  Itself up to a quarter of `INFEASIBLE`; beyond, half of it less a part that shrinks. Not finite stays so.
+  """
+  half, quarter = INFEASIBLE / 2, INFEASIBLE / 4
+  beyond = jnp.sign(value) * (half - quarter**2 / jnp.maximum(jnp.abs(value), quarter))
+  return jnp.where(jnp.isfinite(value) & (jnp.abs(value) > quarter), beyond, value)
+
+
+RANKINGS = {"penalty": Penalised, "feasible": Feasible, "pareto": Pareto, "none": Unconstrained}

@@ -1,0 +1,84 @@
+"""The searches by name that are made of NeTS's parts. Reading one tells all that it does.
+
+What a recipe does not name is not in its program, and what it does not set is as the part itself has it. Each
+takes settings to have otherwise, by their names on the command line: `guided(target_density=0.05,
+halvings=3)`.
+"""
+
+from typing import Any
+
+from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
+from nets_jax.evolution.operators import Crossover, Dormancy, Noise, Resample
+from nets_jax.evolution.ranking import Feasible, Pareto, Penalised
+from nets_jax.evolution.scales import ScaleLayers
+from nets_jax.evolution.schedules import Linear
+from nets_jax.evolution.search import Nets
+from nets_jax.evolution.selection import Tournament, Truncation
+
+
+def paper(**settings: Any) -> Nets:
+  """The paper's search, blind to what a training shows (sections 3.3 and 3.4)."""
+  return Nets(
+    population_size=5,
+    generations=25,
+    elites=1,
+    selection=Tournament(),
+    operators=(Crossover(), Noise(), Resample(), Dormancy()),
+    ranking=Penalised(),
+    fitness_epochs=1.0,
+  ).change(**settings)
+
+
+def guided(**settings: Any) -> Nets:
+  """This project's search: guided dormancy on a schedule to exactly the target density, and layer scales.
+
+  BUILD_NOTES.md says how its numbers were found. `halved` finds better tickets below a fifth of the weights
+  for the same training, but compiles four programs where there is one.
+  """
+  return Nets(
+    population_size=16,
+    generations=12,
+    elites=1,
+    selection=Truncation(parents=2),
+    operators=(Crossover(), ScaleLayers(Linear(2.0, 0.2)), ScheduledDormancy("taylor")),
+    ranking=Feasible(),
+    fitness_epochs=0.25,
+  ).change(**settings)
+
+
+def halved(**settings: Any) -> Nets:
+  """`guided`, its population halved three times while its trainings double."""
+  return guided(halvings=3).change(**settings)
+
+
+def line(**settings: Any) -> Nets:
+  """One line of genomes, each trained, pruned by what the training showed, and taken back to its first
+  weights.
+
+  `guided` without a population, which is enough where the first weights suit the training.
+  """
+  return Nets(
+    population_size=1,
+    generations=12,
+    elites=0,
+    selection=Truncation(parents=1),
+    operators=(ScheduledDormancy("taylor"),),
+    ranking=Feasible(),
+    fitness_epochs=10.0,
+  ).change(**settings)
+
+
+def frontier(**settings: Any) -> Nets:
+  """The whole frontier of density and loss in one run (NSGA-II: half the population are elites)."""
+  return Nets(
+    population_size=32,
+    generations=30,
+    elites=16,
+    selection=Truncation(),
+    operators=(Crossover(), ScaleLayers(Linear(1.0, 0.2)), GuidedDormancy(rate=0.15, saliency="taylor")),
+    ranking=Pareto(),
+    fitness_epochs=0.5,
+  ).change(**settings)
+
+
+SEARCHES = {"guided": guided, "halved": halved, "line": line, "frontier": frontier, "paper": paper}

@@ -1,0 +1,103 @@
+"""What a fitness evaluation's training showed of each gene, for ONE ticket.
+
+The trained weights themselves are thrown away as ever; a gene's saliency is kept beside its mask bit
+(`Ticket.scores`) and travels with it through crossover. This is this project's addition to the paper.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nets_jax.networks import Params, forward
+from nets_jax.tickets import Ticket, kernels, phenotype
+from nets_jax.training.task import Task
+
+GRADIENT_BATCHES = 10  # minibatches, the last of a training, that a gradient is taken over
+
+
+class Training(NamedTuple):
+  """What a measure may look at, kernels alone.
+
+  Attributes:
+    initial: theta_0, the phenotype before the training.
+    trained: theta_T, after it.
+    gradient: gives g, the mean gradient of the loss at theta_T over the training's last minibatches.
+  """
+
+  initial: Params
+  trained: Params
+  gradient: Callable[[], Params]
+
+
+def taylor(seen: Training) -> Params:
+  """|theta_T * (theta_T - theta_0)|, to first order what zeroing the weight undoes of the training."""
+  return jax.tree.map(lambda w, w_0: w * (w - w_0), seen.trained, seen.initial)
+
+
+def movement(seen: Training) -> Params:
+  """|theta_T - theta_0| (after Sanh et al., 2020)."""
+  return jax.tree.map(jnp.subtract, seen.trained, seen.initial)
+
+
+def magnitude(seen: Training) -> Params:
+  """|theta_T|, IMP's own (Han et al., 2015)."""
+  return seen.trained
+
+
+def gradient(seen: Training) -> Params:
+  """|g * theta_T| (after Molchanov et al., 2017)."""
+  return jax.tree.map(jnp.multiply, seen.gradient(), seen.trained)
+
+
+# `random` looks at nothing: chance decides.
+SALIENCIES = {
+  "taylor": taylor,
+  "movement": movement,
+  "magnitude": magnitude,
+  "gradient": gradient,
+  "random": None,
+}
+
+
+def saliency(
+  measure: Callable[[Training], Params],
+  ticket: Ticket,
+  trained: Params,
+  task: Task,
+  order: jax.Array,
+  awakening: bool,
+) -> Params:
+  """What a training showed of each gene; the higher, the more it matters.
+
+  A dormant gene's is 0, or |g| if genes may awake, by which RigL grows connections (Evci et al., 2020).
+
+  Args:
+    measure: of `SALIENCIES`, or one's own; its absolute value is taken, and not finite counts as 0.
+    ticket: the genome.
+    trained: theta_T.
+    task: what it was trained for.
+    order: the minibatches of the training.
+    awakening: whether dormant genes are scored.
+
+  Returns:
+    A number for each maskable weight, None elsewhere.
+  """
+
+  @functools.cache
+  def gradient_of_last() -> Params:
+    rows = order[-GRADIENT_BATCHES:].reshape(-1)
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], task.data.train)
+
+    def loss(weights):
+      return jnp.mean(task.loss(forward(task.network, weights, batch.inputs), batch.labels))
+
+    return kernels(jax.grad(loss)(trained), ticket.masks)
+
+  initial, kept = (kernels(tree, ticket.masks) for tree in (phenotype(ticket), trained))
+  scores = measure(Training(initial, kept, gradient_of_last))
+  dormant = gradient_of_last() if awakening else jax.tree.map(jnp.zeros_like, scores)
+  scores = jax.tree.map(lambda mask, s, d: jnp.abs(jnp.where(mask, s, d)), ticket.masks, scores, dormant)
+  return jax.tree.map(lambda s: jnp.nan_to_num(s, nan=0.0, posinf=0.0), scores)

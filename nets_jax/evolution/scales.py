@@ -1,0 +1,57 @@
+"""Layer scales: how large the weights of each layer are to begin with, found by mutation and selection.
+
+This is this project's addition to the paper's operators.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from nets_jax.evolution.operators import Context, Operator
+from nets_jax.evolution.schedules import RATE, Linear
+from nets_jax.settings import at_least, setting
+from nets_jax.tickets import Ticket, map_kernels
+
+
+def scale_layers(key: jax.Array, ticket: Ticket, deviation: jax.Array) -> Ticket:
+  """Scale mutation: the kernel of each layer times exp(N(0, deviation)), one factor for all its weights.
+
+  The scale of a layer is then inherited with its weights, gene by gene.
+  """
+  layers, treedef = jax.tree.flatten(ticket.masks)
+  factors = jnp.exp(deviation * jax.random.normal(key, (len(layers),), jnp.float32))
+  factors = jax.tree.unflatten(treedef, list(factors))
+
+  def scale(mask, weight, factor):
+    del mask
+    return (weight * factor).astype(weight.dtype)
+
+  return ticket.replace(weights=map_kernels(scale, ticket.masks, ticket.weights, factors))
+
+
+@struct.dataclass
+class ScaleLayers(Operator):
+  """`scale_layers`, generation 0 too, and two children side by side by opposite factors.
+
+  That is mirrored sampling (Brockhoff et al., 2010), by which six genomes rarely all miss the better half of
+  the scales.
+  """
+
+  deviation: Any = setting(
+    Linear(2.0, 0.2),
+    "Deviation of a log-normal factor of each layer: at first and, after a `to`, in the last generation.",
+    group="layer scales",
+    kind=RATE,
+    rule=at_least(0),
+  )
+  name: str = struct.field(pytree_node=False, default="scale")
+
+  on_first = True
+  paired = True
+
+  def __call__(self, key: jax.Array, child: Ticket, context: Context) -> Ticket:
+    """The child at other scales."""
+    sign = 1 - 2 * (context.index % 2)
+    return scale_layers(key, child, sign * context.rate(self.deviation))

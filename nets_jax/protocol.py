@@ -1,0 +1,171 @@
+"""What every ticket search is: settings in a frozen dataclass, and a `run`."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from nets_jax import parallel, settings
+from nets_jax.checkpoints import Checkpoints, Unsaved
+from nets_jax.errors import SearchFailed, UsageError, raise_first
+from nets_jax.seeds import as_keys
+from nets_jax.tickets import SearchResult
+from nets_jax.training.task import Task
+
+# What comes of a run among others: its result, or why it has none.
+Outcome = SearchResult | SearchFailed
+
+
+class How(NamedTuple):
+  """On what a search runs, and whom it tells; see `Search.run_all`. Nothing of it changes a result."""
+
+  layout: parallel.Layout | None = None
+  devices: int | None = None
+  chunk: int | None = None
+  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None
+  on_tickets: Callable[[int, Any], None] = lambda number, tickets: None
+  frontier_size: int = 0
+  checkpoints: Checkpoints | Unsaved = Unsaved()
+
+  def layout_of(self, size: int) -> parallel.Layout:
+    """Where so many networks side by side are."""
+    return self.layout or parallel.make_layout(size, devices=self.devices, chunk=self.chunk)
+
+
+class Search:
+  """Base of all ticket searches; a subclass is a `flax.struct.dataclass` whose fields are settings.
+
+  To add one, write a class with `find` in a module of `baselines`, and name it in the module's table
+  `SEARCHES`; or anywhere, and give it to `nets_jax.search`. All else here has a default.
+
+  Attributes:
+    passes_densities: whether a search for a low density has, on its way, the tickets of all higher ones that
+      the same search would find; see `on_tickets`.
+    varies: the settings of a task in which runs side by side may differ.
+  """
+
+  passes_densities = False
+  varies: tuple[str, ...] = ()
+
+  def find(self, keys: jax.Array, task: Task, how: How) -> list[Outcome]:
+    """One ticket for each key, or why there is none; each run as it would be alone.
+
+    Settings and task have been checked.
+    """
+    raise NotImplementedError
+
+  @classmethod
+  def find_all(
+    cls, keys: jax.Array, tasks: Sequence[Task], searches: Sequence["Search"], how: How
+  ) -> list[Outcome]:
+    """As `find`, each run with a task and settings of its own; here they must all be alike."""
+    if any(own != searches[0] for own in searches) or any(not _alike(task, tasks[0]) for task in tasks):
+      raise UsageError(f"runs of {cls.__name__} side by side must have the same settings")
+    return searches[0].find(keys, tasks[0], how)
+
+  def run(self, keys: jax.Array, task: Task, **how: Any) -> list[Outcome]:
+    """One ticket for each key, the runs side by side: `run_all` with the same task and settings for all."""
+    keys = as_keys(keys)
+    return self.run_all(keys, [task] * len(keys), [self] * len(keys), **how)
+
+  @classmethod
+  def run_all(
+    cls,
+    keys: jax.Array,
+    tasks: Sequence[Task],
+    searches: Sequence["Search"],
+    *,
+    layout: parallel.Layout | None = None,
+    devices: int | None = None,
+    chunk: int | None = None,
+    on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
+    on_tickets: Callable[[int, Any], None] | None = None,
+    keep_failures: bool = False,
+    frontier_size: int = 0,
+    checkpoints: Checkpoints | None = None,
+  ) -> list[Outcome]:
+    """One ticket for each key, the runs side by side, each as it would be alone.
+
+    Args:
+      keys: one per run [runs].
+      tasks: of each run: what its ticket is for. The test part is not looked at.
+      searches: the settings of each run.
+      layout: of the networks side by side; None is `parallel.make_layout` with `devices` and `chunk`.
+      devices, chunk: see there.
+      on_rows: called with rows of the histories, as they come about.
+      on_tickets: of a search that prunes in steps called before each with its number and the tickets
+        [runs], and once more at the end.
+      keep_failures: a run that finds no ticket worth the name is its error in place of a result, and the
+        others go on.
+      frontier_size: how many tickets met, of those that no other dominates in density and validation loss,
+        are kept for the result's `frontier`, by a search that meets several. Few, for each is a network in
+        the host's memory and in every checkpoint. 0 keeps none.
+      checkpoints: where a search of minutes is saved as it goes, and goes on if it was stopped. The journal
+        has the histories' rows, with `run` before the other columns if there are several. None saves nothing.
+
+    Raises:
+      UsageError: a setting that makes no search, a network that does not go with the data, runs that cannot
+        go side by side, or a checkpoint that cannot be written or is of another run.
+      SearchFailed: a run found no ticket, unless `keep_failures`.
+    """
+    if not len(tasks) == len(searches) == len(keys):
+      raise UsageError(
+        f"{len(keys)} keys ask for as many tasks and searches, not {len(tasks)} and {len(searches)}"
+      )
+    if frontier_size < 0:
+      raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
+    for search, task in zip(searches, tasks, strict=True):
+      search.check(task)
+    given = {"on_rows": on_rows, "on_tickets": on_tickets, "checkpoints": checkpoints}
+    given = {name: value for name, value in given.items() if value is not None}
+    how = How(layout, devices, chunk, frontier_size=frontier_size, **given)
+    outcomes = cls.find_all(keys, tasks, searches, how)
+    if not keep_failures:
+      raise_first(outcomes)
+    return outcomes
+
+  def check(self, task: Task) -> None:
+    """Raises UsageError for settings that make no search, one line each."""
+    settings.check(self)
+    task.check()
+
+  def change(self, **changes: Any) -> "Search":
+    """The same search with other settings, by their names on the command line.
+
+    Raises:
+      UsageError: it has no such setting.
+    """
+    return settings.change(self, changes)
+
+  def at_density(self, density: float, task: Task) -> "Search":
+    """The same search for tickets of exactly that density, or the nearest that it can find."""
+    del task
+    return self.change(**({"target_density": density} if "target_density" in settings.names(self) else {}))
+
+  def densities(self, asked: Sequence[float]) -> Sequence[float]:
+    """At which of some densities a study runs it."""
+    return asked
+
+  def reports(self, task: Task, runs: int = 1) -> int:
+    """How many times `on_rows` is called, for a progress bar."""
+    del task
+    return runs
+
+  def genome_epochs(self, task: Task) -> float:
+    """Genome-epochs of training that a run takes."""
+    del task
+    return 0.0
+
+  def program(self) -> Hashable:
+    """Equal of searches whose runs may go side by side in one program."""
+    return self
+
+  @property
+  def genomes(self) -> int:
+    """How many networks a run trains side by side."""
+    return 1
+
+
+def _alike(one: Task, other: Task) -> bool:
+  """Whether two tasks are one: the same data, and all else equal."""
+  return one.data is other.data and one.replace(data=None) == other.replace(data=None)

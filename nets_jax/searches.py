@@ -1,0 +1,138 @@
+"""Every ticket search by its name: the one table that turns a name into a search."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from nets_jax import baselines, evolution, settings
+from nets_jax.errors import UsageError, suggest
+from nets_jax.evolution import recipes
+from nets_jax.protocol import Outcome, Search
+from nets_jax.seeds import as_keys
+from nets_jax.tickets import SearchResult
+from nets_jax.training.task import Task
+
+
+def _named() -> Iterator[tuple[str, Callable[..., Search]]]:
+  """What the modules of `evolution` and `baselines` have in their own tables `SEARCHES`."""
+  for package in (evolution, baselines):
+    for module in pkgutil.iter_modules(package.__path__):
+      found = importlib.import_module(f"{package.__name__}.{module.name}")
+      yield from getattr(found, "SEARCHES", {}).items()
+
+
+# A name's value takes settings by name, and gives a search.
+SEARCHES: dict[str, Callable[..., Search]] = dict(_named())
+
+
+def make(name: str, changes: Mapping[str, Any] | None = None) -> Search:
+  """The search of a name, with other settings than its own for some.
+
+  Raises:
+    UsageError: there is no such search, or it has no such setting; the message says which have.
+  """
+  if name not in SEARCHES:
+    raise UsageError(f"search must be one of {', '.join(SEARCHES)}, not {name!r}{suggest(name, SEARCHES)}")
+  search = SEARCHES[name]()
+  for setting in changes or {}:
+    chosen = _with_parts(search, changes)
+    if setting not in settings.names(chosen):
+      raise UsageError(f"{name} has no setting {setting!r}{_advice(setting, chosen)}")
+  return settings.change(search, changes or {}, name)
+
+
+def _advice(setting: str, search: Search) -> str:
+  """What has a setting that a search has not: another part of it, or other searches; or the nearest name."""
+  parts = [(name, place.about) for name, place in settings.places(search)]
+  parts = [(name, about.options) for name, about in parts if isinstance(about, settings.Part)]
+  bringing = [f"{n}={o}" for n, options in parts for o in options if setting in settings.names(options[o]())]
+  having = having_setting(setting)
+  advice = f"; it comes with {' or '.join(bringing)}" if bringing else ""
+  advice += f"; those that have it are {', '.join(having)}" if having else ""
+  return advice or suggest(setting, settings.names(search))
+
+
+def _with_parts(search: Search, changes: Mapping[str, Any]) -> Search:
+  """The search with those parts changed that are chosen by name, which bring settings of their own."""
+  parts = {name for name, place in settings.places(search) if isinstance(place.about, settings.Part)}
+  return settings.change(search, {name: value for name, value in changes.items() if name in parts})
+
+
+def having_setting(name: str) -> list[str]:
+  """The searches that have a setting as they are; if none has, those that have it with another part."""
+  made = {search: make() for search, make in SEARCHES.items()}
+  as_they_are = [search for search, own in made.items() if name in settings.names(own)]
+  return as_they_are or [search for search, own in made.items() if name in dict(all_places(own))]
+
+
+def all_places(component: Any) -> Iterator[tuple[str, settings.Place]]:
+  """The settings of a component, and of every part that could be chosen for one of its own."""
+  for name, place in settings.places(component):
+    yield name, place
+    if isinstance(place.about, settings.Part):
+      for option in place.about.options.values():
+        yield from all_places(option())
+
+
+def identity(name: str, search: Search) -> dict[str, Any]:
+  """All of a search that a result depends on: its name, what differs from its defaults, and their version."""
+  differing = settings.differences(search, SEARCHES[name]())
+  return {"search": name, "defaults": settings.DEFAULTS_VERSION, **differing}
+
+
+def search(key: jax.Array, task: Task, search: Search | None = None, **how: Any) -> SearchResult:
+  """Finds a ticket for a task: the `run` of a search for one key.
+
+  The same key gives the same ticket on any number of devices of a kind, alone or beside other runs.
+
+  Args:
+    key: a JAX key, or a seed.
+    task: what the ticket is for.
+    search: any `protocol.Search`; None is `recipes.guided()`.
+    **how: see `protocol.Search.run_all`.
+
+  Raises:
+    UsageError, SearchFailed: see there.
+  """
+  return search_all(key, task, search, **how)[0]
+
+
+def search_all(
+  keys: jax.Array,
+  task: Task | Sequence[Task],
+  search: Search | Sequence[Search] | None = None,
+  **how: Any,
+) -> list[Outcome]:
+  """One ticket for each key, the runs side by side, each as it would be alone.
+
+  Args:
+    keys: one per run, or seeds.
+    task: of all runs, or of each.
+    search: of all runs, or of each; those of NeTS may differ in all that is traced.
+    **how: see `protocol.Search.run_all`.
+
+  Raises:
+    UsageError, SearchFailed: see there.
+  """
+  keys = as_keys(keys)
+  search = recipes.guided() if search is None else search
+  tasks, searches = _for_each(task, Task, len(keys)), _for_each(search, Search, len(keys))
+  kinds = {type(own) for own in searches}
+  if len(kinds) != 1:
+    raise UsageError("runs side by side are of one kind of search; run the others apart")
+  return kinds.pop().run_all(keys, tasks, searches, **how)
+
+
+def _for_each(value: Any, kind: type, count: int) -> list[Any]:
+  """One for each run: of one for all, or as many."""
+  found = [value] * count if isinstance(value, kind) else value
+  for own in found if isinstance(found, list | tuple) else [found]:
+    if not isinstance(own, kind):
+      raise UsageError(
+        "a search takes (key, task, search): a nets_jax.Task and, say, nets_jax.recipes.guided(), not "
+        f"{own if isinstance(own, str) else type(own).__name__}"
+      )
+  return list(found)

@@ -1,0 +1,173 @@
+"""What a ticket is for: a network, data, a loss and a score, how it begins and is trained. Said once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from nets_jax import settings
+from nets_jax.data import Dataset
+from nets_jax.errors import UsageError
+from nets_jax.initialisation import Normal
+from nets_jax.layers import find_layers, scale_of_each
+from nets_jax.networks import PRECISIONS, check_module, check_outputs, with_tuples
+from nets_jax.settings import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, one_of, part, setting
+from nets_jax.training.optimizers import Optimizer, make_optimizer
+
+OPTIMIZER = Kind("the name of an optimiser of optax", str, settings.describe)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+  """Whole minibatches in an epoch; a last smaller one is left out, and differs from epoch to epoch."""
+  return num_examples // batch_size
+
+
+@struct.dataclass
+class RateSchedule:
+  """A learning rate that depends on the iteration, as optax has them: `step -> rate`."""
+
+  function: Callable[[Any], Any] = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Training:
+  """How a network is trained: optimiser, learning rate, batch.
+
+  Attributes:
+    optimizer: any of optax, by name (`sgd`, `momentum`, `adam`, `adamw`, ...); or a function from the
+      learning rate to an optax transformation; or such a transformation, whose rate is its own (static).
+    learning_rate: eta, a number (traced), or a function of the iteration (static).
+    batch_size: examples in a minibatch (static).
+  """
+
+  optimizer: Optimizer = setting(
+    "sgd", "Optimiser of every training, any of optax by name.", group="training", kind=OPTIMIZER,
+    rule=Rule("the name of an optimiser of optax", lambda o: callable(o) or isinstance(o, str)), static=True,
+    flag="optimizer",
+  )  # fmt: skip
+  learning_rate: Any = setting(
+    0.1,
+    "Learning rate of every training.",
+    group="training",
+    kind=NUMBER,
+    rule=POSITIVE,
+    flag="learning_rate",
+  )
+  batch_size: int = setting(
+    16, "Examples in a minibatch.", group="training", kind=WHOLE, rule=at_least(1), static=True,
+    flag="batch_size",
+  )  # fmt: skip
+
+  def __post_init__(self):
+    """Sets a function of the iteration apart from the traced numbers."""
+    if callable(self.learning_rate) and not isinstance(self.learning_rate, RateSchedule):
+      object.__setattr__(self, "learning_rate", RateSchedule(self.learning_rate))
+
+  def make_optimizer(self) -> optax.GradientTransformation:
+    """The optax transformation."""
+    rate = self.learning_rate
+    return make_optimizer(self.optimizer, rate.function if isinstance(rate, RateSchedule) else rate)
+
+  def check(self, num_examples: int) -> None:
+    """Raises UsageError for an impossible setting."""
+    settings.check(self)
+    self.make_optimizer()
+    default = type(self).__dataclass_fields__["learning_rate"].default
+    if isinstance(self.optimizer, optax.GradientTransformation) and self.learning_rate not in (None, default):
+      raise UsageError("an optax transformation has a learning rate of its own; leave learning_rate out")
+    if self.batch_size > num_examples:
+      raise UsageError(
+        f"batch_size must be from 1 to the {num_examples} training examples, not {self.batch_size}"
+      )
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """-log softmax(logits)[label] of each example: [batch]."""
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Whether the highest logit is the label's, of each example: [batch]."""
+  return jnp.argmax(logits, axis=-1) == labels
+
+
+@struct.dataclass
+class Task:
+  """What a ticket is for. Every search, the final training, the verdict and the controls take it.
+
+  A study may replace `training` and `initialiser` for one method, each at its own best, and nothing else.
+
+  Attributes:
+    network: a `flax.linen` module; see `networks` (static).
+    data: what it is trained, scored and tested on.
+    training: optimiser, learning rate and batch.
+    initialiser: draws the initial weights.
+    epochs: of the final training.
+    eval_every: iterations between its evaluations; None is an epoch.
+    loss: `(outputs [batch, ...], labels) -> [batch]`, whose mean is minimised (static).
+    score: likewise, whose mean is reported beside the loss, in the columns called accuracy (static).
+    precision: of the final training's matrix products; a search has its own (static).
+  """
+
+  network: nn.Module = struct.field(pytree_node=False)
+  data: Dataset
+  training: Training = part(Training)
+  initialiser: Normal = part(Normal)
+  epochs: int = setting(
+    50, "Epochs of the final training; 0 searches only.", group="training", kind=WHOLE, rule=at_least(0),
+    static=True, flag="train_epochs",
+  )  # fmt: skip
+  eval_every: int | None = setting(
+    None, "Iterations between evaluations of the final training; default an epoch.", group="training",
+    kind=WHOLE, rule=at_least(1), static=True, flag="eval_every",
+  )  # fmt: skip
+  loss: Callable[[jax.Array, jax.Array], jax.Array] = struct.field(pytree_node=False, default=cross_entropy)
+  score: Callable[[jax.Array, jax.Array], jax.Array] = struct.field(pytree_node=False, default=accuracy)
+  precision: str = setting(
+    "float32", "Of the matrix products in the final training.", group="machine",
+    kind=choice(tuple(PRECISIONS)),
+    rule=one_of(tuple(PRECISIONS)), static=True, flag="train_precision",
+  )  # fmt: skip
+
+  def __post_init__(self):
+    """Makes the network one that can be compared: its lists are tuples."""
+    if isinstance(self.network, nn.Module):
+      object.__setattr__(self, "network", with_tuples(self.network))
+
+  def check(self) -> None:
+    """Raises UsageError for what makes no training, one line each."""
+    check_module(self.network)
+    settings.check(self)
+    self.training.check(len(self.data.train))
+    if self.loss is cross_entropy:
+      check_outputs(self.network, self.data.input_shape, self.data.num_classes)
+    scale_of_each(self.initialiser.scale, find_layers(self.network, self.data.input_shape))
+
+  def at_precision(self, precision: str) -> "Task":
+    """The task with the network's training products of that precision.
+
+    Raises:
+      UsageError: the network has no `precision`, and another than float32 is asked for.
+    """
+    if getattr(self.network, "precision", "float32") == precision:
+      return self
+    if not hasattr(self.network, "precision"):
+      raise UsageError(
+        f"{type(self.network).__name__} has no field `precision`, so it trains in float32, not {precision}"
+      )
+    return self.replace(network=self.network.clone(precision=precision))
+
+  def for_search(self, precision: str = "float32") -> "Task":
+    """What a search may look at: without the test part, and without the final training."""
+    return self.at_precision(precision).replace(
+      data=self.data.replace(test=None), epochs=0, eval_every=None, precision="float32"
+    )
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Whole minibatches in an epoch."""
+    return steps_per_epoch(len(self.data.train), self.training.batch_size)

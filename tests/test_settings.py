@@ -1,0 +1,193 @@
+"""A setting is defined once: what follows from its field, and what a hash of settings covers."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import pytest
+from absl import flags
+from flax import struct
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nets_jax
+from nets_jax import searches, settings
+from nets_jax.cli import flags as cli_flags
+from nets_jax.evolution.schedules import SHAPES, Linear, parse_rate, rate_at, write_rate
+from nets_jax.settings import NUMBER, SHARE, setting
+
+RECORDED = pathlib.Path(__file__).with_name("defaults.json")
+HOW = (
+  "a default has changed: results on disk under a hash of settings would be taken for those of the new "
+  "one. Raise "
+  "settings.DEFAULTS_VERSION, then write the record anew: python tests/test_settings.py"
+)
+
+
+def defaults():
+  """Every search's settings, and those of tasks, networks and data, as they are where nobody gives others."""
+  found = {name: settings.record(make()) for name, make in searches.SEARCHES.items()}
+  found["task"] = {name: cli_flags.plain(name, cli_flags.DEFAULTS[name]) for name in cli_flags.DEFAULTS}
+  del found["task"]["search"]  # which of them is the default is said in every hash
+  return json.loads(json.dumps(found))
+
+
+def test_no_default_changes_without_a_new_version():
+  recorded, now = json.loads(RECORDED.read_text()), defaults()
+  assert recorded["version"] <= settings.DEFAULTS_VERSION
+  if recorded["version"] == settings.DEFAULTS_VERSION:
+    for name, own in recorded["defaults"].items():
+      for flag, value in own.items():
+        assert now.get(name, {}).get(flag) == value, f"{name}, {flag}: {HOW}"
+
+
+def test_every_default_is_on_record():
+  """So that a later change of one that was added is seen; adding one needs no new version."""
+  recorded = json.loads(RECORDED.read_text())
+  assert recorded["defaults"] == defaults(), "write the record anew: python tests/test_settings.py"
+
+
+@struct.dataclass
+class Wider(nets_jax.Random):
+  """A search that has got one more setting."""
+
+  tilt: float = setting(0.5, "A new one.", group="other searches", kind=NUMBER, rule=SHARE)
+
+
+def test_a_setting_that_is_added_moves_no_hash(monkeypatch):
+  given = {"target_density": 0.3}
+  before = searches.identity("random", searches.make("random", given))
+  monkeypatch.setitem(searches.SEARCHES, "random", lambda: Wider())
+  assert searches.identity("random", searches.make("random", given)) == before
+  assert searches.identity("random", Wider(0.3, tilt=0.7)) != before
+
+
+def test_a_hash_tells_versions_of_the_defaults_apart(monkeypatch):
+  before = searches.identity("guided", searches.make("guided"))
+  monkeypatch.setattr(settings, "DEFAULTS_VERSION", settings.DEFAULTS_VERSION + 1)
+  assert searches.identity("guided", searches.make("guided")) != before
+
+
+def test_a_hash_covers_the_chosen_search_alone_and_what_differs():
+  plain = searches.identity("guided", searches.make("guided"))
+  assert plain == {"search": "guided", "defaults": settings.DEFAULTS_VERSION}
+  changed = searches.identity("guided", searches.make("guided", {"target_density": 0.05}))
+  assert changed == plain | {"target_density": 0.05}
+  bred = nets_jax.recipes.guided().replace(operators=(nets_jax.operators.Crossover(),))
+  assert "ScheduledDormancy" in settings.record(nets_jax.recipes.guided())["parts"]
+  assert "ScheduledDormancy" not in searches.identity("guided", bred)["parts"]
+
+
+@pytest.mark.parametrize("name", searches.SEARCHES)
+def test_every_setting_can_be_given_as_a_flag_and_by_its_name(name):
+  """Written and read back, each value is what it was; so a flagfile repeats a run."""
+  search = searches.make(name)
+  written = {}
+  for flag, value in settings.values(search).items():
+    assert flag in cli_flags.SEARCH
+    if value is not None:
+      text = cli_flags.flagfile({flag: cli_flags.plain(flag, value)}).partition("=")[2].strip()
+      written[flag] = flags.FLAGS[flag].parser.parse(text)
+  assert searches.make(name, written) == search
+  with pytest.raises(nets_jax.UsageError, match=f"{name} has no setting 'noise_rat'"):
+    searches.make(name, {"noise_rat": 0.1})
+
+
+def test_naming_a_setting_that_the_search_lacks_says_which_have_it():
+  with pytest.raises(
+    nets_jax.UsageError, match=r"guided has no setting 'noise_rate'; those that have it are paper$"
+  ):
+    searches.make("guided", {"noise_rate": 0.2})
+  with pytest.raises(nets_jax.UsageError, match=r"imp has no setting 'target_density'; those .* guided, "):
+    searches.make("imp", {"target_density": 0.2})
+
+
+def test_a_part_chosen_by_name_brings_its_settings_and_keeps_those_it_shares():
+  search = nets_jax.recipes.paper(target_density=0.1, ranking="feasible", selection="truncation", parents=3)
+  assert search.ranking == nets_jax.ranking.Feasible(0.1)
+  assert search.selection == nets_jax.selection.Truncation(3)
+  with pytest.raises(nets_jax.UsageError, match=r"no setting 'penalty_weight'"):
+    nets_jax.recipes.paper(ranking="feasible", penalty_weight=2.0)
+  with pytest.raises(
+    nets_jax.UsageError, match=r"ranking must be one of penalty, .*not 'pareta'; did you mean"
+  ):
+    nets_jax.recipes.paper(ranking="pareta")
+
+
+def test_copies_of_an_operator_are_told_apart_by_their_names():
+  noise = nets_jax.operators.Noise
+  search = nets_jax.Nets(operators=(noise(0.1), noise(0.2, name="late_noise")))
+  found = settings.values(search)
+  assert (found["noise_rate"], found["late_noise_rate"]) == (0.1, 0.2)
+  changed = search.change(late_noise_rate=0.3)
+  assert [operator.rate for operator in changed.operators] == [0.1, 0.3]
+
+
+def test_what_a_sweep_may_vary_in_one_program_is_what_is_traced():
+  search = nets_jax.recipes.paper()
+  same = [
+    {"noise_rate": 0.3},
+    {"target_density": 0.5},
+    {"elites": 2},
+    {"generations": 3},
+    {"penalty_weight": 2.0},
+  ]
+  for changes in same:
+    assert search.change(**changes).program() == search.program()
+  for changes in [
+    {"population_size": 6},
+    {"fitness_epochs": 2.0},
+    {"ranking": "none"},
+    {"noise_rate": Linear(1.0, 0.1)},
+  ]:
+    assert search.change(**changes).program() != search.program()
+  halved = nets_jax.recipes.halved()
+  assert halved.change(generations=3).program() != halved.program()
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.floats(1e-6, 1e3), st.floats(1e-6, 1e3))
+def test_schedules_are_read_as_they_are_written(shape, first, last):
+  schedule = SHAPES[shape](first, last)
+  assert parse_rate(write_rate(schedule)) == schedule
+  assert float(rate_at(schedule, 0.0)) == pytest.approx(first)
+  assert float(rate_at(schedule, 1.0)) == pytest.approx(last)
+
+
+@pytest.mark.parametrize("text", ["much", "1to", "to1", "steep(1to2)", "linear(1to2", "1to2)", "2to1to0"])
+def test_what_is_no_rate_is_not_read(text):
+  with pytest.raises(ValueError, match=r"."):
+    parse_rate(text)
+
+
+def test_a_rate_is_a_number_or_a_schedule_and_both_are_checked():
+  settings.check(nets_jax.recipes.paper(noise_rate=Linear(0.5, 0.0)))
+  with pytest.raises(
+    nets_jax.UsageError, match=r"noise_rate must be in \[0, 1\], not Linear\(first=0.5, last=2"
+  ):
+    settings.check(nets_jax.recipes.paper(noise_rate=Linear(0.5, 2.0)))
+
+
+def test_no_configuration_is_larger_than_a_screen():
+  """And each names its settings in the fields themselves, with a sentence and a group that `--help` shows."""
+  from nets_jax.cli.help import GROUPS
+
+  for make in searches.SEARCHES.values():
+    search = make()
+    assert len(dataclasses.fields(search)) <= 15
+    for name, place in searches.all_places(search):
+      assert place.about.help.endswith("."), name
+      assert place.about.group in GROUPS, name
+
+
+def test_components_are_pytrees_of_what_is_traced():
+  leaves = jax.tree.leaves(nets_jax.recipes.paper(patience=None))
+  assert all(isinstance(leaf, int | float) for leaf in leaves)
+  assert len(leaves) == 3 + 5 + 2  # generations, elites, initial density; rates and a scale; the ranking
+
+
+if __name__ == "__main__":
+  RECORDED.write_text(
+    json.dumps({"version": settings.DEFAULTS_VERSION, "defaults": defaults()}, indent=1, sort_keys=True)
+    + "\n"
+  )
