@@ -39,6 +39,7 @@ from experiments.progress import say
 from experiments.run_directory import environment
 from nets_jax import parallel, storage, tickets
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.evolution import generation as evolving
 from nets_jax.evolution.nets import fitness_steps, stack_settings
 from nets_jax.training.train import minibatch_order
@@ -321,7 +322,7 @@ def run(values: flags.FlagValues) -> None:
   data = search_flags.make_data(values)
   make_nets(values).check(search_flags.make_task(values, data))
   directory = pathlib.Path(values.workdir or pathlib.Path("runs") / "benchmark")
-  storage.write_json(directory / "config.json", {"flags": search_flags.explicit(values), **environment()})
+  storage.write_json(directory / "config.json", {"flags": records.explicit(values), **environment()})
 
   def one(part, population, width=1.0, **kwargs):
     return [generation(part, prepare(values, data, population, width=width, **kwargs), width)]

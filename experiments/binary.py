@@ -13,7 +13,7 @@ import nets_jax
 from experiments import interrupts
 from nets_jax import searches
 from nets_jax.cli import flags as search_flags
-from nets_jax.cli import help
+from nets_jax.cli import help, records
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -64,7 +64,7 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
   except nets_jax.UsageError as error:
     fail(str(error))
   except OSError as error:
-    fail(f"cannot use {error.filename or search_flags.workdir(values)}: {error.strerror or error}")
+    fail(f"cannot use {error.filename or records.workdir(values)}: {error.strerror or error}")
   except MemoryError as error:
     fail(f"not enough memory ({error or 'no more was given'}); lower what is asked for")
   except jax.errors.JaxRuntimeError as error:

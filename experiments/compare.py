@@ -29,6 +29,7 @@ from experiments.run_directory import claim, locked
 from experiments.stages import Entrant
 from nets_jax import plots, settings, storage
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
@@ -73,8 +74,8 @@ def run_stages(
 ) -> None:
   """The comparison in a directory of its own."""
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
-  claim(directory, own | search_flags.task_settings(values) | search_flags.given_plain(values))
-  again = search_flags.leave_flagfile(directory / "compare.flags", search_flags.as_given(values, OWN_FLAGS))
+  claim(directory, own | records.task_settings(values) | records.given_plain(values))
+  again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
   say(f"to repeat this comparison: python -m experiments.compare {again}")
   for entrant in entrants:
     stages.search_stage(entrant, data)

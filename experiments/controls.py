@@ -35,6 +35,7 @@ from experiments.run_directory import claim, locked
 from nets_jax import searches, settings, storage, tickets, winning
 from nets_jax.checkpoints import fingerprint
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.files import damaged, replace_file, seal, set_aside
 from nets_jax.statistics import mean_and_interval
 
@@ -212,7 +213,7 @@ def run(values: flags.FlagValues) -> None:
     make_snip(values).check(task)
   with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
-    claim(directory, {"tickets": claimed, "seed": values.seed, **search_flags.task_settings(values)})
+    claim(directory, {"tickets": claimed, "seed": values.seed, **records.task_settings(values)})
     broken = set(damaged(directory)) & {f"{name}.csv" for name in NAMES}
     for path in (directory / file for file in sorted(broken) if (directory / file).exists()):
       say(f"{path} is damaged; it is now {set_aside(path).name}, and made again if it is asked for")

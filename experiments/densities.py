@@ -26,6 +26,7 @@ from experiments.progress import say
 from experiments.run_directory import claim, locked
 from nets_jax import density_plots, plots, storage
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.files import replace_file
 
 flags.adopt_module_key_flags(search_flags)
@@ -143,7 +144,7 @@ def run(values: flags.FlagValues) -> None:
   made = stages.make_entrants(chosen, values, path / "stages", values.first_trial)
   entrants = [at_densities(entrant, densities, data) for entrant in made]
   with locked(str(path)) as directory:
-    claim(directory, search_flags.task_settings(values))
+    claim(directory, records.task_settings(values))
     for own in entrants:
       if next(iter(own.values())).search.passes_densities:
         search_on_the_way(list(own.values()), data)

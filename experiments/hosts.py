@@ -15,8 +15,9 @@ from absl import flags
 from experiments import binary
 from nets_jax import processes
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import run_settings
 
-search_flags.define(search_flags.HostSettings())
+search_flags.define(run_settings.HostSettings())
 LOST = """
 import sys
 if sys.stdin.read() != "ended":

@@ -14,6 +14,7 @@ from absl import flags
 import nets_jax
 from experiments import effects, grid
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.files import damaged
 from nets_jax.seeds import check_seed
 from nets_jax.settings import WHOLE
@@ -37,12 +38,12 @@ class Setting:
   @functools.cached_property
   def hash(self) -> str:
     """Names all that the results depend on, but for the seed."""
-    return search_flags.digest(search_flags.identity(self.values, self.search))
+    return records.digest(records.identity(self.values, self.search))
 
   @functools.cached_property
   def program(self) -> Hashable:
     """Equal where runs can go side by side: the search's own, and the task but for what may vary."""
-    task = search_flags.task_settings(self.values)
+    task = records.task_settings(self.values)
     return self.search.program(), *((k, str(v)) for k, v in task.items() if k not in self.search.varies)
 
 

@@ -31,6 +31,7 @@ from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, locked, run_keys
 from nets_jax import plots, processes, settings, storage, tickets, winning
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 
 flags.adopt_module_key_flags(search_flags)  # so that --help lists them
 flags.DEFINE_string("list", None, "List the runs under this directory, and do nothing else.")
@@ -179,15 +180,15 @@ def run(values: flags.FlagValues) -> None:
     print(outcome.list_runs(values.list))
     return
   job = make_job(values)
-  explicit = search_flags.explicit(values) | {name: values[name].value for name in ("ticket", "frontier")}
-  deciding = search_flags.deciding(values) | {"ticket": values.ticket}
-  with locked(search_flags.workdir(values, values.ticket)) as path:
+  explicit = records.explicit(values) | {name: values[name].value for name in ("ticket", "frontier")}
+  deciding = records.deciding(values) | {"ticket": values.ticket}
+  with locked(records.workdir(values, values.ticket)) as path:
     directory = RunDirectory(str(path), values.overwrite, deciding)
     job = dataclasses.replace(job, directory=directory)
     if job.directory.is_begun:
       say(f"{job.directory.path} holds this run, unfinished")
     job.directory.open(explicit)
-    again = search_flags.leave_flagfile(job.directory / "run.flags", explicit)
+    again = records.leave_flagfile(job.directory / "run.flags", explicit)
     say(f"to repeat this run: python -m experiments.search {again}")
     try:
       with board.open_board(job.directory.path, values.tensorboard) as shown:
@@ -218,7 +219,7 @@ def run_job(job: Job, shown: board.Board) -> None:
   outcome.warn_of_empty_layers(name, [result.ticket])
   results, verdicts = compare(comparison_keys, name, result.ticket, job, shown)
   summary = outcome.summarise(result, results, verdicts)
-  shown.settings(search_flags.deciding(job.values), results.get(name, {"density": summary["density"]}))
+  shown.settings(records.deciding(job.values), results.get(name, {"density": summary["density"]}))
   storage.write_json(job.directory / "summary.json", summary)
   print(outcome.table(results, summary))
   for to, verdict in verdicts.items():

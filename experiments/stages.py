@@ -18,6 +18,7 @@ from experiments import final_training, outcome, saving, tables
 from experiments.progress import Progress, say
 from nets_jax import searches, settings, storage
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.files import damaged, seal, set_aside
 from nets_jax.protocol import Outcome
 from nets_jax.tickets import maskable_count, unmasked_count
@@ -46,9 +47,9 @@ class Entrant:
   def stage(self) -> pathlib.Path:
     """The directory of its files, named by a hash of all that its results depend on."""
     name = "".join(c if c.isalnum() else "_" for c in self.label)
-    own = {**search_flags.identity(self.values, self.search), "seed": self.values.seed, "trials": self.trials}
+    own = {**records.identity(self.values, self.search), "seed": self.values.seed, "trials": self.trials}
     own |= {"first_trial": self.first_trial} if self.first_trial else {}
-    return self.stages / f"{name}-{search_flags.digest(own)}"
+    return self.stages / f"{name}-{records.digest(own)}"
 
   def keys(self, purpose: int) -> jax.Array:
     """A key for each trial's search (0) or training (1); all methods train by the same keys."""

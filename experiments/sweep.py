@@ -27,6 +27,7 @@ from experiments.progress import Progress, say
 from experiments.run_directory import RunDirectory, environment, locked, run_keys
 from nets_jax import plots, storage
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.files import replace_file, seal, set_aside
 from nets_jax.protocol import Outcome
 from nets_jax.tickets import unmasked_count
@@ -110,7 +111,7 @@ def train(
 def write_run(run: plan.Run, network: nets_jax.MLP, result: Outcome, curve: Sequence[dict[str, Any]]) -> None:
   """The files that experiments.search leaves, but for the figure; summary.json is the last."""
   values, directory = run.setting.values, RunDirectory(str(run.path), overwrite=True)
-  directory.open(search_flags.explicit(values) | {"seed": run.seed, "workdir": str(run.path)})
+  directory.open(records.explicit(values) | {"seed": run.seed, "workdir": str(run.path)})
   if isinstance(result, nets_jax.SearchFailed):
     say(f"{run.path.name} failed: {result}")
     if result.result is not None:
@@ -157,7 +158,7 @@ def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: fla
     return f"{table}\nno setting came through with every run"
   setting = list(dict.fromkeys(run.setting for run in runs))[best]
   with replace_file(directory / "best.flags") as temporary:
-    temporary.write_text(search_flags.flagfile(_repeatable(setting.values)))
+    temporary.write_text(records.flagfile(_repeatable(setting.values)))
   how = effects.certainty(results, settings, names, best, metric)
   return (
     f"{table}\nbest by {metric}: python -m experiments.search --flagfile={directory / 'best.flags'}\n{how}"
@@ -166,7 +167,7 @@ def write_outputs(directory: pathlib.Path, runs: Sequence[plan.Run], values: fla
 
 def _repeatable(values: flags.FlagValues) -> dict[str, Any]:
   """All that decides a run of a setting, but for its seed."""
-  return {name: value for name, value in search_flags.deciding(values).items() if name != "seed"}
+  return {name: value for name, value in records.deciding(values).items() if name != "seed"}
 
 
 def run(values: flags.FlagValues) -> None:
@@ -199,14 +200,14 @@ def run_all(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.Fla
       seal(run.path)  # as it was read: a process may have been killed before it could
   groups = plan.make_groups([run for run in runs if not run.is_done])
   say(plan.describe(runs, groups))
-  given = {name: value for name, value in search_flags.as_given(values, OWN_FLAGS).items() if name != "seed"}
-  again = search_flags.leave_flagfile(directory / "sweep.flags", {"search": values.search, **given})
+  given = {name: value for name, value in records.as_given(values, OWN_FLAGS).items() if name != "seed"}
+  again = records.leave_flagfile(directory / "sweep.flags", {"search": values.search, **given})
   say(f"to repeat this sweep: python -m experiments.sweep {again}")
   own = {name: values[name].value for name in OWN_FLAGS}
   settings = {
     "search": values.search,
-    **search_flags.task_settings(values),
-    **search_flags.given_plain(values),
+    **records.task_settings(values),
+    **records.given_plain(values),
   }
   storage.write_json(directory / "config.json", {"sweep": own, "settings": settings, **environment()})
   for i, group in enumerate(groups):

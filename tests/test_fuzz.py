@@ -16,6 +16,7 @@ import nets_jax
 from experiments import binary, outcome, run_directory
 from nets_jax import storage
 from nets_jax.cli import flags as search_flags
+from nets_jax.cli import records
 from nets_jax.tickets import check_fits
 
 FILES = 4000
@@ -127,9 +128,9 @@ def test_a_mutated_config_is_an_error_or_a_config(tmp_path):
   run.mkdir()
   reset_flags()
   binary.parse(["search", "--dataset=xor"])
-  deciding = search_flags.deciding(search_flags.flags.FLAGS)
+  deciding = records.deciding(search_flags.flags.FLAGS)
   config = {"format_version": run_directory.FORMAT_VERSION, "versions": {}}
-  whole = json.dumps({"flags": search_flags.explicit(search_flags.flags.FLAGS), **config}).encode()
+  whole = json.dumps({"flags": records.explicit(search_flags.flags.FLAGS), **config}).encode()
   begun = 0
   for _ in range(FILES // 2):
     (run / "config.json").write_bytes(mutated(whole, rng))

@@ -46,7 +46,7 @@ INNER = {
     "nets", "generation", "halving", "frontier", "history", "search", "recipes",
   ),
   "baselines": ("scores", "random_tickets", "one_shot", "imp"),
-  "cli": ("flags", "help"),
+  "cli": ("run_settings", "flags", "records", "help"),
 }  # fmt: skip
 
 

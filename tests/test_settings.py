@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import nets_jax
 from nets_jax import searches, settings
 from nets_jax.cli import flags as cli_flags
+from nets_jax.cli import records
 from nets_jax.evolution.schedules import SHAPES, Linear, parse_rate, rate_at, write_rate
 from nets_jax.settings import NUMBER, SHARE, setting
 
@@ -28,7 +29,7 @@ HOW = (
 def defaults():
   """Every search's settings, and those of tasks, networks and data, as they are where nobody gives others."""
   found = {name: settings.record(make()) for name, make in searches.SEARCHES.items()}
-  found["task"] = {name: cli_flags.plain(name, cli_flags.DEFAULTS[name]) for name in cli_flags.DEFAULTS}
+  found["task"] = {name: records.plain(name, records.DEFAULTS[name]) for name in records.DEFAULTS}
   del found["task"]["search"]  # which of them is the default is said in every hash
   return json.loads(json.dumps(found))
 
@@ -87,7 +88,7 @@ def test_every_setting_can_be_given_as_a_flag_and_by_its_name(name):
   for flag, value in settings.values(search).items():
     assert flag in cli_flags.SEARCH
     if value is not None:
-      text = cli_flags.flagfile({flag: cli_flags.plain(flag, value)}).partition("=")[2].strip()
+      text = records.flagfile({flag: records.plain(flag, value)}).partition("=")[2].strip()
       written[flag] = flags.FLAGS[flag].parser.parse(text)
   assert searches.make(name, written) == search
   with pytest.raises(nets_jax.UsageError, match=f"{name} has no setting 'noise_rat'"):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -300,12 +300,7 @@ def kept_counts(layers: Sequence[Layer], search: Imp) -> list[dict[str, int]]:
   Returns:
     For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`.
   """
-  remaining = {layer.name: layer.size for layer in layers}
-  fractions = dict.fromkeys(remaining, search.prune_fraction)
-  if search.output_prune_fraction is not None:
-    fractions[layers[-1].name] = search.output_prune_fraction
-  if search.prune_scope == "global":
-    remaining, fractions = {EVERY_LAYER: sum(remaining.values())}, {EVERY_LAYER: search.prune_fraction}
+  remaining, fractions = SCOPES[search.prune_scope].start(layers, search)
   counts = []
   for _ in range(search.cycles):
     remaining = {name: left - round(fractions[name] * left) for name, left in remaining.items()}
@@ -326,10 +321,42 @@ def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str)
   @jax.jit
   def one(weights, masks, counts):
     scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -1.0), masks, weights)
-    if scope == "global":
-      return top_masks(scores, counts[EVERY_LAYER])
-    return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: top_masks(leaf, counts[layer_name(path)]), scores
-    )
+    return SCOPES[scope].keep(scores, counts)
 
   return jax.vmap(one, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
+
+
+class Scope(NamedTuple):
+  """Which weights are ranked together.
+
+  Attributes:
+    start: `(layers, search)` to how many weights each rank begins with, and the share that a cycle prunes.
+    keep: `(scores, counts)` to the masks of the highest of each rank.
+  """
+
+  start: Callable[[Sequence[Layer], Imp], tuple[dict[str, int], dict[str, float]]]
+  keep: Callable[[Params, Mapping[str, int]], Params]
+
+
+def _start_layers(layers, search):
+  fractions = {layer.name: search.prune_fraction for layer in layers}
+  if search.output_prune_fraction is not None:
+    fractions[layers[-1].name] = search.output_prune_fraction
+  return {layer.name: layer.size for layer in layers}, fractions
+
+
+def _keep_of_layers(scores, counts):
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: top_masks(leaf, counts[layer_name(path)]), scores
+  )
+
+
+def _start_all(layers, search):
+  return {EVERY_LAYER: sum(layer.size for layer in layers)}, {EVERY_LAYER: search.prune_fraction}
+
+
+def _keep_of_all(scores, counts):
+  return top_masks(scores, counts[EVERY_LAYER])
+
+
+SCOPES = {"layer": Scope(_start_layers, _keep_of_layers), "global": Scope(_start_all, _keep_of_all)}

@@ -6,100 +6,23 @@ Flags of searches have no value of their own: where one is not given, the search
 """
 
 import copy
-import hashlib
-import json
-import os
-import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import flags
-from flax import struct
 
 import nets_jax
 from nets_jax import searches, settings
+from nets_jax.cli.run_settings import NAMES, RunSettings
 from nets_jax.data import Dataset, DataSettings
 from nets_jax.errors import UsageError, suggest
-from nets_jax.files import replace_file
 from nets_jax.initialisation import Normal
 from nets_jax.layers import find_layers, scale_of_each
 from nets_jax.networks import NetworkSettings, check_outputs
-from nets_jax.seeds import SEED, check_seed
-from nets_jax.settings import NUMBER, SWITCH, TEXT, WHOLE, Place, Setting, at_least, choice, one_of, setting
+from nets_jax.seeds import check_seed
+from nets_jax.settings import SWITCH, Place, Setting, choice
 from nets_jax.training.task import Task, Training
-
-NAMES = tuple(searches.SEARCHES)
-
-
-@struct.dataclass
-class RunSettings:
-  """What to run, where its files go, and on what."""
-
-  search: str = setting(
-    "guided", "The ticket search; --method is the same flag.", group="what to run", kind=choice(NAMES),
-    rule=one_of(NAMES), static=True,
-  )  # fmt: skip
-  seed: int = setting(
-    0, "Seed of everything but the data split, from 0 to 2^64 - 1.", group="what to run", kind=WHOLE,
-    rule=SEED,
-    static=True,
-  )  # fmt: skip
-  workdir: str | None = setting(
-    None, "Directory of the run's files; default in runs/, named by what is run.", group="what to run",
-    kind=TEXT,
-    static=True, decides=False,
-  )  # fmt: skip
-  overwrite: bool = setting(
-    False, "Remove the run that workdir holds first, unless it is this one, unfinished.", group="what to run",
-    kind=SWITCH, static=True, decides=False,
-  )  # fmt: skip
-  tensorboard: bool = setting(
-    False, "Write TensorBoard event files beside a run's other files.", group="what to run", kind=SWITCH,
-    static=True, decides=False,
-  )  # fmt: skip
-  devices: int | None = setting(
-    None, "Devices to use; default all: one per core on a CPU.", group="machine", kind=WHOLE, static=True,
-    decides=False,
-  )  # fmt: skip
-  chunk: int | None = setting(
-    None, "Genomes an accelerator trains at once; default all. A CPU core takes one.", group="machine",
-    kind=WHOLE, static=True, decides=False,
-  )  # fmt: skip
-  compilation_cache_dir: str | None = setting(
-    None, "Where compiled programs are kept; default the user's cache directory, '' nowhere.",
-    group="machine", kind=TEXT, static=True, decides=False,
-  )  # fmt: skip
-  checkpoint_every: int = setting(
-    1, "Generations, or epochs of a training, between checkpoints; 0 makes none.", group="if it stops",
-    kind=WHOLE, rule=at_least(0), static=True, decides=False,
-  )  # fmt: skip
-  checkpoint_seconds: float = setting(
-    30.0, "Least seconds between two checkpoints.", group="if it stops", kind=NUMBER, rule=at_least(0),
-    static=True, decides=False,
-  )  # fmt: skip
-
-
-@struct.dataclass
-class HostSettings:
-  """Which processes a run is of. Their flags are defined by the command that heeds them, and by no other."""
-
-  coordinator_address: str | None = setting(
-    None, "host:port of process 0, of a run over several processes.", group="several hosts", kind=TEXT,
-    static=True, decides=False,
-  )  # fmt: skip
-  num_processes: int | None = setting(
-    None, "Processes of the run, each started with the same flags.", group="several hosts", kind=WHOLE,
-    static=True, decides=False,
-  )  # fmt: skip
-  process_id: int | None = setting(
-    None, "Which of them this is, from 0; process 0 alone writes files.", group="several hosts", kind=WHOLE,
-    static=True, decides=False,
-  )  # fmt: skip
-  distributed: bool = setting(
-    False, "Take the three from the cluster (Slurm, Open MPI, Cloud TPU, ...).", group="several hosts",
-    kind=SWITCH, static=True, decides=False,
-  )  # fmt: skip
 
 
 class KindParser(flags.ArgumentParser):
@@ -279,64 +202,6 @@ def _fitting(name: str, changes: dict[str, Any], own: set[str]) -> dict[str, Any
   return {n: v for n, v in changes.items() if n in known or n in own}
 
 
-def plain(name: str, value: Any) -> Any:
-  """A setting's value as JSON can hold it: a number, a word, or what is written on the command line."""
-  if value is None or isinstance(value, bool | int | float | str) or name not in DEFINED:
-    return value
-  about = DEFINED[name].about
-  return about.kind.write(value) if isinstance(about, Setting) else settings.describe(value)
-
-
-def explicit(values: flags.FlagValues) -> dict[str, Any]:
-  """Every setting of a run with its value, those of its search too, whether given or not."""
-  search = make_search(values)
-  found = {name: values[name].value for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
-  return {name: plain(name, value) for name, value in found.items()}
-
-
-def task_settings(values: flags.FlagValues) -> dict[str, Any]:
-  """The flags of data, network and task that decide a result."""
-  names = [name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides]
-  return {name: plain(name, values[name].value) for name in names}
-
-
-DEFAULTS = {name: flags.FLAGS[name].default for name in (*RUN, *DATA, *NETWORK, *TASK)}
-
-
-def identity(values: flags.FlagValues, search: nets_jax.Search) -> dict[str, Any]:
-  """All that a run's results depend on but its seed: what differs from the defaults, and their version.
-
-  So a setting that is added moves no result on disk, and a default that is changed takes none for its own.
-  """
-  defaults = {name: plain(name, DEFAULTS[name]) for name in task_settings(values)}
-  changed = {name: value for name, value in task_settings(values).items() if value != defaults[name]}
-  return {**searches.identity(values.search, search), **changed}
-
-
-def digest(value: Any) -> str:
-  """Eight digits that name a record."""
-  return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def deciding(values: flags.FlagValues) -> dict[str, Any]:
-  """The settings that decide a run's results, with their values, the seed too."""
-  search = settings.values(make_search(values))
-  search = {name: plain(name, value) for name, value in search.items()}
-  return {"search": values.search, "seed": values.seed, **task_settings(values), **search}
-
-
-def given_plain(values: flags.FlagValues) -> dict[str, Any]:
-  """The settings of searches that the flags give, as JSON can hold them."""
-  return {name: plain(name, value) for name, value in given(values).items()}
-
-
-def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, Any]:
-  """The flags of several searches together, as they are given: with others of a command's own."""
-  names = [name for name in (*RUN, *DATA, *NETWORK, *TASK) if name != "search"]
-  found = {name: plain(name, values[name].value) for name in names} | given_plain(values)
-  return found | {name: values[name].value for name in own}
-
-
 def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagValues:
   """A copy of the flags with other values for some, as they would be written on the command line.
 
@@ -356,25 +221,6 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
   return copied
 
 
-def flagfile(found: Mapping[str, Any]) -> str:
-  """The text of a flagfile that gives these flags the values they have; those not set are left out."""
-
-  def text(value):
-    if isinstance(value, bool):
-      return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-  return "".join(f"--{name}={text(value)}\n" for name, value in found.items() if value is not None)
-
-
-def leave_flagfile(path: os.PathLike, found: Mapping[str, Any]) -> str:
-  """Writes the flagfile that repeats a run, but for where its files go; returns the flag that reads it."""
-  kept = {name: value for name, value in found.items() if name not in ("workdir", "overwrite")}
-  with replace_file(path) as temporary:
-    temporary.write_text(flagfile(kept))
-  return f"--flagfile={path}"
-
-
 def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:
   """The network that a ticket's file says it is for.
 
@@ -392,15 +238,3 @@ def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:
         f"{path} is for a network of {field} {there}, not {here}; leave --{name} out, or give another ticket"
       )
   return network
-
-
-def workdir(values: flags.FlagValues, ticket: str | None = None) -> str:
-  """The directory of the run's files; by default named by what is run, a ticket by a hash of its file."""
-  if values.workdir:
-    return values.workdir
-  what = values.search
-  if ticket:
-    path = pathlib.Path(ticket)
-    content = path.read_bytes() if path.is_file() else str(path).encode()
-    what = f"ticket-{hashlib.sha256(content).hexdigest()[:8]}"
-  return os.path.join("runs", f"{values.dataset}-{what}-seed{values.seed}")

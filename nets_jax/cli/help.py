@@ -9,6 +9,7 @@ from absl import flags
 
 from nets_jax import searches, settings
 from nets_jax.cli import flags as own_flags
+from nets_jax.cli import records, run_settings
 
 # The order of the groups that settings name.
 GROUPS = (
@@ -58,7 +59,7 @@ def table() -> str:
 
 def _settings() -> dict[str, settings.Place]:
   """Every setting that is a flag, of one command or of all."""
-  return own_flags.DEFINED | dict(settings.places(own_flags.HostSettings()))
+  return own_flags.DEFINED | dict(settings.places(run_settings.HostSettings()))
 
 
 def _grouped() -> dict[str, list[str]]:
@@ -105,7 +106,7 @@ def _of_searches(name: str) -> dict[str, object]:
 
 
 def _shown(name: str, value: object) -> str:
-  plain = own_flags.plain(name, value)
+  plain = records.plain(name, value)
   if isinstance(plain, bool):
     return str(plain).lower()
   return "none" if plain is None else str(plain)
