@@ -11,7 +11,6 @@ from absl import flags, logging
 
 import nets_jax
 from experiments import interrupts
-from nets_jax import searches
 from nets_jax.cli import flags as search_flags
 from nets_jax.cli import help, records
 
@@ -19,8 +18,7 @@ from nets_jax.cli import help, records
 def parse(argv: list[str]) -> list[str]:
   """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help."""
   if help.asked_for(argv[1:]):
-    chosen = [word for word in argv[1:] if word.startswith(("--search=", "--method="))]
-    flags.FLAGS(argv[:1] + [word for word in chosen if word.partition("=")[2] in searches.SEARCHES])
+    flags.FLAGS(argv[:1] + help.chosen_search(argv[1:]))
     try:
       print(help.text(flags.FLAGS), flush=True)
     except BrokenPipeError:  # a pager that was left early

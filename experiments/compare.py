@@ -74,7 +74,7 @@ def run_stages(
 ) -> None:
   """The comparison in a directory of its own."""
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
-  claim(directory, own | records.task_settings(values) | records.given_plain(values))
+  claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
   again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
   say(f"to repeat this comparison: python -m experiments.compare {again}")
   for entrant in entrants:

@@ -32,7 +32,7 @@ import nets_jax
 from experiments import binary, final_training, outcome, saving, tables
 from experiments.progress import say
 from experiments.run_directory import claim, locked
-from nets_jax import searches, settings, storage, tickets, winning
+from nets_jax import searches, storage, tickets, winning
 from nets_jax.checkpoints import fingerprint
 from nets_jax.cli import flags as search_flags
 from nets_jax.cli import records
@@ -89,9 +89,12 @@ flags.DEFINE_list("controls", list(NAMES), "Controls to train.")
 
 
 def make_snip(values: flags.FlagValues) -> nets_jax.Search:
-  """SNIP with the settings of it that the flags give; the density is each ticket's."""
-  own = settings.names(nets_jax.Snip())
-  return searches.make("snip", {n: v for n, v in search_flags.given(values).items() if n in own})
+  """SNIP with the settings of it that the flags give; the density is each ticket's.
+
+  Raises:
+    UsageError: a setting of another search is given.
+  """
+  return searches.make("snip", search_flags.given(values))
 
 
 def train_control(
@@ -213,7 +216,8 @@ def run(values: flags.FlagValues) -> None:
     make_snip(values).check(task)
   with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
-    claim(directory, {"tickets": claimed, "seed": values.seed, **records.task_settings(values)})
+    own = {"tickets": claimed, "seed": values.seed, "given": records.given_plain(values)}
+    claim(directory, own | records.task_settings(values))
     broken = set(damaged(directory)) & {f"{name}.csv" for name in NAMES}
     for path in (directory / file for file in sorted(broken) if (directory / file).exists()):
       say(f"{path} is damaged; it is now {set_aside(path).name}, and made again if it is asked for")

@@ -123,6 +123,7 @@ class Group:
 
   runs: Sequence[Run]
   data: nets_jax.Dataset
+  tasks: dict[str, nets_jax.Task] = dataclasses.field(default_factory=dict)
 
   @property
   def values(self) -> flags.FlagValues:
@@ -131,9 +132,11 @@ class Group:
 
   def task(self, run: Run) -> nets_jax.Task:
     """What a run's search is for, checked."""
-    task = search_flags.make_task(run.setting.values, self.data)
-    run.setting.search.check(task)
-    return task
+    if run.setting.hash not in self.tasks:
+      task = search_flags.make_task(run.setting.values, self.data)
+      run.setting.search.check(task)
+      self.tasks[run.setting.hash] = task
+    return self.tasks[run.setting.hash]
 
   def batches(self) -> list[Sequence[Run]]:
     """The runs in parts of one length, so that one program serves; the last part may be shorter."""

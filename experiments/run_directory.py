@@ -171,7 +171,10 @@ def check_same(
   directory: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any], advice: str
 ) -> None:
   """Raises UsageError that names the settings of `here` which are not what they are `there`."""
-  here = json.loads(json.dumps(here))
+  there, here = dict(there), json.loads(json.dumps(here))
+  before, now = there.pop("given", None) or {}, here.pop("given", None) or {}
+  for name in before.keys() | now.keys():  # those that are not given have their defaults
+    there[name], here[name] = before.get(name, "by default"), now.get(name, "by default")
   differing = [name for name in sorted(here) if there.get(name) != here[name]]
   if differing:
     changes = ", ".join(f"{name} {there.get(name)} there and {here[name]} here" for name in differing)

@@ -24,7 +24,7 @@ from absl import app, flags
 import nets_jax
 from experiments import binary, board, effects, final_training, outcome, plan, saving
 from experiments.progress import Progress, say
-from experiments.run_directory import RunDirectory, environment, locked, run_keys
+from experiments.run_directory import RunDirectory, check_version, environment, locked, run_keys
 from nets_jax import plots, storage
 from nets_jax.cli import flags as search_flags
 from nets_jax.cli import records
@@ -191,6 +191,8 @@ def run(values: flags.FlagValues) -> None:
 
 def run_all(directory: pathlib.Path, runs: Sequence[plan.Run], values: flags.FlagValues) -> None:
   """The sweep in a directory of its own."""
+  if (directory / "config.json").exists():
+    check_version(directory / "config.json", "give another --workdir")
   for run in runs:
     if not (run.path / "summary.json").exists():
       continue

@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,7 @@ from nets_jax import checkpoint_file, parallel, processes
 from nets_jax.errors import UsageError
 from nets_jax.journal import Journal
 
-FORMAT_VERSION = 2  # 1 knew of no failures of IMP
+FORMAT_VERSION = 3  # 1 knew of no failures of IMP, 2 of no tasks
 
 # What a loop saves: trees of arrays by name, and a record that JSON can hold.
 State = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -319,21 +318,6 @@ def fingerprint(tree: Any) -> str:
     total = zlib.crc32(f"{array.dtype}{array.shape}".encode(), total)
     total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
   return f"{total:08x}"
-
-
-def describe_fields(config: Any) -> dict[str, Any]:
-  """The settings of a configuration, for an identity."""
-  return {name: describe(getattr(config, name)) for name in config.__dataclass_fields__}
-
-
-def describe(value: Any) -> Any:
-  """A setting for an identity: a module by its fields, a function by its name, not by its address."""
-  if isinstance(value, nn.Module):
-    return " ".join(repr(value).split())
-  if not callable(value):
-    return value
-  named = value if hasattr(value, "__qualname__") else type(value)
-  return f"{named.__module__}.{named.__qualname__}"
 
 
 def _leaf_name(name: str, path: Sequence[Any]) -> str:

@@ -1,8 +1,7 @@
 """The one exception that means: the request cannot be met, and here is what to do."""
 
 import difflib
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -39,33 +38,6 @@ def raise_first(outcomes: Sequence[Any]) -> None:
   for outcome in outcomes:
     if isinstance(outcome, SearchFailed):
       raise outcome
-
-
-def check(config: Any, names: Sequence[str], rule: str, holds: Callable[[Any], bool]) -> None:
-  """Raises UsageError, `<name> must be <rule>, not <value>`, for the first field that breaks a rule.
-
-  A field that is None asks for a default and breaks none.
-  """
-  for name in names:
-    value = getattr(config, name)
-    if value is not None and not holds(value):
-      shown = repr(value) if isinstance(value, str) else value
-      raise UsageError(f"{name} must be {rule}, not {shown}")
-
-
-def check_scale(config: Any) -> None:
-  """Raises UsageError unless `init_scale` is a positive number, or a positive number for each layer."""
-
-  def holds(scale):
-    scales = scale if isinstance(scale, tuple | list) else [scale]
-    return len(scales) > 0 and all(0 < own < math.inf for own in scales)
-
-  check(config, ["init_scale"], "positive", holds)
-
-
-def check_fits_data(config: Any, name: str, num_examples: int) -> None:
-  """Raises UsageError unless a number of examples can be drawn from the training part."""
-  check(config, [name], f"from 1 to the {num_examples} training examples", lambda n: 1 <= n <= num_examples)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

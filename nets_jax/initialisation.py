@@ -31,6 +31,11 @@ class Normal:
     flag="init_scale",
   )
 
+  def __post_init__(self):
+    """Takes an array of scales, one for each layer."""
+    if isinstance(self.scale, np.ndarray) and self.scale.ndim == 1:
+      object.__setattr__(self, "scale", tuple(float(own) for own in self.scale))
+
 
 def initial_weights(
   key: jax.Array, network: nn.Module, input_shape: Sequence[int], init_scale: Scale

@@ -257,10 +257,10 @@ def abstract_parameters(network: nn.Module, input_shape: Sequence[int]) -> Param
 
 def check_outputs(network: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
   """Raises UsageError unless the network gives each input a row of logits, at least one for each class."""
-  parameters = abstract_parameters(network, input_shape)
-  inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
-  logits = jax.eval_shape(functools.partial(forward, network), parameters, inputs)
-  shape = getattr(logits, "shape", None)
+  try:
+    shape = _output_shape(network, tuple(input_shape))
+  except TypeError:  # a module that cannot be remembered
+    shape = _output_shape.__wrapped__(network, tuple(input_shape))
   if shape is None or len(shape) != 2 or shape[0] != 2:
     found = "something else than one array" if shape is None else f"an array of shape {shape}"
     raise UsageError(
@@ -271,6 +271,15 @@ def check_outputs(network: nn.Module, input_shape: Sequence[int], num_classes: i
       f"{type(network).__name__} has {shape[1]} outputs, but the data have {num_classes} classes; give the "
       "network an output for each"
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _output_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+  """The shape of what a network gives for two inputs; None if that is no array."""
+  parameters = abstract_parameters(network, input_shape)
+  inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+  outputs = jax.eval_shape(functools.partial(forward, network), parameters, inputs)
+  return getattr(outputs, "shape", None)
 
 
 def is_maskable(path: tuple) -> bool:

@@ -40,7 +40,7 @@ class Search:
 
   Attributes:
     passes_densities: whether a search for a low density has, on its way, the tickets of all higher ones that
-      the same search would find; see `on_tickets`.
+      the same search would find; see `on_tickets`. Its field `cycles` counts its steps.
     varies: the settings of a task in which runs side by side may differ.
   """
 
@@ -128,6 +128,7 @@ class Search:
     """Raises UsageError for settings that make no search, one line each."""
     settings.check(self)
     task.check()
+    task.at_precision(getattr(self, "precision", "float32"))
 
   def change(self, **changes: Any) -> "Search":
     """The same search with other settings, by their names on the command line.

@@ -97,7 +97,10 @@ def search(key: jax.Array, task: Task, search: Search | None = None, **how: Any)
   Raises:
     UsageError, SearchFailed: see there.
   """
-  return search_all(key, task, search, **how)[0]
+  keys = as_keys(key)
+  if len(keys) != 1:
+    raise UsageError(f"search takes one key, not {len(keys)}; search_all takes several")
+  return search_all(keys, task, search, **how)[0]
 
 
 def search_all(

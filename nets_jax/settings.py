@@ -11,10 +11,12 @@ Settings of one name in several parts of a component are one setting.
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from nets_jax.errors import UsageError, suggest
 
@@ -124,6 +126,7 @@ class Part(NamedTuple):
   group: str
   flag: str | None
   options: Mapping[str, Callable[[], Any]]
+  base: type
 
 
 def setting(
@@ -160,6 +163,7 @@ def part(
   group: str = "",
   flag: str | None = None,
   options: Mapping[str, Callable[[], Any]] | None = None,
+  base: type = object,
 ) -> Any:
   """A field of a component that holds another, or a tuple of some.
 
@@ -168,8 +172,9 @@ def part(
     help, group: as of a setting, if it can be chosen by name.
     flag: the setting that chooses, by its name outside; None if there is none.
     options: what may be chosen, by name.
+    base: the class that what is there must be of.
   """
-  about = Part(help, group, flag, dict(options or {}))
+  about = Part(help, group, flag, dict(options or {}), base)
   return dataclasses.field(default_factory=default, metadata={"part": about})
 
 
@@ -277,26 +282,65 @@ def _chosen(name: str, value: Any, place: Place, component: Any) -> Any:
 
 
 def check(component: Any) -> None:
-  """Raises UsageError, `<name> must be <rule>, not <value>`, for the first setting that breaks its rule."""
+  """Raises UsageError for the first setting that breaks its rule, or the first part that is none.
+
+  The message is `<name> must be <rule>, not <value>`. None is allowed where it is the default.
+  """
   for name, place in places(component):
     if not isinstance(place.about, Setting):
       continue
     value = value_at(component, place.path)
+    if value is None:
+      if place.default is not None:
+        raise UsageError(f"{name} must be {_in_words(place.about)}, not None")
+      continue
     check_value(name, place.about.rule, value)
-    if place.about.kind is WHOLE and value is not None and value != int(value):
+    if place.about.kind is WHOLE and not _is_whole(value):
       raise UsageError(f"{name} must be a whole number, not {value}")
+  check_parts(component)
+
+
+def check_parts(component: Any) -> None:
+  """Raises UsageError for a part that is not of its base, or that JAX does not know as a pytree."""
+  for field in dataclasses.fields(component):
+    about = field.metadata.get("part")
+    for own in _as_tuple(getattr(component, field.name)) if about is not None else ():
+      if not isinstance(own, about.base):
+        raise UsageError(
+          f"{field.name} must be of {about.base.__module__}.{about.base.__name__}, not {own!r}"
+        )
+      if jax.tree_util.all_leaves([own]):
+        raise UsageError(
+          f"decorate {type(own).__name__} with flax.struct.dataclass, so that JAX can see into it"
+        )
+      if dataclasses.is_dataclass(own):
+        check_parts(own)
+
+
+def _in_words(about: Setting) -> str:
+  return about.kind.what if about.rule is ANY else about.rule.text
+
+
+def _is_whole(value: Any) -> bool:
+  try:
+    operator.index(value)
+  except TypeError:
+    return False
+  return True
 
 
 def check_value(name: str, rule: Rule, value: Any) -> None:
-  """Raises UsageError unless each number of a value (of a schedule, a tuple) keeps to a rule."""
+  """Raises UsageError unless each number of a value (of a schedule, a tuple, an array) keeps to a rule."""
   leaves = jax.tree.leaves(value)
   try:
-    holds = all(rule.holds(leaf) for leaf in leaves)
+    holds = all(rule.holds(own) for leaf in leaves for own in (np.ravel(leaf) if np.ndim(leaf) else [leaf]))
   except (TypeError, ValueError):  # a word where a number should be
     holds = False
   if not holds:
     shown = repr(value) if isinstance(value, str) else describe(value)
     raise UsageError(f"{name} must be {rule.text}, not {shown}")
+  if problem := getattr(value, "problem", ""):
+    raise UsageError(f"{name}={describe(value)}: {problem}")
 
 
 def describe(value: Any) -> Any:
@@ -315,15 +359,29 @@ def describe(value: Any) -> Any:
 
 def record(component: Any) -> dict[str, Any]:
   """All that a component's results depend on: which parts it has, and every setting's value."""
-  shape, others = [type(component).__name__], {}
+  others = _others(component)
+  shape = [type(component).__name__]
   for field in dataclasses.fields(component):
-    value = getattr(component, field.name)
     if "part" in field.metadata:
-      shape += [describe(getattr(own, "function", type(own))) for own in _as_tuple(value)]
-    elif "setting" not in field.metadata:
-      others[field.name] = describe(value)
+      shape += [_shape(own) for own in _as_tuple(getattr(component, field.name))]
   found = {name: describe(value) for name, value in values(component).items()}
   return {"parts": " ".join(shape), **others, **found}
+
+
+def _others(component: Any) -> dict[str, Any]:
+  """The fields that are neither settings nor parts, nor the name that settings have before theirs."""
+  kept = [
+    field.name for field in dataclasses.fields(component) if not {"setting", "part"} & set(field.metadata)
+  ]
+  return {name: describe(getattr(component, name)) for name in kept if name != "name"}
+
+
+def _shape(own: Any) -> str:
+  """A part's class, with what is no setting of it: an operator's own function, say."""
+  if not dataclasses.is_dataclass(own):
+    return describe(own)
+  others = ", ".join(f"{name}={value}" for name, value in _others(own).items())
+  return describe(type(own)) + (f"({others})" if others else "")
 
 
 def differences(component: Any, default: Any) -> dict[str, Any]:

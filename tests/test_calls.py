@@ -225,3 +225,78 @@ def test_a_network_without_precision_trains_in_float32_alone(task):
     nets_jax.UsageError, match="Stack has no field `precision`, so it trains in float32, not bf"
   ):
     nets_jax.search(KEY, own, SEARCH.change(precision="bfloat16"))
+
+
+@pytest.mark.parametrize(
+  ("search", "message"),
+  [
+    (recipes.paper(population_size=5.0), "population_size must be a whole number, not 5.0"),
+    (recipes.paper(population_size=None), "population_size must be at least 1, not None"),
+    (recipes.paper(noise_rate=None), r"noise_rate must be in \[0, 1\], not None"),
+    (recipes.paper(noise_rate=nets_jax.schedules.Geometric(0.0, 0.1)), "geometric schedule begins and ends"),
+    (recipes.paper(ranking=nets_jax.selection.Rank()), r"ranking must be of nets_jax\.evolution\.ranking"),
+    (nets_jax.Nets(operators=[nets_jax.operators.Noise(rate) for rate in (0.1, 0.2)]), "setting 'noise_"),
+    (nets_jax.Imp(cycles=2.0), "cycles must be a whole number, not 2.0"),
+  ],
+)  # fmt: skip
+def test_a_setting_that_makes_no_search_is_one_line(task, search, message):
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.search(KEY, task, search)
+
+
+def test_parts_may_be_given_by_name_and_one_operator_alone(task):
+  search = nets_jax.Nets(selection="truncation", ranking="none", operators=nets_jax.operators.Noise())
+  assert search.selection == nets_jax.selection.Truncation()
+  assert search.ranking == nets_jax.ranking.Unconstrained()
+  assert search.operators == (nets_jax.operators.Noise(),)
+  short = task.replace(training="adam", initialiser=0.2)
+  assert (short.training, short.initialiser) == (nets_jax.Training("adam"), nets_jax.Normal(0.2))
+  assert nets_jax.Normal(np.array([0.1, 0.2])).scale == (0.1, 0.2)
+
+
+def test_a_class_that_jax_cannot_see_into_is_one_line(task):
+  class Plain(nets_jax.operators.Operator):
+    on_elites = True
+
+    def __call__(self, key, child, context):
+      return child
+
+  class Mine(nets_jax.ranking.Feasible):
+    pass
+
+  with pytest.raises(nets_jax.UsageError, match=r"decorate Plain with flax\.struct\.dataclass"):
+    nets_jax.Nets(operators=(Plain(),))
+  with pytest.raises(nets_jax.UsageError, match=r"decorate Mine with flax\.struct\.dataclass"):
+    nets_jax.search(KEY, task, nets_jax.Nets(ranking=Mine()))
+
+
+def test_no_learning_rate_is_no_ascent(task, ticket):
+  with pytest.raises(nets_jax.UsageError, match="learning_rate must be positive, not None"):
+    nets_jax.train_tickets(KEY, ticket, task.replace(training=nets_jax.Training("sgd", None, 12)))
+  own = nets_jax.Training(optax.sgd(0.2), None, 12)
+  assert nets_jax.train_tickets(KEY, ticket, task.replace(training=own), epochs=1).curves
+  with pytest.raises(nets_jax.UsageError, match=r"epochs must be a whole number, not 1\.5"):
+    nets_jax.train_tickets(KEY, ticket, task, epochs=1.5)
+
+
+def test_precision_is_the_searchs_or_the_tasks_and_not_the_networks(task):
+  rounded = task.replace(network=task.network.clone(precision="bfloat16"))
+  with pytest.raises(nets_jax.UsageError, match=r"give the precision to the task .* or the search"):
+    nets_jax.search(KEY, rounded, SEARCH)
+  own = task.replace(network=Stack((4,)), precision="bfloat16")
+  with pytest.raises(nets_jax.UsageError, match="Stack has no field `precision`"):
+    nets_jax.search(KEY, own, nets_jax.Random())
+  layout = nets_jax.make_layout(3)
+  losses = {}
+  for precision in ("float32", "bfloat16"):
+    search = SEARCH.change(precision=precision)
+    state = nets_jax.init(KEY, task, search, layout)
+    losses[precision] = np.asarray(nets_jax.step(state, task, search, layout)[1].valid_loss)
+    searched = [row["valid_loss"] for row in nets_jax.search(KEY, task, search, layout=layout).history[:3]]
+    np.testing.assert_array_equal(losses[precision], np.float32(searched))
+  assert (losses["float32"] != losses["bfloat16"]).any()
+
+
+def test_one_search_takes_one_key(task):
+  with pytest.raises(nets_jax.UsageError, match="search takes one key, not 3; search_all takes several"):
+    nets_jax.search([1, 2, 3], task, SEARCH)

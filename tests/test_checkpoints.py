@@ -126,6 +126,10 @@ def test_it_says_where_it_goes_on(stopped, tmp_path, task):
     ({"search": SEARCH.replace(generations=6)}, r"settings.generations 5 there and 6 here"),
     ({"key": 1}, r"keys \w+ there and \w+ here"),
     ({"network": nets_jax.MLP((9, 5), 3)}, r"network MLP"),
+    ({"search": SEARCH.replace(operators=(*SEARCH.operators, lambda key, child, context: child))}, "parts "),
+    ({"search": SEARCH.replace(operators=SEARCH.operators[::-1])}, "parts "),
+    ({"training": nets_jax.Training("adam", 0.2, 12)}, r"training.optimizer sgd there and adam here"),
+    ({"initialiser": 0.2}, r"settings.initialiser.init_scale 0.1 there and 0.2 here"),
   ],
 )
 def test_another_run_is_refused(stopped, tmp_path, task, changes, message):
@@ -139,11 +143,11 @@ def test_another_run_is_refused(stopped, tmp_path, task, changes, message):
 def test_another_version_is_refused(stopped, tmp_path, task, monkeypatch):
   shutil.copytree(stopped, tmp_path / "run")
   monkeypatch.setattr(jax, "__version__", "0.0.1")
-  monkeypatch.setattr("nets_jax.checkpoints.FORMAT_VERSION", 3)
+  monkeypatch.setattr("nets_jax.checkpoints.FORMAT_VERSION", 4)
   monkeypatch.setattr("importlib.metadata.version", lambda package: f"{package} of tomorrow")
   with pytest.raises(nets_jax.UsageError) as error:
     go_on(tmp_path / "run", task)
-  assert "format_version 2 there and 3 here" in str(error.value)
+  assert "format_version 3 there and 4 here" in str(error.value)
   assert "versions.jaxlib " in str(error.value)
 
 

@@ -167,12 +167,15 @@ def test_empty_layers_are_a_column_and_a_line_on_the_screen(job, tmp_path):
 
 
 def test_another_configuration_is_refused_and_named(done, job):
-  status, _, error = job(*PROBLEM, "--methods=random", "--learning_rate=0.5", "--seed=4")
+  status, _, error = job(*TINY, ALL, "--learning_rate=0.5", "--seed=4")
   assert status == 2
   assert (
     "out is of another configuration (learning_rate 0.01 there and 0.5 here, seed 0 there and 4 here)"
     in error
   )
+  status, _, error = job(*PROBLEM, "--methods=random,imp", "--density_deviation=0.01")
+  assert status == 2
+  assert "out is of another configuration (cycle_epochs 2 there and by default here, cycles 2 there" in error
   (done / "config.json").write_text("{")
   status, _, error = job(*PROBLEM, "--methods=random")
   assert (status, error) == (2, "error: out/config.json is damaged; give another --workdir\n")

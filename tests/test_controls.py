@@ -86,6 +86,12 @@ def test_it_trains_them_and_judges(job, found, tmp_path):
   status, _, error = job(*TINY, "--tickets=ticket-0.safetensors")
   assert status == 2
   assert "out is of another configuration (tickets" in error
+  status, _, error = job(*TINY, "--tickets=ticket-*.safetensors", "--score_batch=30")
+  assert status == 2
+  assert "out is of another configuration (score_batch 20 there and 30 here)" in error
+  status, _, error = job(*TINY, "--tickets=ticket-*.safetensors", "--noise_rate=0.1")
+  assert (status, error.count("\n")) == (2, 1)
+  assert "snip has no setting 'noise_rate'; those that have it are paper" in error
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """A setting is defined once: what follows from its field, and what a hash of settings covers."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
 import jax
+import optax
 import pytest
 from absl import flags
 from flax import struct
@@ -185,6 +187,46 @@ def test_components_are_pytrees_of_what_is_traced():
   leaves = jax.tree.leaves(nets_jax.recipes.paper(patience=None))
   assert all(isinstance(leaf, int | float) for leaf in leaves)
   assert len(leaves) == 3 + 5 + 2  # generations, elites, initial density; rates and a scale; the ranking
+
+
+def strike(key, child, context):
+  return child
+
+
+def spare(key, child, context):
+  return child
+
+
+@struct.dataclass
+class Turn(nets_jax.operators.Operator):
+  """An operator whose field is no setting."""
+
+  rate: float = 0.1
+
+  def __call__(self, key, child, context):
+    return child
+
+
+def test_a_record_tells_all_operators_and_their_order_apart():
+  crossover, noise = nets_jax.operators.Crossover(), nets_jax.operators.Noise()
+  lists = [(crossover,), (crossover, noise), (noise, crossover), (crossover, strike), (crossover, spare)]
+  lists += [(crossover, Turn(0.1)), (crossover, Turn(0.9)), (crossover, noise.replace(rate=0.5))]
+  records = [json.dumps(settings.record(nets_jax.Nets(operators=operators))) for operators in lists]
+  assert len(set(records)) == len(lists)
+
+
+def test_a_record_tells_trainings_apart():
+  made = [nets_jax.Training(optax.sgd(0.1)), nets_jax.Training(optax.sgd(0.9)), nets_jax.Training(optax.sgd)]
+  made += [nets_jax.Training("sgd"), nets_jax.Training(functools.partial(optax.sgd, momentum=0.5))]
+  made += [
+    nets_jax.Training(functools.partial(optax.sgd, momentum=0.9)),
+    nets_jax.Training(learning_rate=0.2),
+  ]
+  made += [nets_jax.Training("sgd", optax.constant_schedule(rate)) for rate in (0.1, 0.2)]
+  records = [json.dumps(training.record(), default=str) for training in made]
+  assert len(set(records)) == len(made)
+  assert "0x" not in "".join(records)
+  assert json.dumps(nets_jax.Training(optax.sgd(0.1)).record()) == records[0]
 
 
 if __name__ == "__main__":

@@ -219,6 +219,15 @@ def test_a_damaged_run_is_set_aside_and_run_again(done, job, file, content, seal
   assert all(path.stat().st_mtime_ns == then for path, then in others.items() if path.parent != run)
 
 
+def test_a_sweep_of_another_version_is_not_gone_on_with(done, job):
+  (done / "config.json").write_text('{"sweep": {}, "settings": {}}')
+  before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+  status, _, error = job(sweep, *GRID)
+  assert (status, error.count("\n")) == (2, 1)
+  assert "out holds a run of another version of nets_jax, which this one does not go on with; give" in error
+  assert before == {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+
+
 def test_a_changed_digit_is_told_by_the_seal(done, job):
   run = runs_of(done)[0.3, 1, 4]
   (run / "history.csv").write_text((run / "history.csv").read_text().replace("0.", "1.", 1))

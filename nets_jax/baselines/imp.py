@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 
 from nets_jax import parallel, settings
-from nets_jax.checkpoints import Saved, describe, fingerprint
+from nets_jax.checkpoints import Saved, fingerprint
 from nets_jax.errors import Diverged, SearchFailed
 from nets_jax.layers import Layer, find_layers, layer_name
 from nets_jax.networks import PRECISIONS, Params
@@ -120,13 +120,12 @@ class Imp(Search):
       lambda: {
         "search": "imp",
         "keys": fingerprint(keys),
-        "network": describe(task.network),
+        "network": settings.describe(task.network),
         "data": fingerprint((task.data.train, task.data.valid)),
         "settings": settings.record(self)
-        | settings.record(task.training)
-        | settings.record(task.initialiser),
-        "loss": describe(task.loss),
-        "score": describe(task.score),
+        | {"training": task.training.record(), "initialiser": settings.record(task.initialiser)},
+        "loss": settings.describe(task.loss),
+        "score": settings.describe(task.score),
       }
     )
     layout = how.layout_of(len(keys))

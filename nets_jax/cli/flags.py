@@ -18,8 +18,7 @@ from nets_jax.cli.run_settings import NAMES, RunSettings
 from nets_jax.data import Dataset, DataSettings
 from nets_jax.errors import UsageError, suggest
 from nets_jax.initialisation import Normal
-from nets_jax.layers import find_layers, scale_of_each
-from nets_jax.networks import NetworkSettings, check_outputs
+from nets_jax.networks import NetworkSettings
 from nets_jax.seeds import check_seed
 from nets_jax.settings import SWITCH, Place, Setting, choice
 from nets_jax.training.task import Task, Training
@@ -163,8 +162,6 @@ def make_task(values: flags.FlagValues, data: Dataset, network: Any = None) -> T
   """
   network = network or make_network(values, data.num_classes)
   task = component(Task(network, data), values)
-  check_outputs(network, data.input_shape, data.num_classes)
-  scale_of_each(task.initialiser.scale, find_layers(network, data.input_shape))
   task.check()
   return task
 

@@ -31,6 +31,17 @@ def asked_for(arguments: Sequence[str]) -> bool:
   return any(a in ("-h", "-help", "--help", "-helpshort", "--helpshort") for a in arguments)
 
 
+def chosen_search(arguments: Sequence[str]) -> list[str]:
+  """The flag of a command line that names the search, if it names one."""
+  found = []
+  for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    name, equals, value = word.lstrip("-").partition("=")
+    value = value if equals else after
+    if word.startswith("-") and name in ("search", "method") and value in searches.SEARCHES:
+      found = [f"--search={value}"]
+  return found
+
+
 def text(values: flags.FlagValues) -> str:
   """The running program's documentation, then its flags."""
   known = {flag.name: flag for flag in values.get_key_flags_for_module(sys.argv[0])}

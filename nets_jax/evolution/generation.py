@@ -139,6 +139,7 @@ def step_all(state: State, task: Task, settings: Settings, layout: parallel.Layo
 @functools.partial(jax.jit, static_argnames=("layout",))
 def init(key: jax.Array, task: Task, search: NetsSettings, layout: parallel.Layout) -> State:
   """Generation 0 of one run; see `init_all`."""
+  task = task.at_precision(search.precision)
   return _alone(init_all(key[None], task, stack_settings([task], [search]), layout))
 
 
@@ -149,6 +150,7 @@ def step(state: State, task: Task, search: NetsSettings, layout: parallel.Layout
   Returns:
     The next state, and the metrics of the generation evaluated [population_size].
   """
+  task = task.at_precision(search.precision)
   runs, metrics = step_all(_as_runs(state), task, stack_settings([task], [search]), layout)
   return _alone(runs), jax.tree.map(lambda leaf: leaf[0], metrics)
 
@@ -198,15 +200,15 @@ def _operator_key(
 ) -> jax.Array:
   """An operator's key for a child, from the child's own stream, or its pair's if it is paired.
 
-  Of the own stream that of its place in the list; the first paired operator takes the pair's stream itself,
-  and each after it another.
+  Of the own stream that of its place in the list; of the pair's that of its place among the paired, or the
+  stream itself where it is the only one.
   """
   place = next(i for i, other in enumerate(operators) if other is operator)
   own, of_pair = streams
   if not operator.paired:
     return jax.random.split(own, len(operators))[place]
-  before = sum(other.paired for other in operators[:place])
-  return jax.random.fold_in(of_pair, before) if before else of_pair
+  number, before = (sum(other.paired for other in some) for some in (operators, operators[:place]))
+  return of_pair if number == 1 else jax.random.split(of_pair, number)[before]
 
 
 def genome_fitness(

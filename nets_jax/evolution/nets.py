@@ -70,14 +70,14 @@ class NetsSettings(Search):
   )
   elites: int = setting(1, "Best genomes that go on unchanged.", group="search", kind=WHOLE, rule=at_least(0))
   selection: Selection = part(
-    Tournament, "How parents are drawn.", group="search", flag="selection", options=SELECTIONS
+    Tournament, "How parents are drawn.", group="search", flag="selection", options=SELECTIONS, base=Selection
   )
-  operators: tuple[Any, ...] = part(_paper_operators)
+  operators: tuple[Any, ...] = part(_paper_operators, base=Operator)
   ranking: Ranking = part(
     Penalised,
     "What is minimised and orders the genomes: the loss and a density penalty; feasible, by which what is "
     "too dense loses; pareto, that, ordered by front and crowding in density and loss; none, the loss alone.",
-    group="fitness", flag="ranking", options=RANKINGS,
+    group="fitness", flag="ranking", options=RANKINGS, base=Ranking,
   )  # fmt: skip
   initial_density: float = setting(
     1.0, "Probability that a gene is expressed at first.", group="first population", kind=NUMBER, rule=DENSITY
@@ -106,19 +106,33 @@ class NetsSettings(Search):
   varies = ("learning_rate", "init_scale")
 
   def __post_init__(self):
-    """Takes plain functions among the operators."""
-    if isinstance(self.operators, tuple | list):
-      object.__setattr__(self, "operators", tuple(as_operator(own) for own in self.operators))
+    """Takes plain functions among the operators, a single operator, and parts by their names."""
+    operators = self.operators
+    if isinstance(operators, Operator) or (callable(operators) and not isinstance(operators, type)):
+      operators = (operators,)
+    if isinstance(operators, tuple | list):
+      object.__setattr__(self, "operators", tuple(as_operator(own) for own in operators))
+    for name, options in (("selection", SELECTIONS), ("ranking", RANKINGS)):
+      value = getattr(self, name)
+      if isinstance(value, str):
+        settings.check_value(name, one_of(tuple(options)), value)
+        object.__setattr__(self, name, options[value]())
 
   def check(self, task: Task) -> None:
     """Raises UsageError for settings that make no search, one line each."""
     for operator in self.operators:
       if not isinstance(operator, Operator):
         raise UsageError(
-          f"an operator is a function (key, child, context) -> child, or one of nets_jax.operators, not "
+          "an operator is a function (key, child, context) -> child, or one of nets_jax.operators, not "
           f"{operator!r}"
         )
     super().check(task)
+    seen = [name for name, _ in settings.places(self)]
+    for name in seen:
+      if seen.count(name) > 1:
+        raise UsageError(
+          f"two operators have a setting {name!r}; give one of them a name: name='late_noise', say"
+        )
     most = self.population_size - 1
     if self.elites > most:
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")

@@ -106,8 +106,16 @@ class Function(Operator):
 
 
 def as_operator(operator: Any) -> Any:
-  """The operator, a plain function wrapped."""
+  """The operator, a plain function wrapped.
+
+  Raises:
+    UsageError: a class of operators that is not a dataclass, whose settings nothing would see.
+  """
   is_plain = callable(operator) and not dataclasses.is_dataclass(operator)
+  if is_plain and isinstance(operator, Operator):
+    raise UsageError(
+      f"decorate {type(operator).__name__} with flax.struct.dataclass, so that JAX can see into it"
+    )
   return Function(operator) if is_plain else operator
 
 

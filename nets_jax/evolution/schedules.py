@@ -27,10 +27,15 @@ class Linear:
 
 @struct.dataclass
 class Geometric:
-  """first * (last / first)^x."""
+  """first * (last / first)^x; both above 0."""
 
   first: Any
   last: Any
+
+  @property
+  def problem(self) -> str:
+    """What is wrong with it, in words; nothing if it can be followed."""
+    return "" if self.first > 0 and self.last > 0 else "a geometric schedule begins and ends above 0"
 
   def __call__(self, x):
     """The rate at x."""

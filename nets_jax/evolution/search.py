@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 
 from nets_jax import parallel, settings
-from nets_jax.checkpoints import Saved, describe, fingerprint
+from nets_jax.checkpoints import Saved, fingerprint
 from nets_jax.errors import Diverged, SearchFailed, UsageError
 from nets_jax.evolution import halving
 from nets_jax.evolution.fitness import Metrics
@@ -163,16 +163,17 @@ def _identity(
 ) -> dict[str, Any]:
   """All that the runs' results depend on."""
   fields = [
-    settings.record(search) | settings.record(task.training) | settings.record(task.initialiser)
+    settings.record(search)
+    | {"training": task.training.record(), "initialiser": settings.record(task.initialiser)}
     for search, task in zip(searches, tasks, strict=True)
   ]
   return {
     "search": "nets",
     "keys": fingerprint(keys),
-    "network": describe(tasks[0].network),
+    "network": settings.describe(tasks[0].network),
     "data": fingerprint((tasks[0].data.train, tasks[0].data.valid)),
-    "loss": describe(tasks[0].loss),
-    "score": describe(tasks[0].score),
+    "loss": settings.describe(tasks[0].loss),
+    "score": settings.describe(tasks[0].score),
     "frontier_size": frontier_size,
     "settings": fields[0] if len(fields) == 1 else {str(i): own for i, own in enumerate(fields)},
   }

@@ -16,7 +16,7 @@ from nets_jax.initialisation import Normal
 from nets_jax.layers import find_layers, scale_of_each
 from nets_jax.networks import PRECISIONS, check_module, check_outputs, with_tuples
 from nets_jax.settings import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, one_of, part, setting
-from nets_jax.training.optimizers import Optimizer, make_optimizer
+from nets_jax.training.optimizers import Optimizer, describe_optimizer, make_optimizer
 
 OPTIMIZER = Kind("the name of an optimiser of optax", str, settings.describe)
 
@@ -74,15 +74,24 @@ class Training:
 
   def check(self, num_examples: int) -> None:
     """Raises UsageError for an impossible setting."""
-    settings.check(self)
-    self.make_optimizer()
+    has_own_rate = isinstance(self.optimizer, optax.GradientTransformation)
     default = type(self).__dataclass_fields__["learning_rate"].default
-    if isinstance(self.optimizer, optax.GradientTransformation) and self.learning_rate not in (None, default):
+    if has_own_rate and self.learning_rate not in (None, default):
       raise UsageError("an optax transformation has a learning rate of its own; leave learning_rate out")
+    settings.check(self.replace(learning_rate=default) if has_own_rate else self)
+    self.make_optimizer()
     if self.batch_size > num_examples:
       raise UsageError(
         f"batch_size must be from 1 to the {num_examples} training examples, not {self.batch_size}"
       )
+
+  def record(self) -> dict[str, Any]:
+    """All that a training's result depends on; functions by their names and by what they give."""
+    found = settings.record(self) | {"optimizer": describe_optimizer(self.optimizer)}
+    if isinstance(self.learning_rate, RateSchedule):
+      rates = [float(self.learning_rate.function(step)) for step in (0, 1, 10, 100, 1000, 10000)]
+      found["learning_rate"] = [settings.describe(self.learning_rate.function), *rates]
+    return found
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -115,8 +124,8 @@ class Task:
 
   network: nn.Module = struct.field(pytree_node=False)
   data: Dataset
-  training: Training = part(Training)
-  initialiser: Normal = part(Normal)
+  training: Training = part(Training, base=Training)
+  initialiser: Normal = part(Normal, base=Normal)
   epochs: int = setting(
     50, "Epochs of the final training; 0 searches only.", group="training", kind=WHOLE, rule=at_least(0),
     static=True, flag="train_epochs",
@@ -134,15 +143,25 @@ class Task:
   )  # fmt: skip
 
   def __post_init__(self):
-    """Makes the network one that can be compared: its lists are tuples."""
+    """Makes tuples of the network's lists, so that it can be compared; takes a scale, an optimiser's name."""
     if isinstance(self.network, nn.Module):
       object.__setattr__(self, "network", with_tuples(self.network))
+    if isinstance(self.initialiser, int | float | tuple | list):
+      object.__setattr__(self, "initialiser", Normal(self.initialiser))
+    if isinstance(self.training, str):
+      object.__setattr__(self, "training", Training(self.training))
 
   def check(self) -> None:
     """Raises UsageError for what makes no training, one line each."""
     check_module(self.network)
-    settings.check(self)
+    settings.check_parts(self)
     self.training.check(len(self.data.train))
+    settings.check(self.replace(training=Training()))  # the training's own are checked
+    if _precision_of(self.network) != "float32":
+      raise UsageError(
+        "give the precision to the task (of the final training) or the search, not to the network"
+      )
+    self.at_precision(self.precision)
     if self.loss is cross_entropy:
       check_outputs(self.network, self.data.input_shape, self.data.num_classes)
     scale_of_each(self.initialiser.scale, find_layers(self.network, self.data.input_shape))
@@ -153,9 +172,9 @@ class Task:
     Raises:
       UsageError: the network has no `precision`, and another than float32 is asked for.
     """
-    if getattr(self.network, "precision", "float32") == precision:
+    if _precision_of(self.network) == precision:
       return self
-    if not hasattr(self.network, "precision"):
+    if not _has_precision(self.network):
       raise UsageError(
         f"{type(self.network).__name__} has no field `precision`, so it trains in float32, not {precision}"
       )
@@ -171,3 +190,12 @@ class Task:
   def steps_per_epoch(self) -> int:
     """Whole minibatches in an epoch."""
     return steps_per_epoch(len(self.data.train), self.training.batch_size)
+
+
+def _has_precision(network: nn.Module) -> bool:
+  """Whether a network's field `precision` is one of ours; flax's own modules have another of that name."""
+  return getattr(network, "precision", None) in tuple(PRECISIONS)
+
+
+def _precision_of(network: nn.Module) -> str:
+  return network.precision if _has_precision(network) else "float32"

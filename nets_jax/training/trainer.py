@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nets_jax import settings
-from nets_jax.checkpoints import Checkpoints, Unsaved, describe, fingerprint
+from nets_jax.checkpoints import Checkpoints, Unsaved, fingerprint
 from nets_jax.errors import UsageError
 from nets_jax.networks import Params
 from nets_jax.parallel import (
@@ -132,31 +132,28 @@ def train_tickets(
     raise UsageError(f"{count} tickets take one key, or one for each, not {len(keys)}")
   layout = layout or make_layout(count)
   per_epoch = task.steps_per_epoch
-  steps = (task.epochs if epochs is None else epochs) * per_epoch if steps is None else steps
-  if steps < 1:
-    what, value = (
-      ("steps", steps)
-      if epochs is None and task.epochs
-      else ("epochs", task.epochs if epochs is None else epochs)
-    )
-    raise UsageError(f"{what} must be at least 1, not {value}")
+  what, length = (
+    ("steps", steps) if steps is not None else ("epochs", task.epochs if epochs is None else epochs)
+  )
+  settings.check_value(what, settings.at_least(1), length)
+  if length != int(length):
+    raise UsageError(f"{what} must be a whole number, not {length}")
+  steps = int(length) if steps is not None else int(length) * per_epoch
   eval_every = min(task.eval_every or per_epoch, steps)
   keys = jnp.broadcast_to(keys if len(keys) == count else keys[0], (count,))
   checkpoints = checkpoints or Unsaved()
+  scheduled = isinstance(task.training.learning_rate, RateSchedule)
   saved = checkpoints.restore(
     lambda: {
-      "network": describe(task.network),
+      "network": settings.describe(task.network),
       "precision": task.precision,
-      "optimizer": describe(task.training.optimizer),
-      "batch_size": task.training.batch_size,
-      "loss": describe(task.loss),
-      "score": describe(task.score),
+      "training": {n: v for n, v in task.training.record().items() if n != "learning_rate" or scheduled},
+      "loss": settings.describe(task.loss),
+      "score": settings.describe(task.score),
       "steps": steps,
       "eval_every": eval_every,
       "keys": fingerprint(keys),
-      "learning_rate": settings.describe(task.training.learning_rate)
-      if isinstance(task.training.learning_rate, RateSchedule)
-      else fingerprint(training.learning_rate),
+      "learning_rate": None if scheduled else fingerprint(training.learning_rate),
       "tickets": fingerprint(tickets),
       "data": fingerprint([getattr(task.data, name) for name in ("train", *splits)]),
     }
