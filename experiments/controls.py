@@ -212,8 +212,9 @@ def run(values: flags.FlagValues) -> None:
   for ticket in found:
     tickets.check_fits(ticket, network, data.input_shape)
   task = search_flags.make_task(values, data, network)
+  snip = make_snip(values)  # before anything is written
   if "snip_scaled" in values.controls:
-    make_snip(values).check(task)
+    snip.check(task)
   with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
     own = {"tickets": claimed, "seed": values.seed, "given": records.given_plain(values)}

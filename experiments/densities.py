@@ -144,8 +144,7 @@ def run(values: flags.FlagValues) -> None:
   made = stages.make_entrants(chosen, values, path / "stages", values.first_trial)
   entrants = [at_densities(entrant, densities, data) for entrant in made]
   with locked(str(path)) as directory:
-    own = {"seed": values.seed, "given": records.given_plain(values)}
-    claim(directory, own | records.task_settings(values))
+    claim(directory, {"seed": values.seed, **records.task_settings(values)})
     for own in entrants:
       if next(iter(own.values())).search.passes_densities:
         search_on_the_way(list(own.values()), data)

@@ -36,7 +36,16 @@ class Search:
   """Base of all ticket searches; a subclass is a `flax.struct.dataclass` whose fields are settings.
 
   To add one, write a class with `find` in a module of `baselines`, and name it in the module's table
-  `SEARCHES`; or anywhere, and give it to `nets_jax.search`. All else here has a default.
+  `SEARCHES`; or anywhere, and give it to `nets_jax.search`. All else here has a default:
+
+      @flax.struct.dataclass
+      class Halves(nets_jax.Search):
+        share: float = settings.setting(0.5, "Share kept.", group="other searches", kind=settings.NUMBER)
+
+        def find(self, keys, task, how):
+          shape, nothing = task.data.input_shape, nets_jax.Cost(0.0, 0.0, 0.0)
+          made = [nets_jax.random_ticket(key, task.network, shape, self.share) for key in keys]
+          return [nets_jax.SearchResult(ticket, [], nothing) for ticket in made]
 
   Attributes:
     passes_densities: whether a search for a low density has, on its way, the tickets of all higher ones that
@@ -120,6 +129,8 @@ class Search:
     given = {name: value for name, value in given.items() if value is not None}
     how = How(layout, devices, chunk, frontier_size=frontier_size, **given)
     outcomes = cls.find_all(keys, tasks, searches, how)
+    if len(outcomes) != len(keys) or not all(isinstance(own, Outcome) for own in outcomes):
+      raise UsageError(f"{cls.__name__}.find must give a SearchResult, or a SearchFailed, for each key")
     if not keep_failures:
       raise_first(outcomes)
     return outcomes

@@ -40,16 +40,17 @@ def make(name: str, changes: Mapping[str, Any] | None = None) -> Search:
   for setting in changes or {}:
     chosen = _with_parts(search, changes)
     if setting not in settings.names(chosen):
-      raise UsageError(f"{name} has no setting {setting!r}{_advice(setting, chosen)}")
+      raise UsageError(f"{name} has no setting {setting!r}{_advice(setting, chosen, name)}")
   return settings.change(search, changes or {}, name)
 
 
-def _advice(setting: str, search: Search) -> str:
+def _advice(setting: str, search: Search, name: str) -> str:
   """What has a setting that a search has not: another part of it, or other searches; or the nearest name."""
-  parts = [(name, place.about) for name, place in settings.places(search)]
-  parts = [(name, about.options) for name, about in parts if isinstance(about, settings.Part)]
+  parts = [(flag, place.about) for flag, place in settings.places(search)]
+  parts = [(flag, about.options) for flag, about in parts if isinstance(about, settings.Part)]
   bringing = [f"{n}={o}" for n, options in parts for o in options if setting in settings.names(options[o]())]
   having = having_setting(setting)
+  having = [] if name in having else having  # with the part that it had
   advice = f"; it comes with {' or '.join(bringing)}" if bringing else ""
   advice += f"; those that have it are {', '.join(having)}" if having else ""
   return advice or suggest(setting, settings.names(search))

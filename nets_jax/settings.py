@@ -248,8 +248,8 @@ def change(component: Any, changes: Mapping[str, Any], what: str = "") -> Any:
 
   Args:
     component: it is not changed.
-    changes: values by the settings' names outside. A part is chosen by its name, or given itself; where the
-      one before has settings of the same names, these keep their values.
+    changes: values by the settings' names outside, or of other fields by theirs. A part is chosen by its
+      name, or given itself; where the one before has settings of the same names, these keep their values.
     what: the component's name, for messages.
 
   Raises:
@@ -258,6 +258,9 @@ def change(component: Any, changes: Mapping[str, Any], what: str = "") -> Any:
   is_part = {name: isinstance(place.about, Part) for name, place in places(component)}
   for name, value in sorted(changes.items(), key=lambda item: not is_part.get(item[0], False)):
     there = [place for own, place in places(component) if own == name]
+    if not there and name in {field.name for field in dataclasses.fields(component)}:
+      component = dataclasses.replace(component, **{name: value})  # an objective, say, or the operators
+      continue
     if not there:
       known = names(component)
       raise UsageError(f"{what or type(component).__name__} has no setting {name!r}{suggest(name, known)}")

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_same_bits, assert_same_results, without_seconds
-from flax import nnx
+from flax import nnx, struct
 
 import nets_jax
 from nets_jax import recipes
@@ -300,3 +300,16 @@ def test_precision_is_the_searchs_or_the_tasks_and_not_the_networks(task):
 def test_one_search_takes_one_key(task):
   with pytest.raises(nets_jax.UsageError, match="search takes one key, not 3; search_all takes several"):
     nets_jax.search([1, 2, 3], task, SEARCH)
+
+
+@struct.dataclass
+class Tickets(nets_jax.Search):
+  """A search that gives something else than results."""
+
+  def find(self, keys, task, how):
+    return [nets_jax.random_ticket(key, task.network, task.data.input_shape, 0.5) for key in keys]
+
+
+def test_a_search_of_ones_own_gives_results(task):
+  with pytest.raises(nets_jax.UsageError, match=r"Tickets\.find must give a SearchResult, or a SearchFailed"):
+    nets_jax.search(KEY, task, Tickets())

@@ -102,6 +102,10 @@ def test_naming_a_setting_that_the_search_lacks_says_which_have_it():
     nets_jax.UsageError, match=r"guided has no setting 'noise_rate'; those that have it are paper$"
   ):
     searches.make("guided", {"noise_rate": 0.2})
+  with pytest.raises(nets_jax.UsageError, match=r"'penalty_weight'; it comes with ranking=penalty$"):
+    searches.make("paper", {"ranking": "pareto", "penalty_weight": 2.0})
+  search = nets_jax.recipes.guided(objective=abs, operators=(nets_jax.operators.Crossover(),))
+  assert (search.objective, len(search.operators)) == (abs, 1)  # fields that are no settings
   with pytest.raises(nets_jax.UsageError, match=r"imp has no setting 'target_density'; those .* guided, "):
     searches.make("imp", {"target_density": 0.2})
 

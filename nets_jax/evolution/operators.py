@@ -70,6 +70,8 @@ class Context:
 class Operator:
   """Base of the operators with settings. What it says of itself is static; a plain function has the defaults.
 
+  A subclass is a `flax.struct.dataclass`; `context.rate(self.rate)` is a rate as it is now, a schedule's too.
+
   Attributes:
     on_first: whether it also acts on the genomes of generation 0.
     on_elites: whether it also acts on elites, which else go on unchanged.
