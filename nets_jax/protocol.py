@@ -123,7 +123,8 @@ class Search:
       )
     if frontier_size < 0:
       raise UsageError(f"frontier_size must be at least 0, not {frontier_size}")
-    for search, task in zip(searches, tasks, strict=True):
+    pairs = zip(searches, tasks, strict=True)
+    for search, task in {(id(search), id(task)): (search, task) for search, task in pairs}.values():
       search.check(task)
     given = {"on_rows": on_rows, "on_tickets": on_tickets, "checkpoints": checkpoints}
     given = {name: value for name, value in given.items() if value is not None}

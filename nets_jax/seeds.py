@@ -42,12 +42,19 @@ def key_of_seed(seed: int) -> jax.Array:
 
 
 def as_key(key: Any) -> jax.Array:
-  """A key, or the key of a seed; other arrays of keys as they are."""
-  return (
-    key
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    else (_key_of_other(key))
-  )
+  """A key, or the key of a seed; arrays of keys, and old keys of `jax.random.PRNGKey`, as keys.
+
+  Raises:
+    UsageError: it is neither.
+  """
+  if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    return key
+  shape = getattr(key, "shape", ())
+  if not shape:
+    return key_of_seed(key)
+  if shape[-1] == 2 and key.dtype == "uint32":
+    return jax.random.wrap_key_data(key)
+  raise UsageError(f"a key is jax.random.key(seed), or a seed, not an array of {key.dtype.name}{list(shape)}")
 
 
 def as_keys(keys: Any) -> jax.Array:
@@ -56,13 +63,3 @@ def as_keys(keys: Any) -> jax.Array:
     keys = jax.numpy.stack([as_key(key) for key in keys])
   keys = as_key(keys)
   return keys if keys.ndim else keys[None]
-
-
-def _key_of_other(key: Any) -> jax.Array:
-  if hasattr(key, "shape") and getattr(key, "shape", ()):
-    if key.shape[-1:] == (2,) and str(key.dtype) == "uint32":  # an old-style key of `jax.random.PRNGKey`
-      return jax.random.wrap_key_data(key)
-    raise UsageError(
-      f"a key is jax.random.key(seed), or a seed, not an array of {key.dtype.name}{list(key.shape)}"
-    )
-  return key_of_seed(key)

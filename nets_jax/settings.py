@@ -6,7 +6,7 @@ over it compiles nothing; one that shapes the program is static.
 
 A component (a search, an operator, a ranking, ...) has settings of its own, and parts: fields that hold other
 components. A setting's name outside is its `flag`, or `<name>_<field>` with the `name` of its component.
-Settings of one name in several parts of a component are one setting.
+A name is one setting's alone: where an operator occurs twice, its copies have names of their own.
 """
 
 import dataclasses
@@ -65,19 +65,10 @@ class Kind(NamedTuple):
 
 
 def _switch(text: str) -> bool:
-  words = {
-    "true": True,
-    "t": True,
-    "1": True,
-    "yes": True,
-    "false": False,
-    "f": False,
-    "0": False,
-    "no": False,
-  }
-  if text.lower() not in words:
-    raise ValueError(text)
-  return words[text.lower()]
+  for value, words in ((True, ("true", "t", "1", "yes")), (False, ("false", "f", "0", "no"))):
+    if text.lower() in words:
+      return value
+  raise ValueError(text)
 
 
 def _numbers(text: str) -> Any:
@@ -373,10 +364,8 @@ def record(component: Any) -> dict[str, Any]:
 
 def _others(component: Any) -> dict[str, Any]:
   """The fields that are neither settings nor parts, nor the name that settings have before theirs."""
-  kept = [
-    field.name for field in dataclasses.fields(component) if not {"setting", "part"} & set(field.metadata)
-  ]
-  return {name: describe(getattr(component, name)) for name in kept if name != "name"}
+  fields = [field for field in dataclasses.fields(component) if not {"setting", "part"} & set(field.metadata)]
+  return {field.name: describe(getattr(component, field.name)) for field in fields if field.name != "name"}
 
 
 def _shape(own: Any) -> str:

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -145,6 +146,7 @@ def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch, capf
   error = ""
   while "waiting for it" not in error and second.is_alive():
     error += capfd.readouterr().err
+    time.sleep(0.01)  # or this loop takes the time of the threads it waits for
   assert error.count(f"another process is preparing small under {tmp_path}; waiting for it") == 1
   go_on.set()
   for thread in (first, second):

@@ -120,12 +120,10 @@ class Imp(Search):
       lambda: {
         "search": "imp",
         "keys": fingerprint(keys),
-        "network": settings.describe(task.network),
+        **task.record(),
         "data": fingerprint((task.data.train, task.data.valid)),
         "settings": settings.record(self)
         | {"training": task.training.record(), "initialiser": settings.record(task.initialiser)},
-        "loss": settings.describe(task.loss),
-        "score": settings.describe(task.score),
       }
     )
     layout = how.layout_of(len(keys))

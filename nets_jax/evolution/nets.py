@@ -29,7 +29,7 @@ from nets_jax.settings import (
   part,
   setting,
 )
-from nets_jax.training.task import Task, Training, steps_per_epoch
+from nets_jax.training.task import Task, Training
 
 
 def _paper_operators() -> tuple[Operator, ...]:
@@ -170,9 +170,7 @@ class NetsSettings(Search):
 
 def fitness_steps(search: NetsSettings, task: Task) -> int:
   """T, the SGD iterations of a fitness evaluation: `fitness_epochs` in steps, at least one."""
-  return max(
-    1, round(search.fitness_epochs * steps_per_epoch(len(task.data.train), task.training.batch_size))
-  )
+  return max(1, round(search.fitness_epochs * task.steps_per_epoch))
 
 
 @struct.dataclass
@@ -195,22 +193,15 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
   Raises:
     UsageError: one that shapes the program differs.
   """
-  own = [
-    Settings(
-      search.replace(patience=None), task.training, task.initialiser
-    )  # only the host looks at patience
-    for task, search in zip(tasks, searches, strict=True)
-  ]
+  searches = [search.replace(patience=None) for search in searches]  # only the host looks at it
+  own = [Settings(s, task.training, task.initialiser) for s, task in zip(searches, tasks, strict=True)]
   counts = {len(s.initialiser.scale) for s in own if isinstance(s.initialiser.scale, tuple | list)}
   if len(counts) > 1:
     raise UsageError(f"runs side by side have one network, not init_scale for {sorted(counts)} layers")
   for count in counts:  # one number for all layers is as many alike
-    own = [
-      s.replace(initialiser=Normal((s.initialiser.scale,) * count))
-      if np.ndim(s.initialiser.scale) == 0
-      else s
-      for s in own
-    ]
+    scales = [s.initialiser.scale for s in own]
+    scales = [(scale,) * count if np.ndim(scale) == 0 else scale for scale in scales]
+    own = [s.replace(initialiser=Normal(scale)) for s, scale in zip(own, scales, strict=True)]
   if own[0].search.halvings:
     _must_agree("generations", [s.search.generations for s in own])
   if any(jax.tree.structure(s) != jax.tree.structure(own[0]) for s in own[1:]):

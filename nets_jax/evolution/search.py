@@ -170,10 +170,8 @@ def _identity(
   return {
     "search": "nets",
     "keys": fingerprint(keys),
-    "network": settings.describe(tasks[0].network),
+    **tasks[0].record(),
     "data": fingerprint((tasks[0].data.train, tasks[0].data.valid)),
-    "loss": settings.describe(tasks[0].loss),
-    "score": settings.describe(tasks[0].score),
     "frontier_size": frontier_size,
     "settings": fields[0] if len(fields) == 1 else {str(i): own for i, own in enumerate(fields)},
   }

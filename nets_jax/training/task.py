@@ -166,6 +166,10 @@ class Task:
       check_outputs(self.network, self.data.input_shape, self.data.num_classes)
     scale_of_each(self.initialiser.scale, find_layers(self.network, self.data.input_shape))
 
+  def record(self) -> dict[str, Any]:
+    """What of a task, besides its data, training and initialiser, a checkpoint is of."""
+    return {name: settings.describe(getattr(self, name)) for name in ("network", "loss", "score")}
+
   def at_precision(self, precision: str) -> "Task":
     """The task with the network's training products of that precision.
 

@@ -132,32 +132,13 @@ def train_tickets(
     raise UsageError(f"{count} tickets take one key, or one for each, not {len(keys)}")
   layout = layout or make_layout(count)
   per_epoch = task.steps_per_epoch
-  what, length = (
-    ("steps", steps) if steps is not None else ("epochs", task.epochs if epochs is None else epochs)
-  )
-  settings.check_value(what, settings.at_least(1), length)
-  if length != int(length):
-    raise UsageError(f"{what} must be a whole number, not {length}")
-  steps = int(length) if steps is not None else int(length) * per_epoch
+  steps = _length(task, epochs, steps)
   eval_every = min(task.eval_every or per_epoch, steps)
   keys = jnp.broadcast_to(keys if len(keys) == count else keys[0], (count,))
   checkpoints = checkpoints or Unsaved()
-  scheduled = isinstance(task.training.learning_rate, RateSchedule)
-  saved = checkpoints.restore(
-    lambda: {
-      "network": settings.describe(task.network),
-      "precision": task.precision,
-      "training": {n: v for n, v in task.training.record().items() if n != "learning_rate" or scheduled},
-      "loss": settings.describe(task.loss),
-      "score": settings.describe(task.score),
-      "steps": steps,
-      "eval_every": eval_every,
-      "keys": fingerprint(keys),
-      "learning_rate": None if scheduled else fingerprint(training.learning_rate),
-      "tickets": fingerprint(tickets),
-      "data": fingerprint([getattr(task.data, name) for name in ("train", *splits)]),
-    }
-  )
+  splits_of = [getattr(task.data, name) for name in ("train", *splits)]
+  length = {"steps": steps, "eval_every": eval_every}
+  saved = checkpoints.restore(lambda: _identity(task, training, keys, tickets, splits_of) | length)
   keys, tickets, training = pad((keys, tickets, training), layout)
   scored = {name: getattr(task.data, name) for name in splits}
   task = task.for_search(task.precision).replace(training=None, initialiser=None)
@@ -189,6 +170,37 @@ def train_tickets(
     take = functools.partial(_to_save, state, layout, record)
     checkpoints.note(found, f"iteration {end:,} of {steps:,}", take, end == steps)
   return Trained(fetch_population(state.weights, layout), curves, compile_seconds)
+
+
+def _length(task: Task, epochs: int | None, steps: int | None) -> int:
+  """How long to train, in iterations.
+
+  Raises:
+    UsageError: no whole number, or none at all.
+  """
+  given = epochs if epochs is not None else task.epochs
+  what, length = ("steps", steps) if steps is not None else ("epochs", given)
+  settings.check_value(what, settings.at_least(1), length)
+  if length != int(length):
+    raise UsageError(f"{what} must be a whole number, not {length}")
+  return int(length) * (1 if steps is not None else task.steps_per_epoch)
+
+
+def _identity(
+  task: Task, training: Training, keys: jax.Array, tickets: Ticket, splits: Sequence[Any]
+) -> dict[str, Any]:
+  """All but the length that the trained weights and curves depend on."""
+  record = task.training.record()
+  if not isinstance(task.training.learning_rate, RateSchedule):
+    record["learning_rate"] = fingerprint(training.learning_rate)  # of each ticket its own
+  return {
+    **task.record(),
+    "precision": task.precision,
+    "training": record,
+    "keys": fingerprint(keys),
+    "tickets": fingerprint(tickets),
+    "data": fingerprint(splits),
+  }
 
 
 def _as_population(tickets: Ticket, task: Task) -> Ticket:
