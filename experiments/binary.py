@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from absl import flags, logging
@@ -14,13 +14,20 @@ from experiments import interrupts
 from nets_jax.cli import flags as search_flags
 from nets_jax.cli import help, records
 
+NO_SEARCH = ("search", "method")
 
-def parse(argv: list[str]) -> list[str]:
-  """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help."""
+
+def parse(argv: list[str], hidden: Sequence[str] = ()) -> list[str]:
+  """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help.
+
+  Args:
+    argv: the command line.
+    hidden: flags that `--help` leaves out.
+  """
   if help.asked_for(argv[1:]):
     flags.FLAGS(argv[:1] + help.chosen_search(argv[1:]))
     try:
-      print(help.text(flags.FLAGS), flush=True)
+      print(help.text(flags.FLAGS, hidden), flush=True)
     except BrokenPipeError:  # a pager that was left early
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
@@ -33,6 +40,14 @@ def parse(argv: list[str]) -> list[str]:
   if len(rest) > 1:
     fail(f"unexpected argument {rest[1]!r}; every setting is a --flag=value")
   return rest
+
+
+def parse_methods(argv: list[str]) -> list[str]:
+  """`parse` of a command that runs several searches, or none, so that --search would decide nothing."""
+  for word in argv[1:]:
+    if word.startswith("-") and word.lstrip("-").partition("=")[0] in NO_SEARCH:
+      fail(f"{word} decides nothing here; it is for experiments.search and experiments.sweep")
+  return parse(argv, NO_SEARCH)
 
 
 def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] = lambda: None) -> None:

@@ -118,7 +118,7 @@ def parse(argv: list[str]) -> list[str]:
   presets = pathlib.Path(__file__).parent / "presets"
   found = presets / f"paper_{dataset}.flags", presets / "studies" / f"compare_{dataset}.flags"
   first = [f"--flagfile={preset}" for preset in found if preset.exists()]
-  return binary.parse([argv[0], *first, *argv[1:]])
+  return binary.parse_methods([argv[0], *first, *argv[1:]])
 
 
 def main(argv: list[str]) -> None:

@@ -239,4 +239,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=binary.parse)
+  app.run(main, flags_parser=binary.parse_methods)

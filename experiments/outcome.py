@@ -11,6 +11,7 @@ import nets_jax
 from experiments.progress import say
 from nets_jax import winning
 
+NEAR = 1.01  # times the target density: what a rounded count may come to
 RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 
 
@@ -38,6 +39,13 @@ def warn_of_empty_layers(label: str, tickets: Sequence[nets_jax.Ticket]) -> None
   tally = tally_layers([name_layers(nets_jax.empty_layers(ticket)) for ticket in tickets])
   if tally not in ("none", "-"):
     say(f"{label}: no weight is left in a layer ({tally} tickets), which cuts whatever passes through it")
+
+
+def warn_of_density(label: str, ticket: nets_jax.Ticket, target: float | None) -> None:
+  """Says so if a search has aimed at a density and its ticket is denser."""
+  found = float(nets_jax.density(ticket))
+  if target is not None and found > NEAR * target:
+    say(f"{label}: the ticket keeps {found:.1%} of the weights, more than the target density {target:.1%}")
 
 
 def summarise(

@@ -212,6 +212,7 @@ def run_job(job: Job, shown: board.Board) -> None:
   if job.ticket is None:
     result, name = find(search_key, job, shown), job.values.search
     keep(result, job)
+    outcome.warn_of_density(name, result.ticket, target_density(job.search))
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
     storage.save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)

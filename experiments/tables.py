@@ -98,12 +98,10 @@ def by_trial(path: pathlib.Path) -> dict[int, Rows]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-  """Mean ± standard deviation of a sample."""
-  mean = statistics.fmean(values)
-  deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-  if form == "percent":
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
-  return f"{mean:.1f} ± {deviation:.1f}" if form == "seconds" else f"{mean:.3f} ± {deviation:.3f}"
+  """Mean ± standard deviation of a sample; of one value that alone."""
+  factor, digits, unit = {"percent": (100, 1, " %"), "seconds": (1, 1, "")}.get(form, (1, 3, ""))
+  found = [statistics.fmean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
+  return " ± ".join(f"{factor * number:.{digits}f}" for number in found) + unit
 
 
 def span(densities: Sequence[float]) -> str:

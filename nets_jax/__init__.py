@@ -56,6 +56,19 @@ from nets_jax.winning import summarise as summarise_verdicts
 
 __version__ = "0.1.0"
 
+_GONE = {
+  "NetsConfig": "Nets, recipes.paper() and Task",
+  "guided_config": "recipes.guided()",
+  "offspring": "the operators of operators.py",
+}
+
+
+def __getattr__(name: str):
+  """Says what has taken the place of a name of 0.1."""
+  hint = f"; {_GONE[name]} took its place (CHANGELOG.md, Moving from 0.1)" if name in _GONE else ""
+  raise AttributeError(f"module 'nets_jax' has no attribute {name!r}{hint}")
+
+
 __all__ = [
   "MLP",
   "Candidate",

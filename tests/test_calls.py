@@ -313,3 +313,15 @@ class Tickets(nets_jax.Search):
 def test_a_search_of_ones_own_gives_results(task):
   with pytest.raises(nets_jax.UsageError, match=r"Tickets\.find must give a SearchResult, or a SearchFailed"):
     nets_jax.search(KEY, task, Tickets())
+
+
+def test_names_of_0_1_say_what_took_their_place():
+  for name, hint in (
+    ("NetsConfig", "recipes.paper"),
+    ("guided_config", "recipes.guided"),
+    ("offspring", "oper"),
+  ):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{hint}.*Moving from 0.1"):
+      getattr(nets_jax, name)
+  with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+    nets_jax.nonsense  # noqa: B018

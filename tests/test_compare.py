@@ -166,6 +166,22 @@ def test_empty_layers_are_a_column_and_a_line_on_the_screen(job, tmp_path):
   assert "| Empty layers | output in 2 of 2 |" in out
 
 
+def test_a_flag_that_would_decide_nothing_is_refused(job):
+  for flag in ("--search=imp", "--method=imp"):
+    status, _, error = job(*TINY, ALL, flag)
+    assert (status, error.count("\n")) == (2, 1)
+    assert f"{flag} decides nothing here; it is for experiments.search and experiments.sweep" in error
+
+
+def test_one_value_has_no_deviation():
+  assert [tables.spread([0.25], form) for form in ("percent", "seconds", "loss")] == [
+    "25.0 %",
+    "0.2",
+    "0.250",
+  ]
+  assert tables.spread([0.2, 0.4], "percent") == "30.0 ± 14.1 %"
+
+
 def test_another_configuration_is_refused_and_named(done, job):
   status, _, error = job(*TINY, ALL, "--learning_rate=0.5", "--seed=4")
   assert status == 2

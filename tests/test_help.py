@@ -46,11 +46,13 @@ def test_help_shows_groups_with_defaults(binary):
     "genetic operators:",
     "  --crossover_rate=0.5",
     "  --[no]retain_weights (off)",
-    "One of guided, halved",
+    "One of tournament, rank",
   ):
     assert line in done.stdout
   assert "this command's own:" in done.stdout
   assert ("--num_processes" in done.stdout) == ("several hosts:" in done.stdout) == (binary == "search")
+  picks = binary in ("search", "sweep", "benchmark")  # all others take --methods, or run no search
+  assert ("One of guided, halved" in done.stdout) == ("  --search=guided" in done.stdout) == picks
   assert ("--trials" in done.stdout) == (binary in ("compare", "densities"))
 
 

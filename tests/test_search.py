@@ -118,6 +118,20 @@ def test_the_ticket_is_the_initialisation_and_trains_again(job, tmp_path):
   assert not (tmp_path / "b" / "history.csv").exists()
 
 
+def test_a_ticket_denser_than_its_target_is_told(job):
+  arguments = (
+    "--search=paper",
+    "--generations=0",
+    "--population_size=2",
+    "--train_epochs=0",
+    "--workdir=run",
+  )
+  status, _, error = job(*PROBLEM, *arguments)
+  assert status == 0, error
+  assert "paper: the ticket keeps 100.0% of the weights, more than the target density 20.0%\n" in error
+  assert "more than the target" not in job(*PROBLEM, *arguments, "--target_density=1", "--overwrite")[2]
+
+
 def test_the_same_command_gives_the_same_files(job, tmp_path):
   for name in "ab":
     assert job(*SMALL, f"--workdir={name}")[0] == 0

@@ -42,9 +42,10 @@ def chosen_search(arguments: Sequence[str]) -> list[str]:
   return found
 
 
-def text(values: flags.FlagValues) -> str:
-  """The running program's documentation, then its flags."""
-  known = {flag.name: flag for flag in values.get_key_flags_for_module(sys.argv[0])}
+def text(values: flags.FlagValues, hidden: Sequence[str] = ()) -> str:
+  """The running program's documentation, then its flags, but for hidden ones."""
+  flags_of_it = values.get_key_flags_for_module(sys.argv[0])
+  known = {flag.name: flag for flag in flags_of_it if flag.name not in hidden}
   grouped = _grouped()
   shared = {name for names in grouped.values() for name in names} | {"method"}
   groups = {"this command's own": [name for name in known if name not in shared], **grouped}
