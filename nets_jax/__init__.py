@@ -16,29 +16,30 @@ thrown away. NeTS in ten lines:
     nets_jax.save_ticket("ticket.safetensors", result.ticket, network)
 """
 
+from nets_jax.analysis.intervals import mean_and_interval
+from nets_jax.analysis.verdicts import judge_ticket
+from nets_jax.analysis.verdicts import summarise as summarise_verdicts
 from nets_jax.baselines.imp import Imp
 from nets_jax.baselines.one_shot import Grasp, Magnitude, OneShot, Snip, Synflow
 from nets_jax.baselines.random_tickets import Dense, Random, random_ticket
-from nets_jax.checkpoints import Checkpoints, Stopped
-from nets_jax.data import Dataset, Split, from_arrays
-from nets_jax.data import load as load_data
+from nets_jax.data.dataset import Dataset, Split, from_arrays
+from nets_jax.data.sources import load as load_data
+from nets_jax.engine.checkpoints import Checkpoints, Stopped
+from nets_jax.engine.hosts import join as join_processes
+from nets_jax.engine.layouts import Layout, make_layout, use_cpu_cores
+from nets_jax.engine.seeds import key_of_seed
 from nets_jax.errors import Diverged, SearchFailed, UsageError
 from nets_jax.evolution import dormancy, operators, ranking, recipes, scales, schedules, selection
 from nets_jax.evolution.fitness import Candidate, Metrics, density_penalty
 from nets_jax.evolution.generation import State, init, step
 from nets_jax.evolution.search import Nets
-from nets_jax.initialisation import Normal
-from nets_jax.networks import MLP, lenet_300_100, make_network
-from nets_jax.parallel import Layout, make_layout, use_cpu_cores
-from nets_jax.processes import join as join_processes
+from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.zoo import MLP, lenet_300_100, make_network
 from nets_jax.protocol import Search
 from nets_jax.searches import search, search_all
-from nets_jax.seeds import key_of_seed
-from nets_jax.statistics import mean_and_interval
-from nets_jax.storage import load_network, load_ticket, save_ticket
-from nets_jax.tickets import (
-  Cost,
-  SearchResult,
+from nets_jax.tickets.results import Cost, SearchResult
+from nets_jax.tickets.storage import load_network, load_ticket, save_ticket
+from nets_jax.tickets.ticket import (
   Ticket,
   density,
   empty_layers,
@@ -51,8 +52,6 @@ from nets_jax.tickets import (
 from nets_jax.training.task import Task, Training
 from nets_jax.training.train import class_accuracies, evaluate
 from nets_jax.training.trainer import train_tickets
-from nets_jax.winning import judge_ticket
-from nets_jax.winning import summarise as summarise_verdicts
 
 __version__ = "0.1.0"
 

@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nets_jax import parallel, settings
-from nets_jax.checkpoints import Checkpoints, Unsaved
+from nets_jax import settings
+from nets_jax.engine.checkpoints import Checkpoints
+from nets_jax.engine.layouts import Layout, make_layout
+from nets_jax.engine.saved import Unsaved
+from nets_jax.engine.seeds import as_keys
 from nets_jax.errors import SearchFailed, UsageError, raise_first
-from nets_jax.seeds import as_keys
-from nets_jax.tickets import SearchResult
+from nets_jax.settings import names
+from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
 
 # What comes of a run among others: its result, or why it has none.
@@ -19,7 +22,7 @@ Outcome = SearchResult | SearchFailed
 class How(NamedTuple):
   """On what a search runs, and whom it tells; see `Search.run_all`. Nothing of it changes a result."""
 
-  layout: parallel.Layout | None = None
+  layout: Layout | None = None
   devices: int | None = None
   chunk: int | None = None
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None
@@ -27,9 +30,9 @@ class How(NamedTuple):
   frontier_size: int = 0
   checkpoints: Checkpoints | Unsaved = Unsaved()
 
-  def layout_of(self, size: int) -> parallel.Layout:
+  def layout_of(self, size: int) -> Layout:
     """Where so many networks side by side are."""
-    return self.layout or parallel.make_layout(size, devices=self.devices, chunk=self.chunk)
+    return self.layout or make_layout(size, devices=self.devices, chunk=self.chunk)
 
 
 class Search:
@@ -84,7 +87,7 @@ class Search:
     tasks: Sequence[Task],
     searches: Sequence["Search"],
     *,
-    layout: parallel.Layout | None = None,
+    layout: Layout | None = None,
     devices: int | None = None,
     chunk: int | None = None,
     on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
@@ -153,7 +156,7 @@ class Search:
   def at_density(self, density: float, task: Task) -> "Search":
     """The same search for tickets of exactly that density, or the nearest that it can find."""
     del task
-    return self.change(**({"target_density": density} if "target_density" in settings.names(self) else {}))
+    return self.change(**({"target_density": density} if "target_density" in names(self) else {}))
 
   def densities(self, asked: Sequence[float]) -> Sequence[float]:
     """At which of some densities a study runs it."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
-from nets_jax import baselines, evolution, settings
+from nets_jax import baselines, evolution
+from nets_jax.engine.seeds import as_keys
 from nets_jax.errors import UsageError, suggest
 from nets_jax.evolution import recipes
 from nets_jax.protocol import Outcome, Search
-from nets_jax.seeds import as_keys
-from nets_jax.tickets import SearchResult
+from nets_jax.settings import DEFAULTS_VERSION, Part, Place, change, differences, names, places
+from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
 
 
@@ -39,49 +40,49 @@ def make(name: str, changes: Mapping[str, Any] | None = None) -> Search:
   search = SEARCHES[name]()
   for setting in changes or {}:
     chosen = _with_parts(search, changes)
-    if setting not in settings.names(chosen):
+    if setting not in names(chosen):
       raise UsageError(f"{name} has no setting {setting!r}{_advice(setting, chosen, name)}")
-  return settings.change(search, changes or {}, name)
+  return change(search, changes or {}, name)
 
 
 def _advice(setting: str, search: Search, name: str) -> str:
   """What has a setting that a search has not: another part of it, or other searches; or the nearest name."""
-  parts = [(flag, place.about) for flag, place in settings.places(search)]
-  parts = [(flag, about.options) for flag, about in parts if isinstance(about, settings.Part)]
-  bringing = [f"{n}={o}" for n, options in parts for o in options if setting in settings.names(options[o]())]
+  parts = [(flag, place.about) for flag, place in places(search)]
+  parts = [(flag, about.options) for flag, about in parts if isinstance(about, Part)]
+  bringing = [f"{n}={o}" for n, options in parts for o in options if setting in names(options[o]())]
   having = having_setting(setting)
   having = [] if name in having else having  # with the part that it had
   advice = f"; it comes with {' or '.join(bringing)}" if bringing else ""
   advice += f"; those that have it are {', '.join(having)}" if having else ""
-  return advice or suggest(setting, settings.names(search))
+  return advice or suggest(setting, names(search))
 
 
 def _with_parts(search: Search, changes: Mapping[str, Any]) -> Search:
   """The search with those parts changed that are chosen by name, which bring settings of their own."""
-  parts = {name for name, place in settings.places(search) if isinstance(place.about, settings.Part)}
-  return settings.change(search, {name: value for name, value in changes.items() if name in parts})
+  parts = {name for name, place in places(search) if isinstance(place.about, Part)}
+  return change(search, {name: value for name, value in changes.items() if name in parts})
 
 
 def having_setting(name: str) -> list[str]:
   """The searches that have a setting as they are; if none has, those that have it with another part."""
   made = {search: make() for search, make in SEARCHES.items()}
-  as_they_are = [search for search, own in made.items() if name in settings.names(own)]
+  as_they_are = [search for search, own in made.items() if name in names(own)]
   return as_they_are or [search for search, own in made.items() if name in dict(all_places(own))]
 
 
-def all_places(component: Any) -> Iterator[tuple[str, settings.Place]]:
+def all_places(component: Any) -> Iterator[tuple[str, Place]]:
   """The settings of a component, and of every part that could be chosen for one of its own."""
-  for name, place in settings.places(component):
+  for name, place in places(component):
     yield name, place
-    if isinstance(place.about, settings.Part):
+    if isinstance(place.about, Part):
       for option in place.about.options.values():
         yield from all_places(option())
 
 
 def identity(name: str, search: Search) -> dict[str, Any]:
   """All of a search that a result depends on: its name, what differs from its defaults, and their version."""
-  differing = settings.differences(search, SEARCHES[name]())
-  return {"search": name, "defaults": settings.DEFAULTS_VERSION, **differing}
+  differing = differences(search, SEARCHES[name]())
+  return {"search": name, "defaults": DEFAULTS_VERSION, **differing}
 
 
 def search(key: jax.Array, task: Task, search: Search | None = None, **how: Any) -> SearchResult:

@@ -23,8 +23,10 @@ import pytest
 from absl import flags
 
 import nets_jax
-from experiments import binary, interrupts, search
-from nets_jax import settings
+from nets_jax.engine import interrupts
+from nets_jax.cli import search
+from nets_jax.settings import change
+from nets_jax.settings import names
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -59,9 +61,9 @@ def task(network, data):
 @pytest.fixture(scope="session")
 def ticket(network, data):
   """A ticket with about 60 % of its weights."""
-  from nets_jax import tickets
+  from nets_jax.tickets.ticket import initialise
 
-  return tickets.initialise(jax.random.key(3), network, data.input_shape, init_scale=0.5, initial_density=0.6)
+  return initialise(jax.random.key(3), network, data.input_shape, init_scale=0.5, initial_density=0.6)
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +97,8 @@ def assert_same_bits(a, b):
 
 def changed(task, search, **changes):
   """A task and a search with other settings, each with those of its own."""
-  own = {name: changes.pop(name) for name in settings.names(task) if name in changes}
-  return settings.change(task, own), search.change(**changes)
+  own = {name: changes.pop(name) for name in names(task) if name in changes}
+  return change(task, own), search.change(**changes)
 
 
 def without_seconds(rows):
@@ -153,11 +155,11 @@ def run_binary(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda count: None)  # JAX has started already
   monkeypatch.setattr(interrupts, "install", lambda: None)  # signals are pytest's
 
-  def run(job, *arguments, parse=binary.parse):
+  def run(job, *arguments):
     reset_flags()
     status = 0
     try:
-      parse([job.__name__, *arguments])
+      job.parse([job.__name__, *arguments])
       job.main([])
     except SystemExit as error:
       status = error.code

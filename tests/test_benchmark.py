@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import nets_jax
-from experiments import benchmark, benchmark_table, memory
-from nets_jax import storage
+from experiments.benchmarking import measure, memory, table
 from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.engine.tables import read_csv
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 COMMAND = (
@@ -34,7 +34,7 @@ def done(tmp_path_factory):
 
 def test_it_leaves_a_table_and_a_figure(done):
   directory, printed, _ = done
-  rows = storage.read_csv(directory / "benchmark.csv")
+  rows = read_csv(directory / "benchmark.csv")
   assert [row["part"] for row in rows][:4] == ["limit", "population", "breeding", "breeding"]
   assert rows[-1]["name"] == "limit, at the end"
   population, _, breeding, imp = rows[1:5]
@@ -51,9 +51,7 @@ def test_it_leaves_a_table_and_a_figure(done):
 
 def test_peers_do_the_same_work_or_say_why_not(done):
   directory, _, said = done
-  found = {
-    row["name"]: row for row in storage.read_csv(directory / "benchmark.csv") if row["part"] == "peers"
-  }
+  found = {row["name"]: row for row in read_csv(directory / "benchmark.csv") if row["part"] == "peers"}
   names = list(found)
   assert names[:3] == [
     "nets_jax, a whole generation",
@@ -84,18 +82,18 @@ def test_a_wrong_request_is_one_line(argument, message, tmp_path):
 
 def test_the_work_of_lenet_is_counted_as_the_notes_say():
   ticket = random_ticket(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), 1.0)
-  assert benchmark.training_flops(ticket, 54_000) == 54_000 * (6 * 266_200 - 2 * 235_200)
+  assert measure.training_flops(ticket, 54_000) == 54_000 * (6 * 266_200 - 2 * 235_200)
 
 
 def test_cases_take_turns_and_ratios_are_within_a_repeat(monkeypatch):
   turns = []
   took = {"a": iter([9.0, 1.0, 2.0]), "b": iter([9.0, 3.0, 10.0])}  # a first run each, then two repeats
-  monkeypatch.setattr(benchmark, "limit", lambda: lambda: 2.0)
+  monkeypatch.setattr(measure, "limit", lambda: lambda: 2.0)
 
   def case(name):
-    return benchmark.Case("peers", name, lambda: turns.append(name) or next(took[name]), 8.0, 4.0)
+    return measure.Case("peers", name, lambda: turns.append(name) or next(took[name]), 8.0, 4.0)
 
-  first, second = benchmark.measure([case("a"), case("b")], repeats=2)
+  first, second = measure.measure([case("a"), case("b")], repeats=2)
   assert turns == ["a", "b"] * 3
   assert (first["seconds"], first["seconds_low"], first["seconds_high"]) == (1.5, 1, 2)
   assert (second["seconds"], second["times_the_first"]) == (6.5, (3 / 1 + 10 / 2) / 2)
@@ -109,31 +107,31 @@ def test_lines_of_an_earlier_run_are_kept_unless_measured_again(tmp_path):
     return {"part": part, "name": name, **times, **about}
 
   def names():
-    return [(line["name"], line["seconds"]) for line in benchmark_table.earlier_rows(tmp_path)]
+    return [(line["name"], line["seconds"]) for line in table.earlier_rows(tmp_path)]
 
-  assert benchmark_table.earlier_rows(tmp_path) == []
-  start, end = row("limit", "limit, at the start", 1.0), row("limit", benchmark_table.LIMIT_AT_END, 1.0)
+  assert table.earlier_rows(tmp_path) == []
+  start, end = row("limit", "limit, at the start", 1.0), row("limit", table.LIMIT_AT_END, 1.0)
   first = [
     start,
     row("population", "k = 16", 2.0, population=16),
     row("population", "k = 2", 3.0, population=2),
     end,
   ]
-  benchmark_table.write(tmp_path, first)
-  assert benchmark_table.earlier_rows(tmp_path)[0] == first[0]  # without the columns of other lines
+  table.write(tmp_path, first)
+  assert table.earlier_rows(tmp_path)[0] == first[0]  # without the columns of other lines
   assert [name for name, _ in names()] == [
     "limit, at the start",
     "k = 2",
     "k = 16",
-    benchmark_table.LIMIT_AT_END,
+    table.LIMIT_AT_END,
   ]
   again = row("population", "k = 2", 9.0, population=2)
-  benchmark_table.write(tmp_path, [*benchmark_table.earlier_rows(tmp_path), again, row("imp", "IMP", 4.0)])
+  table.write(tmp_path, [*table.earlier_rows(tmp_path), again, row("imp", "IMP", 4.0)])
   assert names()[1:4] == [("k = 2", 9.0), ("k = 16", 2.0), ("IMP", 4.0)]
 
 
 def test_devices_are_doubled_up_to_all():
-  assert [benchmark.doubling(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
+  assert [measure.doubling(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
 
 
 def test_peak_memory_is_that_of_the_stretch():
@@ -156,5 +154,5 @@ def test_a_figure_of_one_part_alone():
     "seconds_low": 0.9,
     "seconds_high": 1.1,
   }
-  figure = benchmark_table.figure([{**row, "share_of_limit": 0.5, "width": math.nan}])
+  figure = table.figure([{**row, "share_of_limit": 0.5, "width": math.nan}])
   assert next(axes.get_xlabel() for axes in figure.axes if axes.get_visible()) == "devices"

@@ -8,7 +8,7 @@ import pytest
 from test_search import SMALL, table
 
 import nets_jax
-from experiments import board
+from nets_jax.analysis import tensorboard
 
 
 def read_back(directory: pathlib.Path):
@@ -24,7 +24,7 @@ def read_back(directory: pathlib.Path):
 
 def test_a_run_is_written_as_it_was(job, tmp_path):
   assert job(*SMALL, "--tensorboard", "--workdir=run")[0] == 0
-  found = read_back(tmp_path / "run" / board.DIRECTORY)
+  found = read_back(tmp_path / "run" / tensorboard.DIRECTORY)
   history = table(tmp_path / "run" / "history.csv")
   best = [min(float(r["fitness"]) for r in history if r["generation"] == str(g)) for g in range(3)]
   fitness = found.Scalars("search/fitness")
@@ -37,12 +37,12 @@ def test_a_run_is_written_as_it_was(job, tmp_path):
   assert sorted(found.Tags()["images"]) == ["masks/hidden_0", "masks/output"]
   (image,) = found.Images("masks/hidden_0")
   assert (image.height, image.width) == (2, 6)
-  settings = read_back(tmp_path / "run" / board.DIRECTORY / "settings")
+  settings = read_back(tmp_path / "run" / tensorboard.DIRECTORY / "settings")
   results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]["guided"]
   assert settings.Scalars("result/test_accuracy")[0].value == pytest.approx(results["test_accuracy"])
 
   assert job(*SMALL, "--overwrite", "--workdir=run")[0] == 0  # without: the old run's events go too
-  assert not (tmp_path / "run" / board.DIRECTORY).exists()
+  assert not (tmp_path / "run" / tensorboard.DIRECTORY).exists()
 
 
 def test_without_its_writer_it_says_what_to_install(job, monkeypatch, tmp_path):
@@ -55,7 +55,7 @@ def test_without_its_writer_it_says_what_to_install(job, monkeypatch, tmp_path):
 
 def test_a_mask_of_a_convolution_is_an_image(tmp_path):
   masks = {"conv": {"kernel": np.ones((3, 3, 2, 4), bool), "bias": None}}
-  with board.open_board(tmp_path, True) as shown:
+  with tensorboard.open_board(tmp_path, True) as shown:
     shown.ticket(nets_jax.Ticket({}, masks))
-  (image,) = read_back(tmp_path / board.DIRECTORY).Images("masks/conv")
+  (image,) = read_back(tmp_path / tensorboard.DIRECTORY).Images("masks/conv")
   assert (image.height, image.width) == (18, 4)

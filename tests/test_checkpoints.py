@@ -11,15 +11,17 @@ import pytest
 from conftest import assert_same_bits, assert_same_results, changed, without_seconds
 
 import nets_jax
-from nets_jax import journal, settings
-from nets_jax.checkpoints import Checkpoints, Unsaved
+from nets_jax.engine import journal
+from nets_jax.engine.checkpoints import Checkpoints
+from nets_jax.engine.saved import Unsaved
+from nets_jax.settings import change
 
 SEARCH = nets_jax.recipes.paper(population_size=5, generations=5)
 
 
 @pytest.fixture(scope="module")
 def task(task):
-  return settings.change(task, {"learning_rate": 0.1, "batch_size": 8})
+  return change(task, {"learning_rate": 0.1, "batch_size": 8})
 
 
 def stopping(directory, turns, **kwargs):
@@ -86,7 +88,7 @@ def test_a_training_in_pieces_is_the_whole_training(tmp_path, task, network, dat
   tickets = nets_jax.stack(
     [nets_jax.random_ticket(jax.random.key(i), network, data.input_shape, 0.5) for i in range(3)]
   )
-  task = settings.change(task, {"eval_every": 3, "optimizer": "momentum", "learning_rate": 1e-3})
+  task = change(task, {"eval_every": 3, "optimizer": "momentum", "learning_rate": 1e-3})
 
   def run(saved):
     return nets_jax.train_tickets(jax.random.key(0), tickets, task, steps=20, checkpoints=saved)
@@ -143,7 +145,7 @@ def test_another_run_is_refused(stopped, tmp_path, task, changes, message):
 def test_another_version_is_refused(stopped, tmp_path, task, monkeypatch):
   shutil.copytree(stopped, tmp_path / "run")
   monkeypatch.setattr(jax, "__version__", "0.0.1")
-  monkeypatch.setattr("nets_jax.checkpoints.FORMAT_VERSION", 4)
+  monkeypatch.setattr("nets_jax.engine.checkpoints.FORMAT_VERSION", 4)
   monkeypatch.setattr("importlib.metadata.version", lambda package: f"{package} of tomorrow")
   with pytest.raises(nets_jax.UsageError) as error:
     go_on(tmp_path / "run", task)

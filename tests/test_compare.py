@@ -9,9 +9,12 @@ from absl import flags
 from conftest import made_once, reset_flags, table
 
 import nets_jax
-from experiments import binary, compare, tables
-from nets_jax import files, searches, settings
-from nets_jax.cli import flags as search_flags
+from nets_jax import searches
+from nets_jax.cli import command, compare
+from nets_jax.cli import setting_flags as search_flags
+from nets_jax.engine import files
+from nets_jax.settings import values
+from nets_jax.studies import tables
 
 PROBLEM = (
   "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
@@ -24,7 +27,7 @@ ALL = "--methods=random,imp,nets@paper,dense"
 @pytest.fixture
 def job(run_binary):
   """The comparison in this process."""
-  return functools.partial(run_binary, compare, parse=compare.parse)
+  return functools.partial(run_binary, compare)
 
 
 @pytest.fixture
@@ -265,15 +268,15 @@ def test_spread_and_span():
 
 
 def test_every_method_has_a_colour_of_its_own():
-  from nets_jax import plots
+  from nets_jax.analysis.study_figures import _by_method
 
   rows = [{"method": name, "trial": 0} for name in [*searches.SEARCHES, "imp:rewind_epochs=1"]]
-  colours = [colour for _, colour, _ in plots._by_method(rows)]
+  colours = [colour for _, colour, _ in _by_method(rows)]
   assert len(set(colours)) == len(colours)
 
 
 def test_presets_are_complete():
   for preset in (pathlib.Path(compare.__file__).parent / "presets").glob("paper_*.flags"):
     reset_flags()
-    binary.parse(["compare", f"--flagfile={preset}"])
-    assert settings.values(search_flags.make_search(flags.FLAGS))["target_density"] == 0.2
+    command.parse(["compare", f"--flagfile={preset}"])
+    assert values(search_flags.make_search(flags.FLAGS))["target_density"] == 0.2

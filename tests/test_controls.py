@@ -9,8 +9,8 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
-from experiments import controls
-from nets_jax import tickets
+from nets_jax.cli import controls
+from nets_jax.tickets.ticket import initialise, maskable_count, unmasked_count
 
 TINY = (
   "--dataset=xor", "--activation=sigmoid", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
@@ -29,7 +29,7 @@ def found(tmp_path):
   network = nets_jax.MLP((6,), 2, activation="sigmoid")
   made = []
   for i in range(2):
-    ticket = tickets.initialise(
+    ticket = initialise(
       jax.random.key(i), network, (2,), init_scale=(0.01 * (i + 1), 3.0), initial_density=0.6
     )
     nets_jax.save_ticket(tmp_path / f"ticket-{i}.safetensors", ticket, network)
@@ -38,7 +38,7 @@ def found(tmp_path):
 
 
 def test_the_controls(network, data, ticket):
-  ticket = tickets.initialise(
+  ticket = initialise(
     jax.random.key(5), network, data.input_shape, init_scale=(0.02, 0.3, 4.0), initial_density=0.4
   )
   task = nets_jax.Task(network, data)
@@ -47,10 +47,10 @@ def test_the_controls(network, data, ticket):
     for name, control in controls.make_controls(task, nets_jax.Snip(score_batch=20)).items()
   }
   assert tuple(made) == controls.NAMES
-  count = lambda t: int(tickets.unmasked_count(t))  # noqa: E731
+  count = lambda t: int(unmasked_count(t))  # noqa: E731
   scales = lambda t: np.array([float(s) for s in nets_jax.layer_scales(t).values()])  # noqa: E731
   by_layer = lambda t: [int(m.sum()) for m in jax.tree.leaves(t.masks)]  # noqa: E731
-  whole = tickets.maskable_count(ticket)
+  whole = maskable_count(ticket)
   assert_same_bits(made["ticket"], ticket)
   for name, own in made.items():
     assert count(own) == (whole if name in ("unmasked", "dense_scaled", "dense") else count(ticket)), name

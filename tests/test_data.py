@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import tfds
+from nets_jax.data import tfds
 
 
 def test_digits_are_split_and_standardised():

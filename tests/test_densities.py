@@ -8,8 +8,10 @@ import pytest
 from conftest import made_once, reset_flags, table
 
 import nets_jax
-from experiments import binary, densities, density_tables, stages
-from nets_jax import density_plots, recipes
+from nets_jax import recipes
+from nets_jax.analysis.density_figures import differences_figure
+from nets_jax.cli import command, densities
+from nets_jax.studies import density_tables, stages
 
 PROBLEM = (
   "--dataset=xor", "--activation=sigmoid", "--trials=2", "--xor_train_size=100", "--xor_test_size=40",
@@ -73,7 +75,7 @@ def test_imps_tickets_are_those_of_shorter_runs(done):
   # A run of its own for fewer cycles finds the same.
   cycles = int(float(table(stages_of_imp[0] / "costs.csv")[0]["epochs"]) / 2)
   reset_flags()
-  binary.parse(["densities", *TINY])
+  command.parse(["densities", *TINY])
   values = densities.flags.FLAGS
   entrant, _ = stages.make_entrants([f"imp:cycles={cycles}", "guided"], values, done / "alone")
   stages.search_stage(entrant, densities.search_flags.make_data(values))
@@ -189,7 +191,7 @@ def test_differences_are_paired_by_trial():
   assert "| imp | +2.0 ± 12.7 |  |" in text
   assert "Difference from guided in points" in text
   assert density_tables.difference_table(density_tables.differences(table[:5])) == ""
-  figure = density_plots.differences_figure(found)
+  figure = differences_figure(found)
   assert [axes.get_xlabel() for axes in figure.axes] == ["points at 20 %", "points at 10 %"]
   assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["imp", "dense"]
 
@@ -220,7 +222,7 @@ def test_the_ready_studies_are_such_that_run(preset, study):
   values = densities.flags.FLAGS
   presets = pathlib.Path(densities.__file__).parent / "presets"
   reset_flags()
-  binary.parse(
+  command.parse(
     ["densities", f"--flagfile={presets}/{preset}.flags", f"--flagfile={presets}/studies/{study}.flags"]
   )
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
@@ -243,7 +245,7 @@ def test_the_nearest_cycle():
 def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   values = densities.flags.FLAGS
   reset_flags()
-  binary.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
+  command.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
   (entrant,) = stages.make_entrants(["guided:parents=3"], values, pathlib.Path("x"))
   assert entrant.search == recipes.guided(parents=3, target_density=0.4)
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)

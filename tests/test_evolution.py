@@ -6,8 +6,8 @@ import pytest
 from conftest import assert_same_results, changed, counted_compilations, without_seconds
 
 import nets_jax
-from nets_jax import settings
-from nets_jax.evolution.nets import stack_settings
+from nets_jax.evolution.configuration import stack_settings
+from nets_jax.settings import values
 
 SEARCH = nets_jax.recipes.paper(population_size=3, generations=3)
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -98,6 +98,6 @@ def test_a_run_that_diverges_may_leave_the_others_alone(task, alone, pairs):
 
 def test_stacked_settings_have_an_axis_of_runs(task):
   stacked = stack_settings([task] * 2, [SEARCH, SEARCH.change(noise_rate=0.5)]).search
-  np.testing.assert_allclose(settings.values(stacked)["noise_rate"], [0.1, 0.5])
+  np.testing.assert_allclose(values(stacked)["noise_rate"], [0.1, 0.5])
   assert stacked.population_size == 3
   assert stacked.patience is None

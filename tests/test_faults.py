@@ -16,8 +16,8 @@ import jax
 import pytest
 
 import nets_jax
-from experiments import memory
-from nets_jax import storage
+from experiments.benchmarking import memory
+from nets_jax.engine.tables import read_csv
 
 pytestmark = pytest.mark.faults
 
@@ -80,7 +80,7 @@ def survive(module, arguments, rng, most):
 
 
 def without_seconds(path):
-  return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in storage.read_csv(path)]
+  return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in read_csv(path)]
 
 
 def summary(path):

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nets_jax
-from experiments import binary, outcome, run_directory
-from nets_jax import storage
-from nets_jax.cli import flags as search_flags
-from nets_jax.cli import records
-from nets_jax.tickets import check_fits
+from nets_jax.cli import command, outcome, records, run_directory
+from nets_jax.cli import setting_flags as search_flags
+from nets_jax.tickets.storage import FORMAT_VERSION, checksum
+from nets_jax.tickets.ticket import check_fits
 
 FILES = 4000
 SLOWEST = 5.0  # seconds that one file may take; a hang is not an answer
@@ -109,8 +108,8 @@ arrays = st.builds(
 )
 def test_a_forged_ticket_is_an_error_or_a_ticket(tmp_path_factory, tensors, metadata):
   """With a checksum that is right, as a forger would write it."""
-  metadata = {"format_version": storage.FORMAT_VERSION, **metadata}
-  metadata["sha256"] = storage.checksum(tensors, metadata)
+  metadata = {"format_version": FORMAT_VERSION, **metadata}
+  metadata["sha256"] = checksum(tensors, metadata)
   path = tmp_path_factory.mktemp("forged") / "ticket"
   safetensors.numpy.save_file(tensors, path, {"nets_jax": json.dumps(metadata)})
   found = answers(nets_jax.load_ticket, path)
@@ -127,7 +126,7 @@ def test_a_mutated_config_is_an_error_or_a_config(tmp_path):
   run = tmp_path / "run"
   run.mkdir()
   reset_flags()
-  binary.parse(["search", "--dataset=xor"])
+  command.parse(["search", "--dataset=xor"])
   deciding = records.deciding(search_flags.flags.FLAGS)
   config = {"format_version": run_directory.FORMAT_VERSION, "versions": {}}
   whole = json.dumps({"flags": records.explicit(search_flags.flags.FLAGS), **config}).encode()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nets_jax
-from experiments import grid
+from nets_jax.studies import grid
 
 WHOLE = {"elites", "population_size"}.__contains__
 

@@ -13,7 +13,6 @@ from test_checkpoints import in_pieces
 
 import nets_jax
 from nets_jax import operators
-from nets_jax import settings as nets_settings
 from nets_jax.evolution import dormancy, saliency
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.operators import Context, Crossover
@@ -21,6 +20,7 @@ from nets_jax.evolution.ranking import Feasible, Penalised
 from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Truncation
+from nets_jax.settings import change
 from nets_jax.training.train import minibatch_order, train
 
 GUIDED = nets_jax.Nets(
@@ -35,7 +35,7 @@ TOTAL = 12 + 30 + 2
 
 @pytest.fixture(scope="module")
 def task(task):
-  return nets_settings.change(task, {"learning_rate": 0.1, "batch_size": 8, "init_scale": 0.3})
+  return change(task, {"learning_rate": 0.1, "batch_size": 8, "init_scale": 0.3})
 
 
 def tree(values):

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from test_checkpoints import in_pieces
 
 import nets_jax
-from nets_jax import parallel, settings
+from nets_jax.engine.layouts import resized
 from nets_jax.evolution import halving
+from nets_jax.evolution.configuration import fitness_steps, stack_settings
 from nets_jax.evolution.dormancy import GuidedDormancy
 from nets_jax.evolution.generation import init_all, step_all
-from nets_jax.evolution.nets import fitness_steps, stack_settings
 from nets_jax.evolution.operators import Crossover
 from nets_jax.evolution.scales import ScaleLayers
 from nets_jax.evolution.schedules import Linear
+from nets_jax.settings import change
 
 SEARCH = nets_jax.recipes.guided(population_size=8, generations=6, elites=2, halvings=2, fitness_epochs=0.5)
 KEY = jax.random.key(3)
@@ -25,7 +26,7 @@ SIZES = [8, 8, 8, 4, 4, 2, 2]
 
 @pytest.fixture(scope="module")
 def task(task):
-  return settings.change(task, {"learning_rate": 0.1})
+  return change(task, {"learning_rate": 0.1})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def last_state(task, search):
     seen.append(np.asarray(metrics.fitness[0]))
     if halving.begins_stage(search, generation + 1):
       own = stack_settings([task], [halving.stage(search, generation + 1)])
-      before, layout = layout, parallel.resized(layout, own.search.population_size)
+      before, layout = layout, resized(layout, own.search.population_size)
       state = halving.narrow(state, own.search.population_size, before, layout)
       assert np.isinf(state.best_fitness).all()
   return jax.tree.map(lambda leaf: leaf[0], state.replace(population=None, generation=None)), seen

@@ -10,8 +10,8 @@ import pytest
 from test_search import PROBLEM, SMALL
 
 import nets_jax
-from nets_jax.cli import flags as search_flags
-from nets_jax.cli import help as flag_help
+from nets_jax.cli import setting_flags as search_flags
+from nets_jax.cli import usage as flag_help
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 
@@ -29,7 +29,7 @@ def test_every_shared_flag_is_in_one_group():
 
 
 def test_the_documents_table_is_the_flags():
-  command = "python -m nets_jax.cli.help docs/flags.md"
+  command = "python -m nets_jax.cli.usage docs/flags.md"
   assert (ROOT / "docs" / "flags.md").read_text() == flag_help.table(), f"make it again: {command}"
   assert "`--num_processes`" in flag_help.table()
 

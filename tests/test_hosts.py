@@ -9,7 +9,7 @@ import time
 import pytest
 
 import nets_jax
-from nets_jax import storage
+from nets_jax.engine.tables import read_csv
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 SMALL = (
@@ -32,7 +32,7 @@ def start_two(*arguments):
 
 
 def without_seconds(path):
-  return [{k: v for k, v in row.items() if k != "seconds"} for row in storage.read_csv(path)]
+  return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(path)]
 
 
 def test_two_processes_end_as_one_with_as_many_devices(tmp_path):

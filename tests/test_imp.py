@@ -7,9 +7,10 @@ import pytest
 from conftest import assert_same_bits, changed
 
 import nets_jax
-from nets_jax import settings, tickets
-from nets_jax.baselines import imp
-from nets_jax.layers import Layer
+from nets_jax.baselines.imp_counts import EVERY_LAYER, prune
+from nets_jax.networks.layers import Layer
+from nets_jax.settings import change
+from nets_jax.tickets.ticket import phenotype
 
 IMP = nets_jax.Imp(cycles=4, cycle_epochs=3)
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -17,7 +18,7 @@ KEYS = jax.random.split(jax.random.key(0), 3)
 
 @pytest.fixture(scope="module")
 def task(task):
-  return settings.change(task, {"init_scale": 0.5})
+  return change(task, {"init_scale": 0.5})
 
 
 def layers_of(sizes, names=None):
@@ -44,7 +45,7 @@ def test_every_cycle_starts_at_mask_times_initial_weights(run):
   assert len(seen) == 5
   for found in seen:
     assert_same_bits(found.weights, seen[0].weights)
-    for name, layer in jax.vmap(tickets.phenotype)(found).items():
+    for name, layer in jax.vmap(phenotype)(found).items():
       want = np.where(found.masks[name]["kernel"], seen[0].weights[name]["kernel"], 0)
       np.testing.assert_array_equal(layer["kernel"], want)
       assert not np.asarray(layer["bias"]).any()
@@ -57,13 +58,13 @@ def test_masks_shrink_by_exact_counts(task, scope):
   seen, _ = cycles_of(task, IMP.replace(prune_scope=scope))
   sizes = [48, 40, 15]
   names = ("hidden_0", "hidden_1", "output")  # which the alphabet has in this order too
-  want = imp.kept_counts(layers_of(sizes, names), IMP.replace(prune_scope=scope))
+  want = IMP.replace(prune_scope=scope).kept_counts(layers_of(sizes, names))
   for before, after, counts in zip(seen, seen[1:], want, strict=False):
     leaves = list(zip(jax.tree.leaves(before.masks), jax.tree.leaves(after.masks), strict=True))
     assert all((new <= old).all() for old, new in leaves)
     kept = np.array([new.sum(axis=(1, 2)) for _, new in leaves])
     if scope == "global":
-      assert (kept.sum(0) == counts[imp.EVERY_LAYER]).all()
+      assert (kept.sum(0) == counts[EVERY_LAYER]).all()
     else:
       assert (kept == np.array([counts[name] for name in names])[:, None]).all()
 
@@ -71,21 +72,21 @@ def test_masks_shrink_by_exact_counts(task, scope):
 def test_the_smallest_trained_weights_are_pruned_and_ties_go_by_index():
   weights = {"a": {"kernel": jnp.array([[[3.0, -1.0], [1.0, 0.5]]]), "bias": jnp.zeros((1, 2))}}
   masks = {"a": {"kernel": jnp.array([[[True, True], [True, False]]]), "bias": None}}
-  for scope, name in (("layer", "a"), ("global", imp.EVERY_LAYER)):
-    pruned = imp.prune(weights, masks, {name: 2}, scope)
+  for scope, name in (("layer", "a"), ("global", EVERY_LAYER)):
+    pruned = prune(weights, masks, {name: 2}, scope)
     np.testing.assert_array_equal(pruned["a"]["kernel"], [[[True, True], [False, False]]])
     assert pruned["a"]["bias"] is None
 
 
 def test_rounds_of_lenet_are_frankle_and_carbins():
-  counts = imp.kept_counts(layers_of([784 * 300, 300 * 100, 100 * 10]), nets_jax.Imp(cycles=18))
+  counts = nets_jax.Imp(cycles=18).kept_counts(layers_of([784 * 300, 300 * 100, 100 * 10]))
   left = [100 * sum(c.values()) / 266_200 for c in counts]
   assert [f"{left[r - 1]:.1f}" for r in (3, 7, 9, 11)] == ["51.3", "21.1", "13.5", "8.7"]
   assert [f"{left[r - 1]:.2f}" for r in (15, 18)] == ["3.58", "1.85"]
 
 
 def test_output_layer_may_be_pruned_like_the_others():
-  counts = imp.kept_counts(layers_of([100, 50]), nets_jax.Imp(cycles=1, output_prune_fraction=None))
+  counts = nets_jax.Imp(cycles=1, output_prune_fraction=None).kept_counts(layers_of([100, 50]))
   assert counts == [{"0": 80, "1": 40}]
 
 

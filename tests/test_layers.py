@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import layers, operators, tickets
+from nets_jax import operators
 from nets_jax.baselines import one_shot
+from nets_jax.networks import layers
+from nets_jax.tickets.controls import unmask
 
 KEY = jax.random.key(0)
 
@@ -87,7 +89,7 @@ def test_each_number_of_init_scale_is_the_layers_in_that_order(task, data):
   ticket = nets_jax.random_ticket(KEY, network, data.input_shape, 1.0, init_scale=scales)
   found = nets_jax.layer_scales(ticket)
   assert found["trunk"] < 0.02 < 1 < found["head"]
-  again = operators.resample(KEY, tickets.unmask(ticket), 1.0, scales)
+  again = operators.resample(KEY, unmask(ticket), 1.0, scales)
   found = nets_jax.layer_scales(again)
   assert found["trunk"] < 0.02 < 1 < found["head"]
   task = task.replace(network=network, initialiser=nets_jax.Normal(scales))

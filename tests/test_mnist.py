@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import tfds
+from nets_jax.data import tfds
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 

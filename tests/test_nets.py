@@ -10,9 +10,11 @@ import pytest
 from conftest import assert_same_bits, changed, counted_compilations
 
 import nets_jax
-from nets_jax import dormancy, settings, tickets
+from nets_jax import dormancy
+from nets_jax.evolution.configuration import fitness_steps
 from nets_jax.evolution.generation import genome_fitness
-from nets_jax.evolution.nets import fitness_steps
+from nets_jax.settings import change
+from nets_jax.tickets.ticket import initialise
 from nets_jax.training.train import minibatch_order
 
 MOST_COPIES = 4  # of a shard: what a generation holds besides its population and the next one
@@ -88,7 +90,7 @@ def test_a_genome_of_a_population_is_that_genome_alone(task, network, data):
   order = minibatch_order(shuffle_key, len(data.train), 12, fitness_steps(search, task))
   population_key = jax.random.split(KEY)[0]
   for i in (0, 5):
-    genome = jax.jit(lambda k: tickets.initialise(k, network, data.input_shape))(
+    genome = jax.jit(lambda k: initialise(k, network, data.input_shape))(
       jax.random.fold_in(population_key, i)
     )
     assert_same_bits(jax.device_get(nets_jax.take(state.population, i)), jax.device_get(genome))
@@ -234,7 +236,7 @@ def test_an_objective_replaces_the_loss_and_not_the_target_density(task, rule, f
   search = search.replace(objective=lambda candidate: factor * (candidate.valid_loss + 1))
   if rule == "feasible":
     search = search.replace(operators=(*search.operators[:2], dormancy.GuidedDormancy(0.3)))
-  result = nets_jax.search(KEY, settings.change(task, {"learning_rate": 0.1}), search)
+  result = nets_jax.search(KEY, change(task, {"learning_rate": 0.1}), search)
   assert float(nets_jax.density(result.ticket)) <= 0.301
   allowed = [row for row in result.history if row["density"] <= 0.301]
   assert allowed

@@ -7,21 +7,22 @@ import reference
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import initialisation, networks, tickets
-from nets_jax.networks import forward, matrix_product
+from nets_jax.networks import initialisation
+from nets_jax.networks.adapter import forward
+from nets_jax.networks.precision import matrix_product
+from nets_jax.networks.zoo import ACTIVATIONS
+from nets_jax.tickets.ticket import initialise, maskable_count, phenotype
 
 
 def test_forward_is_the_numpy_reference(network, data, ticket):
-  got = networks.forward(network, tickets.phenotype(ticket), data.train.inputs)
+  got = forward(network, phenotype(ticket), data.train.inputs)
   want = reference.forward(reference.layers(ticket), data.train.inputs)[-1]
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_lenet_has_the_papers_weights():
-  ticket = jax.eval_shape(
-    lambda k: tickets.initialise(k, nets_jax.lenet_300_100(), (28, 28, 1)), jax.random.key(0)
-  )
-  assert tickets.maskable_count(ticket) == 266_200
+  ticket = jax.eval_shape(lambda k: initialise(k, nets_jax.lenet_300_100(), (28, 28, 1)), jax.random.key(0))
+  assert maskable_count(ticket) == 266_200
   assert [leaf.shape for leaf in jax.tree.leaves(ticket.masks)] == [(784, 300), (300, 100), (100, 10)]
 
 
@@ -59,9 +60,9 @@ def test_dropout_silences_in_training_only(data):
   network = nets_jax.MLP((50,), 3, dropout_rate=0.5)
   weights = initialisation.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
   inputs = data.train.inputs[:8]
-  plain = networks.forward(network, weights, inputs)
-  first, again, other = (networks.forward(network, weights, inputs, jax.random.key(i)) for i in (1, 1, 2))
-  np.testing.assert_array_equal(plain, networks.forward(network, weights, inputs))
+  plain = forward(network, weights, inputs)
+  first, again, other = (forward(network, weights, inputs, jax.random.key(i)) for i in (1, 1, 2))
+  np.testing.assert_array_equal(plain, forward(network, weights, inputs))
   np.testing.assert_array_equal(first, again)
   assert (first != plain).any()
   assert (first != other).any()
@@ -128,7 +129,7 @@ def test_impossible_networks(kwargs, message):
 
 def test_activations():
   x = jnp.linspace(-2, 2, 5)
-  np.testing.assert_allclose(networks.ACTIVATIONS["sigmoid"](x), 1 / (1 + np.exp(-x)), rtol=1e-5)
+  np.testing.assert_allclose(ACTIVATIONS["sigmoid"](x), 1 / (1 + np.exp(-x)), rtol=1e-5)
 
 
 def rounded(x, mantissa_bits):

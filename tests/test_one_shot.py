@@ -6,8 +6,10 @@ import reference
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import searches, tickets
+from nets_jax import searches
 from nets_jax.baselines import one_shot, scores
+from nets_jax.tickets.controls import unmask
+from nets_jax.tickets.ticket import maskable_count, phenotype, unmasked_count
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 NAMES = ("hidden_0", "hidden_1", "output")
@@ -19,7 +21,7 @@ def batch(data):
 
 
 def scored(score, task, ticket, batch):
-  found = jax.jit(lambda w: score(task, w, ticket.masks, batch))(tickets.phenotype(ticket))
+  found = jax.jit(lambda w: score(task, w, ticket.masks, batch))(phenotype(ticket))
   assert all(found[name]["bias"] is None for name in NAMES)
   return [np.asarray(found[name]["kernel"], np.float64) for name in NAMES]
 
@@ -96,12 +98,12 @@ def test_the_exact_count_of_the_highest_scores_is_kept(task, data, score):
   task = task.replace(initialiser=nets_jax.Normal(0.5))
   for key, result in zip(KEYS, nets_jax.search_all(KEYS, task, search), strict=True):
     count = round(0.3 * 103)
-    assert int(tickets.unmasked_count(result.ticket)) == count
+    assert int(unmasked_count(result.ticket)) == count
     assert [row["density"] for row in result.history] == [count / 103]
     batch_key = jax.random.split(key)[1]
     rows = jax.random.choice(batch_key, len(data.train), (30,), replace=False)
     seen = jax.tree.map(lambda x, rows=rows: jnp.asarray(x)[rows], data.train)
-    dense = tickets.unmask(result.ticket)
+    dense = unmask(result.ticket)
     flat = np.concatenate([s.ravel() for s in scored(search.score, task, dense, seen)])
     kept = np.concatenate([np.asarray(result.ticket.masks[n]["kernel"]).ravel() for n in NAMES])
     assert flat[kept].min() >= flat[~kept].max() - 1e-5 * np.abs(flat).max()
@@ -124,7 +126,7 @@ def test_synflow_keeps_every_layer_alive_at_one_percent_on_an_exponential_schedu
   network = nets_jax.MLP((100, 100, 100, 50), 10)
   search = nets_jax.Synflow(target_density=0.01, score_batch=50)
   result = nets_jax.search(KEYS[0], nets_jax.Task(network, data), search)
-  total = tickets.maskable_count(result.ticket)
+  total = maskable_count(result.ticket)
   assert len(result.history) == 100
   assert [row["density"] for row in result.history] == [
     pytest.approx(0.01 ** (r / 100), abs=1 / total) for r in range(1, 101)
@@ -136,7 +138,7 @@ def test_synflow_keeps_every_layer_alive_at_one_percent_on_an_exponential_schedu
 
 def scored_flow(network, ticket, data):
   """The sum of outputs of |w| for an input of ones: 0 if no path is left."""
-  weights = jax.tree.map(jnp.abs, tickets.phenotype(ticket))
+  weights = jax.tree.map(jnp.abs, phenotype(ticket))
   return float(network.apply({"params": weights}, jnp.ones((1, *data.input_shape))).sum())
 
 

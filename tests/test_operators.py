@@ -7,15 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nets_jax
-from nets_jax import operators, tickets
+from nets_jax import operators
 from nets_jax.evolution.selection import SELECTIONS
+from nets_jax.tickets.ticket import initialise
 
 NETWORK, SHAPE = nets_jax.MLP((300, 100), 10), (784,)
 
 
 @pytest.fixture(scope="module")
 def genome():
-  return tickets.initialise(jax.random.key(0), NETWORK, SHAPE, initial_density=0.7)
+  return initialise(jax.random.key(0), NETWORK, SHAPE, initial_density=0.7)
 
 
 def genes(ticket):
@@ -41,7 +42,7 @@ def drawn(before, after):
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 1.0])
 def test_crossover_moves_weight_and_mask_together(genome, rate):
-  other = tickets.initialise(jax.random.key(9), NETWORK, SHAPE, initial_density=0.2)
+  other = initialise(jax.random.key(9), NETWORK, SHAPE, initial_density=0.2)
   child = operators.crossover(jax.random.key(1), genome, other, rate)
   (w1, m1), (w2, m2), (w, m) = map(genes, (genome, other, child))
   from_1 = w == w1

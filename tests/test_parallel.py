@@ -5,7 +5,9 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import parallel, tickets
+from nets_jax.engine.batching import fetch_rows, map_tickets, take_rows
+from nets_jax.engine.layouts import SHARDED, Layout, compile_program
+from nets_jax.tickets.ticket import initialise
 
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=8)
 
@@ -19,7 +21,7 @@ def task(network, data):
 def population(network, data):
   keys = jax.random.split(jax.random.key(5), 5)
   return nets_jax.stack(
-    [tickets.initialise(k, network, data.input_shape, initial_density=0.5, init_scale=0.5) for k in keys]
+    [initialise(k, network, data.input_shape, initial_density=0.5, init_scale=0.5) for k in keys]
   )
 
 
@@ -47,9 +49,9 @@ def test_impossible_layouts():
 def test_map_tickets_is_a_plain_loop(devices, chunk):
   # Built by hand, with the chunks an accelerator would use: integers, whose sums are exact.
   layout = nets_jax.make_layout(6, devices=devices)
-  layout = parallel.Layout(layout.size, layout.mesh, chunk)
+  layout = Layout(layout.size, layout.mesh, chunk)
   rows = jnp.arange(layout.rows * 3).reshape(layout.rows, 3)
-  got = jax.jit(lambda r: parallel.map_tickets(lambda row, shared: (row @ row) + shared, layout, r, 7))(rows)
+  got = jax.jit(lambda r: map_tickets(lambda row, shared: (row @ row) + shared, layout, r, 7))(rows)
   np.testing.assert_array_equal(got, [int(row @ row) + 7 for row in np.asarray(rows)])
 
 
@@ -124,8 +126,8 @@ def test_only_the_splits_asked_for_are_scored(task, population):
 
 def test_a_program_is_compiled_once_in_a_process():
   program = jax.jit(lambda x: jnp.sin(x) * 3)
-  run, first = parallel.compile_program(program, 1.0)
-  _, second = parallel.compile_program(program, 2.0)
+  run, first = compile_program(program, 1.0)
+  _, second = compile_program(program, 2.0)
   np.testing.assert_allclose(run(0.5), 3 * np.sin(0.5), rtol=1e-6)
   assert second < first
 
@@ -147,10 +149,10 @@ def test_rows_travel_as_an_index_says(size, devices):
   population = awkward_population(layout)
   rng = np.random.default_rng(1)
   first, second = (rng.integers(0, layout.rows, layout.rows) for _ in range(2))
-  placed = jax.device_put(population, jax.NamedSharding(layout.mesh, parallel.SHARDED))
-  take = jax.jit(lambda p, i: parallel.take_rows(p, i, layout))
+  placed = jax.device_put(population, jax.NamedSharding(layout.mesh, SHARDED))
+  take = jax.jit(lambda p, i: take_rows(p, i, layout))
   for index, got in zip((first, second), take(placed, (first, second)), strict=True):
-    expected = jax.NamedSharding(layout.mesh, parallel.SHARDED)
+    expected = jax.NamedSharding(layout.mesh, SHARDED)
     assert got["weights"].sharding.is_equivalent_to(expected, got["weights"].ndim)
     assert_same_bits(got, jax.tree.map(lambda leaf, index=index: leaf[index], population))
 
@@ -159,8 +161,8 @@ def test_rows_travel_as_an_index_says(size, devices):
 def test_some_rows_go_to_every_device(size, devices):
   layout = nets_jax.make_layout(size, devices=devices)
   population = awkward_population(layout)
-  placed = jax.device_put(population, jax.NamedSharding(layout.mesh, parallel.SHARDED))
-  fetch = jax.jit(lambda p, i: parallel.fetch_rows(p, i, layout))
+  placed = jax.device_put(population, jax.NamedSharding(layout.mesh, SHARDED))
+  fetch = jax.jit(lambda p, i: fetch_rows(p, i, layout))
   for indices in (np.arange(layout.rows), np.array([size - 1]), np.array([0, size - 1, 0])):
     got = fetch(placed, indices)
     assert got["weights"].sharding.is_fully_replicated

@@ -1,3 +1,4 @@
+import pathlib
 import subprocess
 import sys
 import warnings
@@ -6,7 +7,13 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax import density_plots, plots, storage
+from nets_jax.analysis.density_figures import LEGEND_WIDTH, cost_figure, densities_figure, legend_label
+from nets_jax.analysis.frontier_figures import frontier_figure, log_ticks
+from nets_jax.analysis.history_figures import INFEASIBLE, evolution_figure, lineage_figure
+from nets_jax.analysis.study_figures import effects_figure
+from nets_jax.analysis.style import save_figure
+from nets_jax.analysis.ticket_figures import connectivity_figure, masks_figure, weights_figure
+from nets_jax.engine.tables import write_csv
 from nets_jax.evolution import ranking
 from nets_jax.training import trainer
 
@@ -18,7 +25,7 @@ HISTORY = [
 
 
 def test_the_evolution_figure_shows_the_best_and_the_range():
-  figure = plots.evolution_figure(HISTORY, target_density=0.2)
+  figure = evolution_figure(HISTORY, target_density=0.2)
   density, loss, lowest = figure.axes
   np.testing.assert_allclose(density.lines[0].get_ydata(), [100, 80, 60])
   np.testing.assert_allclose(lowest.lines[0].get_ydata(), [2, 1, 0])
@@ -30,38 +37,39 @@ def test_the_evolution_figure_shows_the_best_and_the_range():
 def test_what_has_nearly_diverged_does_not_flatten_the_rest():
   rows = [{**row, "valid_loss": 1e18 if row["genome"] else row["valid_loss"]} for row in HISTORY[:-1]]
   rows += [{**row, "genome": row["genome"] + 2, "fitness": 9.0, "valid_loss": 1.5} for row in rows[::2]] * 3
-  loss = plots.evolution_figure(rows).axes[1]
+  loss = evolution_figure(rows).axes[1]
   assert 1.5 < loss.get_ylim()[1] < 3
   best = {**rows[0], "fitness": 0.0, "valid_loss": 7.0}
-  assert plots.evolution_figure([best, *rows[1:]]).axes[1].get_ylim()[1] > 7  # the lines are shown whole
+  assert evolution_figure([best, *rows[1:]]).axes[1].get_ylim()[1] > 7  # the lines are shown whole
 
 
 def test_accuracy_is_drawn_where_fitness_says_only_what_is_too_dense():
-  assert plots.INFEASIBLE == ranking.INFEASIBLE
+  assert INFEASIBLE == ranking.INFEASIBLE
   rows = [{**row, "fitness": 1e3 * row["density"] + row["fitness"], "valid_accuracy": 0.5} for row in HISTORY]
-  assert plots.evolution_figure(rows).axes[2].get_ylabel() == "validation accuracy after training (%)"
-  assert plots.evolution_figure(HISTORY).axes[2].get_ylabel() == "fitness (minimised)"
+  assert evolution_figure(rows).axes[2].get_ylabel() == "validation accuracy after training (%)"
+  assert evolution_figure(HISTORY).axes[2].get_ylabel() == "fitness (minimised)"
 
 
 def test_figures_are_made_from_files_alone(tmp_path):
-  storage.write_csv(tmp_path / "history.csv", HISTORY)
+  write_csv(tmp_path / "history.csv", HISTORY)
   code = f"""if True:
     import csv, sys
     sys.modules["jax"] = None
     import importlib.util
     # The package's facade needs jax; the module that draws must not.
     import types
-    package = types.ModuleType("nets_jax"); package.__path__ = [{str(plots.__file__.rsplit("/", 1)[0])!r}]
+    package = types.ModuleType("nets_jax"); package.__path__ = [{str(PACKAGE)!r}]
     sys.modules["nets_jax"] = package
-    from nets_jax import plots
+    from nets_jax.analysis import figures
     table = csv.DictReader(open({str(tmp_path / "history.csv")!r}))
     rows = [{{k: float(v) for k, v in row.items()}} for row in table]
-    plots.save_figure(plots.evolution_figure(rows), {str(tmp_path / "figure.png")!r})
+    figures.save_figure(figures.evolution_figure(rows), {str(tmp_path / "figure.png")!r})
   """
   subprocess.run([sys.executable, "-c", code], check=True)
   assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+PACKAGE = pathlib.Path(nets_jax.__file__).parent
 MASK = np.array([[1, 0], [0, 0], [1, 1], [1, 0]], bool)
 TICKET = nets_jax.Ticket(
   {
@@ -73,21 +81,21 @@ TICKET = nets_jax.Ticket(
 
 
 def test_masks_are_images_of_their_layers():
-  first, second = plots.masks_figure(TICKET).axes
+  first, second = masks_figure(TICKET).axes
   np.testing.assert_array_equal(first.images[0].get_array(), MASK)
   assert first.get_title() == "hidden_0: 50.0% of 8"
   assert second.get_title() == "output: 100.0% of 6"
 
 
 def test_connectivity_counts_what_each_pixel_keeps():
-  axes, colours = plots.connectivity_figure(TICKET, (2, 2)).axes
+  axes, colours = connectivity_figure(TICKET, (2, 2)).axes
   np.testing.assert_array_equal(axes.images[0].get_array(), [[1, 0], [2, 1]])
   assert colours.get_ylabel() == "connections left, of 2"
-  axes, colours = plots.connectivity_figure(TICKET, (2, 1, 2)).axes  # two channels of each pixel
+  axes, colours = connectivity_figure(TICKET, (2, 1, 2)).axes  # two channels of each pixel
   np.testing.assert_array_equal(axes.images[0].get_array(), [[1], [3]])
   assert colours.get_ylabel() == "connections left, of 4"
   with pytest.raises(nets_jax.UsageError, match="no layer of the ticket takes the 9 numbers of an image"):
-    plots.connectivity_figure(TICKET, (3, 3))
+    connectivity_figure(TICKET, (3, 3))
 
 
 def test_weights_before_and_after_are_those_that_are_kept():
@@ -95,7 +103,7 @@ def test_weights_before_and_after_are_those_that_are_kept():
     "hidden_0": {"kernel": np.full((4, 2), 3.0), "bias": np.ones(2)},
     "output": {"kernel": np.ones((2, 3))},
   }
-  figure = plots.weights_figure(TICKET, trained)
+  figure = weights_figure(TICKET, trained)
   first, _ = figure.axes
   before, after = (sum(bar.get_height() for bar in bars) for bars in first.containers)
   assert after == 4
@@ -111,7 +119,7 @@ def test_the_lineage_follows_parents_back_to_the_first_generation():
     for g in range(3)
     for i in range(3 if g == 0 else 2)
   ]
-  (axes,) = plots.lineage_figure(history).axes
+  (axes,) = lineage_figure(history).axes
   everyone, lines, ancestors, best = axes.collections
   assert len(lines.get_segments()) == 2 + 2 * 2  # of the best, and of its two parents
   assert len(everyone.get_offsets()) == 7
@@ -139,7 +147,7 @@ def test_effects_are_drawn_with_their_intervals():
     for scheme in ("rank", "roulette")
     for loss in (rate, 3 * rate)
   ]
-  figure = plots.effects_figure(results, ["noise_rate", "selection"])
+  figure = effects_figure(results, ["noise_rate", "selection"])
   assert len(figure.axes) == 3 * 2  # fitness has no figures
   assert [axes.get_ylabel() for axes in figure.axes[::2]] == [
     "density (%)",
@@ -162,7 +170,7 @@ def test_curves_by_method_have_trials():
 
 def test_the_frontier_is_a_staircase_over_all_that_was_met():
   frontier = [HISTORY[4], HISTORY[0]]
-  axes, bar = density_plots.frontier_figure(HISTORY, frontier).axes
+  axes, bar = frontier_figure(HISTORY, frontier).axes
   points, ends = (collection.get_offsets() for collection in axes.collections)
   assert len(points) == len(HISTORY) - 1  # the one that diverged is not drawn
   np.testing.assert_allclose(ends, [[60, 1], [100, 1]])
@@ -172,7 +180,7 @@ def test_the_frontier_is_a_staircase_over_all_that_was_met():
 
 def test_a_loss_of_nothing_has_a_place_on_the_frontier_too():
   rows = [{**row, "valid_loss": 0.0} for row in HISTORY[:2]] + HISTORY[2:]
-  axes, _ = density_plots.frontier_figure(rows, [rows[0]]).axes
+  axes, _ = frontier_figure(rows, [rows[0]]).axes
   low, high = axes.get_ylim()
   assert 0 < low < axes.collections[1].get_offsets()[0][1] < high
 
@@ -187,7 +195,7 @@ def test_a_loss_of_nothing_has_a_place_on_the_frontier_too():
   ],
 )
 def test_ticks_of_a_logarithmic_axis(low, high, ticks):
-  np.testing.assert_allclose(density_plots.log_ticks(low, high), ticks)
+  np.testing.assert_allclose(log_ticks(low, high), ticks)
 
 
 def densities_row(method, target, accuracy, epochs=0.0, trial=0):
@@ -206,7 +214,7 @@ DENSITIES = [
 
 
 def test_densities_have_a_line_for_each_method():
-  (axes,) = density_plots.densities_figure(DENSITIES).axes
+  (axes,) = densities_figure(DENSITIES).axes
   lines = {
     line.get_label(): line for line in axes.get_legend_handles_labels()[0] if hasattr(line, "get_xdata")
   }
@@ -220,7 +228,7 @@ def test_densities_have_a_line_for_each_method():
 def test_an_interval_is_drawn_of_three_trials_and_more():
   accuracies = {"two": (0.8, 0.9), "three": (0.8, 0.85, 0.9)}
   rows = [densities_row(name, 0.2, a, trial=t) for name, own in accuracies.items() for t, a in enumerate(own)]
-  (axes,) = density_plots.densities_figure(rows).axes
+  (axes,) = densities_figure(rows).axes
   halves = {}
   for container in axes.containers:
     (segment,) = container.lines[2][0].get_segments()
@@ -230,13 +238,13 @@ def test_an_interval_is_drawn_of_three_trials_and_more():
 
 
 def test_what_fails_does_not_press_the_others_together():
-  (axes,) = density_plots.densities_figure(DENSITIES).axes
+  (axes,) = densities_figure(DENSITIES).axes
   assert axes.get_yscale() == "linear"
-  (axes,) = density_plots.densities_figure([*DENSITIES, densities_row("chance", 0.05, 0.1)]).axes
+  (axes,) = densities_figure([*DENSITIES, densities_row("chance", 0.05, 0.1)]).axes
   heights = axes.transData.transform([(5, accuracy) for accuracy in (0, 90, 99)])[:, 1]
   np.testing.assert_allclose(heights[1] - heights[0], heights[2] - heights[1])  # errors of 100, 10, 1 %
   assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "20", "50", "80", "90", "95"]
-  perfect = density_plots.densities_figure(
+  perfect = densities_figure(
     [*DENSITIES, densities_row("chance", 0.05, 0.1), densities_row("perfect", 0.05, 1.0)]
   )
   assert np.isfinite(perfect.axes[0].get_ylim()).all()
@@ -246,18 +254,18 @@ def test_a_long_name_leaves_room_for_the_figure(tmp_path):
   name = (
     "guided:population_size=1:elites=0:parents=1:scale_deviation=0:final_scale_deviation=0:fitness_epochs=10"
   )
-  label = density_plots.legend_label(name)
+  label = legend_label(name)
   assert label.replace("\n  ", "") == name
-  assert max(map(len, label.split("\n"))) <= density_plots.LEGEND_WIDTH + 2
+  assert max(map(len, label.split("\n"))) <= LEGEND_WIDTH + 2
   rows = [*DENSITIES, *(densities_row(name, 0.2, 0.93, 130, t) for t in range(2))]
-  for figure in (density_plots.densities_figure(rows), density_plots.cost_figure(rows, 0.2)):
+  for figure in (densities_figure(rows), cost_figure(rows, 0.2)):
     with warnings.catch_warnings(action="error"):
-      plots.save_figure(figure, tmp_path / "figure.png")
+      save_figure(figure, tmp_path / "figure.png")
     assert figure.axes[0].get_position().width > 0.3
 
 
 def test_cost_shows_one_density_over_epochs_and_seconds():
-  epochs, seconds = density_plots.cost_figure(DENSITIES, 0.2).axes
+  epochs, seconds = cost_figure(DENSITIES, 0.2).axes
   drawn = {c.get_label(): np.array(c.lines[0].get_xydata(), float).T for c in epochs.containers}
   assert set(drawn) == {"guided", "imp"}
   np.testing.assert_allclose(drawn["imp"], [[350], [90]])

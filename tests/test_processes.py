@@ -2,7 +2,7 @@ import jax
 import pytest
 
 import nets_jax
-from nets_jax import processes
+from nets_jax.engine import hosts
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,12 @@ from nets_jax import processes
   ],
 )
 def test_processes_that_cannot_be_joined(monkeypatch, arguments, message):
-  monkeypatch.setattr(processes, "JOIN_SECONDS", 0)
+  monkeypatch.setattr(hosts, "JOIN_SECONDS", 0)
   monkeypatch.setattr(jax.config, "update", lambda name, value: None)
   with pytest.raises(nets_jax.UsageError, match=message):
-    processes.join(*arguments)
+    hosts.join(*arguments)
 
 
 def test_alone_everything_is_the_first_process():
-  assert processes.is_primary()
-  assert processes.primary_first(lambda: 7) == 7
+  assert hosts.is_primary()
+  assert hosts.primary_first(lambda: 7) == 7

@@ -15,11 +15,12 @@ from absl import flags
 from conftest import assert_same_bits, reset_flags, table
 
 import nets_jax
-from experiments import binary, run_directory, search
 from nets_jax import recipes
 from nets_jax.baselines.random_tickets import random_ticket
-from nets_jax.cli import flags as search_flags
-from nets_jax.tickets import maskable_count, unmasked_count
+from nets_jax.cli import command as command_module
+from nets_jax.cli import run_directory, search
+from nets_jax.cli import setting_flags as search_flags
+from nets_jax.tickets.ticket import maskable_count, unmasked_count
 
 ROOT = pathlib.Path(search.__file__).parent.parent
 PROBLEM = (
@@ -281,7 +282,9 @@ def test_memory_that_is_not_there_is_one_line(job, monkeypatch):
   status, _, error = job(*SMALL, "--population_size=10000000000", "--workdir=a")
   assert status == 2
   assert "a population of 10,000,000,000 genomes" in error
-  monkeypatch.setattr("nets_jax.data.load", lambda *_, **__: (_ for _ in ()).throw(MemoryError("8 EiB")))
+  monkeypatch.setattr(
+    "nets_jax.data.sources.load", lambda *_, **__: (_ for _ in ()).throw(MemoryError("8 EiB"))
+  )
   status, _, error = job(*SMALL, "--workdir=a")
   assert (status, error) == (2, "error: not enough memory (8 EiB); lower what is asked for\n")
 
@@ -453,7 +456,7 @@ def test_a_directory_that_cannot_be_written(job, tmp_path):
 def read(*arguments):
   """The search and the training that flags name."""
   reset_flags()
-  binary.parse(["search", *arguments])
+  command_module.parse(["search", *arguments])
   values = flags.FLAGS
   return search_flags.make_search(values), search_flags.component(nets_jax.Training(), values)
 
@@ -530,15 +533,15 @@ def test_precision_is_of_the_search_and_not_of_the_final_training(job, tmp_path)
 def test_compiled_programs_are_kept_where_asked(monkeypatch, tmp_path, capsys):
   kept = {}
   monkeypatch.setattr(jax.config, "update", kept.__setitem__)
-  monkeypatch.setattr(binary, "instruction_set", lambda: "chip")
+  monkeypatch.setattr(command_module, "instruction_set", lambda: "chip")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  binary.keep_compiled_programs(str(tmp_path / "there"))
+  command_module.keep_compiled_programs(str(tmp_path / "there"))
   assert kept["jax_compilation_cache_dir"] == str(tmp_path / "there")
-  binary.keep_compiled_programs(None)
+  command_module.keep_compiled_programs(None)
   assert kept["jax_compilation_cache_dir"] == jax.config.jax_compilation_cache_dir  # the environment's
-  binary.keep_compiled_programs("")
+  command_module.keep_compiled_programs("")
   assert kept["jax_compilation_cache_dir"] is None
   (tmp_path / "file").touch()
-  binary.keep_compiled_programs(str(tmp_path / "file" / "programs"))
+  command_module.keep_compiled_programs(str(tmp_path / "file" / "programs"))
   assert kept["jax_compilation_cache_dir"] is None
   assert capsys.readouterr().err.startswith("programs are not kept for the next run: ")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from nets_jax.seeds import key_of_seed
+from nets_jax.engine.seeds import key_of_seed
 
 
 def data_of(seed):

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nets_jax
-from nets_jax import searches, settings
-from nets_jax.cli import flags as cli_flags
+from nets_jax import searches
 from nets_jax.cli import records
+from nets_jax.cli import setting_flags as cli_flags
 from nets_jax.evolution.schedules import SHAPES, Linear, parse_rate, rate_at, write_rate
-from nets_jax.settings import NUMBER, SHARE, setting
+from nets_jax.kinds import NUMBER, SHARE
+from nets_jax.settings import DEFAULTS_VERSION, check, record, setting, values
 
 RECORDED = pathlib.Path(__file__).with_name("defaults.json")
 HOW = (
@@ -30,7 +31,7 @@ HOW = (
 
 def defaults():
   """Every search's settings, and those of tasks, networks and data, as they are where nobody gives others."""
-  found = {name: settings.record(make()) for name, make in searches.SEARCHES.items()}
+  found = {name: record(make()) for name, make in searches.SEARCHES.items()}
   found["task"] = {name: records.plain(name, records.DEFAULTS[name]) for name in records.DEFAULTS}
   del found["task"]["search"]  # which of them is the default is said in every hash
   return json.loads(json.dumps(found))
@@ -38,8 +39,8 @@ def defaults():
 
 def test_no_default_changes_without_a_new_version():
   recorded, now = json.loads(RECORDED.read_text()), defaults()
-  assert recorded["version"] <= settings.DEFAULTS_VERSION
-  if recorded["version"] == settings.DEFAULTS_VERSION:
+  assert recorded["version"] <= DEFAULTS_VERSION
+  if recorded["version"] == DEFAULTS_VERSION:
     for name, own in recorded["defaults"].items():
       for flag, value in own.items():
         assert now.get(name, {}).get(flag) == value, f"{name}, {flag}: {HOW}"
@@ -68,17 +69,17 @@ def test_a_setting_that_is_added_moves_no_hash(monkeypatch):
 
 def test_a_hash_tells_versions_of_the_defaults_apart(monkeypatch):
   before = searches.identity("guided", searches.make("guided"))
-  monkeypatch.setattr(settings, "DEFAULTS_VERSION", settings.DEFAULTS_VERSION + 1)
+  monkeypatch.setattr("nets_jax.searches.DEFAULTS_VERSION", DEFAULTS_VERSION + 1)
   assert searches.identity("guided", searches.make("guided")) != before
 
 
 def test_a_hash_covers_the_chosen_search_alone_and_what_differs():
   plain = searches.identity("guided", searches.make("guided"))
-  assert plain == {"search": "guided", "defaults": settings.DEFAULTS_VERSION}
+  assert plain == {"search": "guided", "defaults": DEFAULTS_VERSION}
   changed = searches.identity("guided", searches.make("guided", {"target_density": 0.05}))
   assert changed == plain | {"target_density": 0.05}
   bred = nets_jax.recipes.guided().replace(operators=(nets_jax.operators.Crossover(),))
-  assert "ScheduledDormancy" in settings.record(nets_jax.recipes.guided())["parts"]
+  assert "ScheduledDormancy" in record(nets_jax.recipes.guided())["parts"]
   assert "ScheduledDormancy" not in searches.identity("guided", bred)["parts"]
 
 
@@ -87,7 +88,7 @@ def test_every_setting_can_be_given_as_a_flag_and_by_its_name(name):
   """Written and read back, each value is what it was; so a flagfile repeats a run."""
   search = searches.make(name)
   written = {}
-  for flag, value in settings.values(search).items():
+  for flag, value in values(search).items():
     assert flag in cli_flags.SEARCH
     if value is not None:
       text = records.flagfile({flag: records.plain(flag, value)}).partition("=")[2].strip()
@@ -125,7 +126,7 @@ def test_a_part_chosen_by_name_brings_its_settings_and_keeps_those_it_shares():
 def test_copies_of_an_operator_are_told_apart_by_their_names():
   noise = nets_jax.operators.Noise
   search = nets_jax.Nets(operators=(noise(0.1), noise(0.2, name="late_noise")))
-  found = settings.values(search)
+  found = values(search)
   assert (found["noise_rate"], found["late_noise_rate"]) == (0.1, 0.2)
   changed = search.change(late_noise_rate=0.3)
   assert [operator.rate for operator in changed.operators] == [0.1, 0.3]
@@ -168,16 +169,16 @@ def test_what_is_no_rate_is_not_read(text):
 
 
 def test_a_rate_is_a_number_or_a_schedule_and_both_are_checked():
-  settings.check(nets_jax.recipes.paper(noise_rate=Linear(0.5, 0.0)))
+  check(nets_jax.recipes.paper(noise_rate=Linear(0.5, 0.0)))
   with pytest.raises(
     nets_jax.UsageError, match=r"noise_rate must be in \[0, 1\], not Linear\(first=0.5, last=2"
   ):
-    settings.check(nets_jax.recipes.paper(noise_rate=Linear(0.5, 2.0)))
+    check(nets_jax.recipes.paper(noise_rate=Linear(0.5, 2.0)))
 
 
 def test_no_configuration_is_larger_than_a_screen():
   """And each names its settings in the fields themselves, with a sentence and a group that `--help` shows."""
-  from nets_jax.cli.help import GROUPS
+  from nets_jax.cli.usage import GROUPS
 
   for make in searches.SEARCHES.values():
     search = make()
@@ -215,7 +216,7 @@ def test_a_record_tells_all_operators_and_their_order_apart():
   crossover, noise = nets_jax.operators.Crossover(), nets_jax.operators.Noise()
   lists = [(crossover,), (crossover, noise), (noise, crossover), (crossover, strike), (crossover, spare)]
   lists += [(crossover, Turn(0.1)), (crossover, Turn(0.9)), (crossover, noise.replace(rate=0.5))]
-  records = [json.dumps(settings.record(nets_jax.Nets(operators=operators))) for operators in lists]
+  records = [json.dumps(record(nets_jax.Nets(operators=operators))) for operators in lists]
   assert len(set(records)) == len(lists)
 
 
@@ -235,6 +236,5 @@ def test_a_record_tells_trainings_apart():
 
 if __name__ == "__main__":
   RECORDED.write_text(
-    json.dumps({"version": settings.DEFAULTS_VERSION, "defaults": defaults()}, indent=1, sort_keys=True)
-    + "\n"
+    json.dumps({"version": DEFAULTS_VERSION, "defaults": defaults()}, indent=1, sort_keys=True) + "\n"
   )

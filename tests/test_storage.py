@@ -9,7 +9,9 @@ import safetensors.numpy
 from conftest import assert_same_bits
 
 import nets_jax
-from nets_jax import files, storage
+from nets_jax.engine import files
+from nets_jax.engine.tables import read_csv, write_csv, write_json
+from nets_jax.tickets.storage import checksum
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def rewritten(path, tensors=None, metadata=None):
 def sealed(tensors, metadata):
   """The metadata with the checksum that they and the tensors ask for, as a forger would have them."""
   metadata.pop("sha256", None)
-  return json.dumps({**metadata, "sha256": storage.checksum(tensors, metadata)})
+  return json.dumps({**metadata, "sha256": checksum(tensors, metadata)})
 
 
 def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
@@ -279,24 +281,22 @@ def test_what_is_damaged_is_set_aside(tmp_path):
 def test_a_damaged_table_is_named(tmp_path, content):
   (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(nets_jax.UsageError, match=r"t\.csv is damaged; remove it"):
-    storage.read_csv(tmp_path / "t.csv")
+    read_csv(tmp_path / "t.csv")
 
 
 def test_a_table_has_every_column_of_its_rows(tmp_path):
-  storage.write_csv(tmp_path / "t.csv", [{"a": 1}, {"a": 2, "b": "x"}])
-  assert storage.read_csv(tmp_path / "t.csv") == [{"a": 1, "b": ""}, {"a": 2, "b": "x"}]
+  write_csv(tmp_path / "t.csv", [{"a": 1}, {"a": 2, "b": "x"}])
+  assert read_csv(tmp_path / "t.csv") == [{"a": 1, "b": ""}, {"a": 2, "b": "x"}]
 
 
 def test_tables_keep_every_bit_of_a_float(tmp_path):
   rows = [{"name": "a", "x": float(np.float32(0.1))}, {"name": "b", "x": float("inf")}]
-  storage.write_csv(tmp_path / "t.csv", rows)
-  assert storage.read_csv(tmp_path / "t.csv") == rows
+  write_csv(tmp_path / "t.csv", rows)
+  assert read_csv(tmp_path / "t.csv") == rows
 
 
 def test_json_is_standard(tmp_path):
-  storage.write_json(
-    tmp_path / "s.json", {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (1, None)}}
-  )
+  write_json(tmp_path / "s.json", {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (1, None)}})
   assert json.loads((tmp_path / "s.json").read_text()) == {"a": None, "b": [1.5, None], "c": {"d": [1, None]}}
 
 

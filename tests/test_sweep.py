@@ -11,9 +11,13 @@ from absl import flags
 from conftest import counted_compilations, made_once, reset_flags
 
 import nets_jax
-from experiments import binary, effects, plan, search, sweep
-from nets_jax import files, plots, storage
-from nets_jax.cli import flags as search_flags
+from nets_jax.analysis.history_figures import leaders
+from nets_jax.cli import command as command_module
+from nets_jax.cli import search, sweep
+from nets_jax.cli import setting_flags as search_flags
+from nets_jax.engine import files
+from nets_jax.engine.tables import read_csv
+from nets_jax.studies import effects, plan
 
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
@@ -26,7 +30,7 @@ GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=o
 @pytest.fixture
 def job(run_binary):
   """A binary with the small problem in this process."""
-  return lambda binary, *arguments, small=SMALL: run_binary(binary, *small, *arguments)
+  return lambda binary, *arguments, small=SMALL: run_binary(command_module, *small, *arguments)
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def done(job, finished, tmp_path):
 
 
 def without_seconds(path):
-  return [{k: v for k, v in row.items() if k != "seconds"} for row in storage.read_csv(path)]
+  return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(path)]
 
 
 def runs_of(directory):
@@ -76,7 +80,7 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
     "config.json", "sweep.flags", "runs", "results.csv", "history.csv", "settings.csv", "settings.md",
     "figure_effects.png", "best.flags",
   }  # fmt: skip
-  results = storage.read_csv(done / "results.csv")
+  results = read_csv(done / "results.csv")
   assert [(r["noise_rate"], r["generations"], r["seed"]) for r in results] == [
     (rate, n, seed) for rate in (0.1, 0.3) for n in (1, 2) for seed in (3, 4)
   ]
@@ -85,12 +89,12 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
     assert row["test_accuracy"] == summary["results"]["paper"]["test_accuracy"]
     assert row["fitness"] == summary["best"]["fitness"]
     assert row["search_epochs"] == 4 * (row["generations"] + 1)
-  history = storage.read_csv(done / "history.csv")
+  history = read_csv(done / "history.csv")
   assert len(history) == 2 * 2 * (2 + 3)
   for row in history:
-    own = storage.read_csv(done / "runs" / row["run"] / "history.csv")
+    own = read_csv(done / "runs" / row["run"] / "history.csv")
     assert row["fitness"] == min(r["fitness"] for r in own if r["generation"] == row["generation"])
-  settings = storage.read_csv(done / "settings.csv")
+  settings = read_csv(done / "settings.csv")
   first = [r["valid_loss"] for r in results[:2]]
   assert settings[0]["valid_loss"] == pytest.approx(sum(first) / 2)
   half = abs(first[0] - first[1]) / 2 * 12.706  # Student's t, one degree of freedom
@@ -174,14 +178,14 @@ def test_every_method_is_swept(method, job, tmp_path):
   ]
   assert (own / "ticket.safetensors").read_bytes() == (tmp_path / "alone" / "ticket.safetensors").read_bytes()
   assert without_seconds(own / "history.csv") == without_seconds(tmp_path / "alone" / "history.csv")
-  assert len(storage.read_csv(tmp_path / "out" / "results.csv")) == 4
+  assert len(read_csv(tmp_path / "out" / "results.csv")) == 4
 
 
 def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   arguments = ("--activation=relu", "--grid=learning_rate=0.1,1e30", "--seeds=0,1", "--workdir=out")
   status, out, _ = job(sweep, *arguments)
   assert status == 0
-  results = storage.read_csv(tmp_path / "out" / "results.csv")
+  results = read_csv(tmp_path / "out" / "results.csv")
   assert [bool(row["failed"]) for row in results] == [False, False, True, True]
   assert "every genome of generation 0 diverged" in results[2]["failed"]
   assert "2 (2 failed)" in out
@@ -245,9 +249,9 @@ def test_empty_layers_are_a_column_of_every_table(job, tmp_path):
   status, out, error = job(sweep, *arguments, "--init_scale=10/0.1", small=PROBLEM)
   assert status == 0, error
   assert "no weight is left in a layer (output in 3 of 3 tickets)" in error
-  results = storage.read_csv(tmp_path / "out" / "results.csv")
+  results = read_csv(tmp_path / "out" / "results.csv")
   assert [row["empty_layers"] for row in results] == ["output"] * 3 + ["none"] * 3
-  settings = storage.read_csv(tmp_path / "out" / "settings.csv")
+  settings = read_csv(tmp_path / "out" / "settings.csv")
   assert [row["empty_layers"] for row in settings] == ["output in 3 of 3", "none"]
   assert "| output in 3 of 3 |" in out
 
@@ -308,7 +312,9 @@ def test_the_ready_sweeps_parse():
   for base in bases:
     for name in names - bases:
       reset_flags()
-      binary.parse(["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"])
+      command_module.parse(
+        ["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"]
+      )
       runs = plan.make_runs(flags.FLAGS, pathlib.Path("out"))
       assert len(runs) == {"digits": 5, "mnist": 2}[base] * len({run.setting for run in runs})
       for run in runs:
@@ -354,6 +360,6 @@ def test_how_certain_the_best_setting_is():
 
 def test_leaders_of_every_kind_of_history():
   nets = [{"generation": g, "fitness": f} for g, f in ((0, 3.0), (0, 2.0), (1, 1.0), (1, 4.0))]
-  assert [row["fitness"] for row in plots.leaders(nets)] == [2.0, 1.0]
+  assert [row["fitness"] for row in leaders(nets)] == [2.0, 1.0]
   imp = [{"cycle": c, "iteration": i, "valid_loss": 1.0} for c, i in ((0, 10), (1, 20))]
-  assert plots.leaders(imp) == imp
+  assert leaders(imp) == imp

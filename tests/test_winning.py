@@ -4,7 +4,8 @@ import jax
 import pytest
 
 import nets_jax
-from nets_jax import statistics, winning
+from nets_jax.analysis import intervals
+from nets_jax.analysis import verdicts as verdicts_module
 
 
 def curve(losses, accuracies):
@@ -28,7 +29,7 @@ DENSE = curve([0.9, 0.5, 0.6], [0.7, 0.9, 0.95])  # j = 20, a = 0.9
   ],
 )
 def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, far_sparser):
-  verdict = winning.judge(ticket, DENSE, unmasked, 100)
+  verdict = verdicts_module.judge(ticket, DENSE, unmasked, 100)
   assert (verdict.as_fast, verdict.as_accurate, verdict.far_sparser) == (as_fast, as_accurate, far_sparser)
   assert verdict.wins == (as_fast and as_accurate and far_sparser)
   assert (verdict.dense_iteration, verdict.dense_accuracy, verdict.dense_loss) == (20, 0.9, 0.5)
@@ -40,37 +41,37 @@ def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, f
 
 def test_the_first_of_equal_minima_counts_and_nan_is_none():
   ticket = curve([math.nan, 0.4, 0.4], [1.0, 0.9, 0.8])
-  verdict = winning.judge(ticket, DENSE, 1, 100)
+  verdict = verdicts_module.judge(ticket, DENSE, 1, 100)
   assert (verdict.iteration, verdict.accuracy, verdict.loss) == (20, 0.9, 0.4)
 
 
 def test_the_interval_is_students():
-  mean, half = statistics.mean_and_interval([1.0, 2.0, 3.0])
+  mean, half = intervals.mean_and_interval([1.0, 2.0, 3.0])
   assert mean == 2
   assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-  assert math.isnan(statistics.mean_and_interval([1.0])[1])
+  assert math.isnan(intervals.mean_and_interval([1.0])[1])
 
 
 def test_several_seeds_are_summed_up():
   better, worse = curve([0.4, 0.5, 0.6], [0.94, 0.1, 0.1]), curve([0.9, 0.8, 0.4], [0.1, 0.1, 0.92])
-  text = winning.summarise([winning.judge(c, DENSE, 20, 100) for c in (better, worse)])
+  text = verdicts_module.summarise([verdicts_module.judge(c, DENSE, 20, 100) for c in (better, worse)])
   assert text.startswith("1 of 2 win: j' 20 +- ")
   assert "a' 93.00% +- 12.71%" in text
   assert "20 +- 0 of 100 weights" in text
-  assert "+-" not in winning.summarise([winning.judge(better, DENSE, 20, 100)])
+  assert "+-" not in verdicts_module.summarise([verdicts_module.judge(better, DENSE, 20, 100)])
 
 
 def test_a_ticket_is_judged_against_both_dense_networks_over_seeds(network, data, ticket):
   training = nets_jax.Training(learning_rate=0.3, batch_size=8)
   task = nets_jax.Task(network, data, training, nets_jax.Normal(0.5), epochs=4, eval_every=5)
   keys = jax.random.split(jax.random.key(0), 2)
-  verdicts = winning.judge_ticket(keys, ticket, task)
+  verdicts = verdicts_module.judge_ticket(keys, ticket, task)
   assert set(verdicts) == {"unmasked", "dense"}
   dense = nets_jax.stack([ticket.replace(masks=jax.tree.map(lambda m: m | True, ticket.masks)), ticket])
   for i, key in enumerate(keys):
     curves = nets_jax.train_tickets(key, dense, task).curves
     rows = [[row for row in curves if row["ticket"] == t] for t in (0, 1)]
     unmasked = int(sum(mask.sum() for mask in jax.tree.leaves(ticket.masks)))
-    assert verdicts["unmasked"][i] == winning.judge(rows[1], rows[0], unmasked, 103)
+    assert verdicts["unmasked"][i] == verdicts_module.judge(rows[1], rows[0], unmasked, 103)
     assert verdicts["dense"][i].iteration == verdicts["unmasked"][i].iteration
     assert verdicts["dense"][i].dense_loss != verdicts["unmasked"][i].dense_loss

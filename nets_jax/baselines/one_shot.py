@@ -8,15 +8,17 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax import parallel
 from nets_jax.baselines import scores
+from nets_jax.engine.batching import map_tickets
+from nets_jax.engine.layouts import compile_program, fetch, pad, replicate
 from nets_jax.errors import SearchFailed, UsageError
-from nets_jax.networks import Params
+from nets_jax.kinds import DENSITY, NUMBER, WHOLE, at_least
+from nets_jax.networks.adapter import Params
 from nets_jax.protocol import Outcome, Search
-from nets_jax.settings import DENSITY, NUMBER, WHOLE, at_least, setting
-from nets_jax.tickets import (
-  Cost,
-  SearchResult,
+from nets_jax.settings import setting
+from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.results import Cost, SearchResult
+from nets_jax.tickets.ticket import (
   Ticket,
   initialise,
   layers_of,
@@ -24,7 +26,6 @@ from nets_jax.tickets import (
   maskable_count,
   phenotype,
   take,
-  top_masks,
 )
 from nets_jax.training.task import Task
 
@@ -92,11 +93,11 @@ class OneShot(Search):
       where the scores of a layer are all zero or not finite.
     """
     layout = how.layout_of(len(keys))
-    shared = parallel.replicate((task.for_search(), self), layout)
-    rows = parallel.pad(keys, layout)
-    run, compile_seconds = parallel.compile_program(_prune_all, rows, shared, layout=layout)
+    shared = replicate((task.for_search(), self), layout)
+    rows = pad(keys, layout)
+    run, compile_seconds = compile_program(_prune_all, rows, shared, layout=layout)
     begin = time.perf_counter()
-    tickets, counts, tells = parallel.fetch(run(rows, shared))
+    tickets, counts, tells = fetch(run(rows, shared))
     seconds = (time.perf_counter() - begin) / len(keys)
     epochs = self.rounds * self.score_batch / len(task.data.train) if self.looks else 0.0
     cost = Cost(epochs, seconds, compile_seconds / len(keys))
@@ -159,7 +160,7 @@ def _silence(score: str, tells: jax.Array, result: SearchResult) -> SearchFailed
 
 @functools.partial(jax.jit, static_argnames=("layout",))
 def _prune_all(keys, shared, *, layout) -> tuple[Ticket, jax.Array, jax.Array]:
-  return parallel.map_tickets(lambda key, own: prune_at_initialisation(key, *own), layout, keys, shared)
+  return map_tickets(lambda key, own: prune_at_initialisation(key, *own), layout, keys, shared)
 
 
 def prune_at_initialisation(

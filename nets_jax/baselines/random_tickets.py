@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax.initialisation import draw_like, initial_weights
-from nets_jax.layers import find_layers
-from nets_jax.networks import Scale
+from nets_jax.engine.seeds import as_key
+from nets_jax.kinds import DENSITY, NUMBER, at_least
+from nets_jax.networks.adapter import Scale
+from nets_jax.networks.initialisation import draw_like, initial_weights
+from nets_jax.networks.layers import find_layers
 from nets_jax.protocol import Outcome, Search
-from nets_jax.seeds import as_key
-from nets_jax.settings import DENSITY, NUMBER, at_least, setting
-from nets_jax.tickets import Cost, SearchResult, Ticket, density, full_masks, maskable_count, top_masks
+from nets_jax.settings import setting
+from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.results import Cost, SearchResult
+from nets_jax.tickets.ticket import Ticket, density, full_masks, maskable_count
 from nets_jax.training.task import Task
 
 

@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nets_jax.data import Split
-from nets_jax.layers import synaptic
-from nets_jax.networks import Params, forward
-from nets_jax.tickets import kernels
+from nets_jax.data.dataset import Split
+from nets_jax.networks.adapter import Params, forward
+from nets_jax.networks.layers import synaptic
+from nets_jax.tickets.ticket import kernels
 from nets_jax.training.task import Task
 
 NORMALISATIONS = (nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm)

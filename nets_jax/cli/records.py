@@ -11,8 +11,9 @@ from absl import flags
 
 import nets_jax
 from nets_jax import searches, settings
-from nets_jax.cli.flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
-from nets_jax.files import replace_file
+from nets_jax.cli.setting_flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
+from nets_jax.engine.files import replace_file
+from nets_jax.kinds import describe
 from nets_jax.settings import Setting
 
 
@@ -21,7 +22,7 @@ def plain(name: str, value: Any) -> Any:
   if value is None or isinstance(value, bool | int | float | str) or name not in DEFINED:
     return value
   about = DEFINED[name].about
-  return about.kind.write(value) if isinstance(about, Setting) else settings.describe(value)
+  return about.kind.write(value) if isinstance(about, Setting) else describe(value)
 
 
 def explicit(values: flags.FlagValues) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from flax import struct
 
 from nets_jax import searches
-from nets_jax.seeds import SEED
-from nets_jax.settings import NUMBER, SWITCH, TEXT, WHOLE, at_least, choice, one_of, setting
+from nets_jax.engine.seeds import SEED
+from nets_jax.kinds import NUMBER, SWITCH, TEXT, WHOLE, at_least, choice, one_of
+from nets_jax.settings import setting
 
 NAMES = tuple(searches.SEARCHES)
 

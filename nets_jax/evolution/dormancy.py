@@ -13,10 +13,12 @@ from nets_jax.evolution import saliency as measures
 from nets_jax.evolution import schedules
 from nets_jax.evolution.operators import Context, Operator
 from nets_jax.evolution.schedules import RATE
-from nets_jax.initialisation import draw_like
-from nets_jax.networks import Params
-from nets_jax.settings import NUMBER, SHARE, choice, one_of, part, setting
-from nets_jax.tickets import Ticket, maskable_count, top_masks, unmasked_count
+from nets_jax.kinds import NUMBER, SHARE, choice, one_of
+from nets_jax.networks.adapter import Params
+from nets_jax.networks.initialisation import draw_like
+from nets_jax.settings import part, setting
+from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.ticket import Ticket, maskable_count, unmasked_count
 
 LAYER_FLOOR = 0.1  # in global scope a layer keeps at least this much of its proportional share
 GROUP = "guided dormancy"

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax.data import Split
+from nets_jax.data.dataset import Split
 from nets_jax.errors import UsageError
-from nets_jax.networks import Params
-from nets_jax.tickets import Ticket, density, map_kernels
+from nets_jax.networks.adapter import Params
+from nets_jax.tickets.ticket import Ticket, density, map_kernels
 from nets_jax.training.task import Task
 from nets_jax.training.train import evaluate, train
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nets_jax.evolution.pareto import OBJECTIVES
-from nets_jax.tickets import Ticket
+from nets_jax.tickets.ticket import Ticket
 
 
 @dataclasses.dataclass(frozen=True)

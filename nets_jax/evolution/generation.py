@@ -8,19 +8,18 @@ paper writes fitness as maximised in Algorithm 1 and minimised elsewhere, and `m
 """
 
 import functools
-import itertools
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax import parallel
+from nets_jax.engine.batching import fetch_rows, keep_replicated, keep_sharded, map_tickets
+from nets_jax.engine.layouts import Layout
+from nets_jax.evolution.breeding import breed, child_context, operator_key, row_places
+from nets_jax.evolution.configuration import NetsSettings, Settings, fitness_steps, stack_settings
 from nets_jax.evolution.fitness import Metrics, fitness, retain
-from nets_jax.evolution.nets import NetsSettings, Settings, fitness_steps, stack_settings
-from nets_jax.evolution.operators import Context, Operator, apply
-from nets_jax.tickets import Ticket, initialise
+from nets_jax.evolution.operators import apply
+from nets_jax.tickets.ticket import Ticket, initialise
 from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order
 
@@ -52,7 +51,7 @@ class State:
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def init_all(keys: jax.Array, task: Task, settings: Settings, layout: parallel.Layout) -> State:
+def init_all(keys: jax.Array, task: Task, settings: Settings, layout: Layout) -> State:
   """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
 
   Then those operators act that say they do, on each genome as if it were a child.
@@ -75,31 +74,31 @@ def init_all(keys: jax.Array, task: Task, settings: Settings, layout: parallel.L
     if search.observer is not None:
       numbers = jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
       genome = genome.replace(scores=numbers)
-    context = _context(None, index, jnp.int32(0), jnp.bool_(False), key, settings)
+    context = child_context(None, index, jnp.int32(0), jnp.bool_(False), key, settings)
     chosen = [operator for operator in search.operators if operator.on_first]
     # `initialise` splits its key in two: the first two of these. The third is the pair's, the fourth its own.
     own, of_pair = (jax.random.split(jax.random.fold_in(key, i), 4) for i in (index, index - index % 2))
     streams = own[3], of_pair[2]
     for operator in chosen:
-      genome = apply(operator, _operator_key(operator, search.operators, streams), genome, context)
+      genome = apply(operator, operator_key(operator, search.operators, streams), genome, context)
     return genome
 
   runs, k = keys.shape[0], settings.search.population_size
-  population = parallel.map_tickets(one, layout, _places(runs, k, layout), (population_keys, settings))
+  population = map_tickets(one, layout, row_places(runs, k, layout), (population_keys, settings))
   state = State(
     key=run_keys,
     generation=jnp.int32(0),
     population=population,
     parents=jnp.full((runs, k, 2), -1, jnp.int32),
     fitness=jnp.full((runs, k), jnp.inf, jnp.float32),
-    best=parallel.fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
+    best=fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
     best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
   )
   return _held(state, layout)
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def step_all(state: State, task: Task, settings: Settings, layout: parallel.Layout) -> tuple[State, Metrics]:
+def step_all(state: State, task: Task, settings: Settings, layout: Layout) -> tuple[State, Metrics]:
   """Evaluates a generation of each run and breeds the next: the body of Algorithm 1's loop.
 
   Each run is as it would be alone, to the bit.
@@ -120,7 +119,7 @@ def step_all(state: State, task: Task, settings: Settings, layout: parallel.Layo
   index = jnp.argmin(metrics.fitness, axis=1)
   lowest = jnp.min(metrics.fitness, axis=1)
   first_rows = search.population_size * jnp.arange(index.size)
-  leaders = parallel.fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
+  leaders = fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
   standings = jax.vmap(lambda ranking, own: ranking.order(own))(search.ranking, metrics)
   population, parents = breed(breeding_keys, population, standings, settings, state.generation + 1, layout)
@@ -137,14 +136,14 @@ def step_all(state: State, task: Task, settings: Settings, layout: parallel.Layo
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def init(key: jax.Array, task: Task, search: NetsSettings, layout: parallel.Layout) -> State:
+def init(key: jax.Array, task: Task, search: NetsSettings, layout: Layout) -> State:
   """Generation 0 of one run; see `init_all`."""
   task = task.at_precision(search.precision)
   return _alone(init_all(key[None], task, stack_settings([task], [search]), layout))
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def step(state: State, task: Task, search: NetsSettings, layout: parallel.Layout) -> tuple[State, Metrics]:
+def step(state: State, task: Task, search: NetsSettings, layout: Layout) -> tuple[State, Metrics]:
   """Evaluates a generation of one run and breeds the next; see `step_all`.
 
   Returns:
@@ -170,45 +169,6 @@ def _alone(state: State) -> State:
   """The state of the only run."""
   lowered = jax.tree.map(lambda leaf: leaf[0], state.replace(population=None, generation=None))
   return lowered.replace(population=state.population, generation=state.generation)
-
-
-def _places(runs: int, size: int, layout: parallel.Layout) -> tuple[jax.Array, jax.Array]:
-  """The run of each row, and its index among the run's genomes; padding counts on in the last run."""
-  index = jnp.arange(layout.rows)
-  run = jnp.minimum(index // size, runs - 1)
-  return run, index - run * size
-
-
-def _context(parents: Any, index, generation, is_elite, key, settings: Settings) -> Context:
-  """What the operators see besides the child."""
-  search = settings.search
-  return Context(
-    parents=parents,
-    index=index,
-    generation=generation,
-    generations=search.generations,
-    is_elite=is_elite,
-    key=key,
-    init_scale=settings.initialiser.scale,
-    initial_density=search.initial_density,
-    target_density=search.ranking.target_density,
-  )
-
-
-def _operator_key(
-  operator: Operator, operators: Sequence[Operator], streams: tuple[jax.Array, jax.Array]
-) -> jax.Array:
-  """An operator's key for a child, from the child's own stream, or its pair's if it is paired.
-
-  Of the own stream that of its place in the list; of the pair's that of its place among the paired, or the
-  stream itself where it is the only one.
-  """
-  place = next(i for i, other in enumerate(operators) if other is operator)
-  own, of_pair = streams
-  if not operator.paired:
-    return jax.random.split(own, len(operators))[place]
-  number, before = (sum(other.paired for other in some) for some in (operators, operators[:place]))
-  return of_pair if number == 1 else jax.random.split(of_pair, number)[before]
 
 
 def genome_fitness(
@@ -251,85 +211,15 @@ def _evaluate(
     metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search)
     return (metrics, genome) if changes else metrics
 
-  rows = (*_places(runs, k, layout), population)
+  rows = (*row_places(runs, k, layout), population)
   shared = task.replace(training=None, initialiser=None), (training_keys, orders, settings)
-  result = parallel.map_tickets(one, layout, rows, shared)
+  result = map_tickets(one, layout, rows, shared)
   metrics, population = result if changes else (result, population)
-  metrics = parallel.share(metrics, layout)
+  metrics = keep_replicated(metrics, layout)
   return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
 
 
-def offspring(streams: tuple[jax.Array, jax.Array], context: Context, search: NetsSettings) -> Ticket:
-  """One child of the context's parents: a copy of the first, changed by the operators in their order.
-
-  An elite is such a copy too, changed by those alone that act on elites.
-
-  Args:
-    streams: the keys that the operators draw from: the child's own, and that of its pair.
-    context: of the child.
-    search: its operators.
-  """
-  genome = context.parents[0]
-  for on_elites, some in itertools.groupby(search.operators, key=lambda operator: operator.on_elites):
-    child = genome
-    for operator in some:
-      child = apply(operator, _operator_key(operator, search.operators, streams), child, context)
-    if not on_elites:
-      child = jax.tree.map(functools.partial(jnp.where, context.is_elite), genome, child)
-    genome = child
-  return genome
-
-
-def breed(
-  keys: jax.Array,
-  population: Ticket,
-  fitness: jax.Array,
-  settings: Settings,
-  generation: jax.Array,
-  layout: parallel.Layout,
-) -> tuple[Ticket, jax.Array]:
-  """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
-
-  Args:
-    keys: of each run's breeding [R]; child i uses `fold_in` of its index.
-    population: the genomes [layout.rows].
-    fitness: of each, minimised [R, population_size]; or another number that orders them.
-    settings: of the runs, each traced leaf with a leading axis [R].
-    generation: the one that is bred.
-    layout: of the population.
-
-  Returns:
-    The population, and each genome's parents; see `State`.
-  """
-  search, k = settings.search, settings.search.population_size
-  run, index = _places(len(keys), k, layout)
-  # Of each child: a key for either parent, the stream that its operators draw from, and that of its pair.
-  child_key = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 4))
-  child_keys = child_key(run, index)
-  streams = child_keys[:, 2], child_key(run, index - index % 2)[:, 3]
-
-  def draw(key, r):
-    return jax.tree.map(lambda leaf: leaf[r], search.selection)(key, fitness[r])
-
-  drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
-  ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
-  is_elite = (index < search.elites[run]) & jnp.isfinite(fitness[run, ranked])
-  chosen = parallel.share(jnp.where(is_elite[:, None], ranked[:, None], drawn), layout)
-  rows = run[:, None] * k + chosen
-  parents = parallel.take_rows(population, (rows[:, 0], rows[:, 1]), layout)
-
-  def one(row, shared):
-    streams, index, run, is_elite, parents = row
-    settings, keys, generation = shared
-    own, key = jax.tree.map(lambda leaf: leaf[run], (settings, keys))
-    return offspring(streams, _context(parents, index, generation, is_elite, key, own), own.search)
-
-  rows = parallel.hold((streams, index, run, is_elite, parents), layout)
-  children = parallel.map_tickets(one, layout, rows, (settings, keys, generation))
-  return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
-
-
-def _held(state: State, layout: parallel.Layout) -> State:
+def _held(state: State, layout: Layout) -> State:
   """The state with the population sharded and all else on every device, at every step alike."""
-  population = parallel.hold(state.population, layout)
-  return parallel.share(state.replace(population=None), layout).replace(population=population)
+  population = keep_sharded(state.population, layout)
+  return keep_replicated(state.replace(population=None), layout).replace(population=population)

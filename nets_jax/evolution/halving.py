@@ -8,9 +8,9 @@ those left; here they go on breeding. This is this project's addition to the pap
 import jax
 import jax.numpy as jnp
 
-from nets_jax import parallel
+from nets_jax.engine.layouts import Layout, fetch_population, pad, replicate
+from nets_jax.evolution.configuration import NetsSettings, fitness_steps
 from nets_jax.evolution.generation import State
-from nets_jax.evolution.nets import NetsSettings, fitness_steps
 from nets_jax.training.task import Task
 
 
@@ -41,7 +41,7 @@ def stage(search: NetsSettings, generation: int) -> NetsSettings:
   )
 
 
-def narrow(state: State, size: int, before: parallel.Layout, layout: parallel.Layout) -> State:
+def narrow(state: State, size: int, before: Layout, layout: Layout) -> State:
   """The state with the first `size` genomes of each run, elites among them, on the devices of a new layout.
 
   Fitnesses after trainings of another length do not compare, so the best ticket's is +inf: the first finite
@@ -58,14 +58,14 @@ def narrow(state: State, size: int, before: parallel.Layout, layout: parallel.La
   def first(leaf):
     return leaf.reshape(runs, k, *leaf.shape[1:])[:, :size].reshape(-1, *leaf.shape[1:])
 
-  population = jax.tree.map(first, parallel.fetch_population(state.population, before))
+  population = jax.tree.map(first, fetch_population(state.population, before))
   others = state.replace(
     population=None,
     parents=jax.device_get(state.parents)[:, :size],
     fitness=jnp.full((runs, size), jnp.inf, jnp.float32),
     best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
   )
-  return parallel.replicate(others, layout).replace(population=parallel.pad(population, layout))
+  return replicate(others, layout).replace(population=pad(population, layout))
 
 
 def genome_epochs(search: NetsSettings, task: Task, generations: int) -> float:

@@ -12,7 +12,8 @@ from flax import struct
 
 from nets_jax.evolution import pareto
 from nets_jax.evolution.fitness import Metrics, density_penalty
-from nets_jax.settings import DENSITY, NUMBER, at_least, setting
+from nets_jax.kinds import DENSITY, NUMBER, at_least
+from nets_jax.settings import setting
 
 TOLERANCE = 1e-4  # of a density
 INFEASIBLE = 1e3  # nats; a network that has learnt anything loses less than ten

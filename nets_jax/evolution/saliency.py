@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nets_jax.networks import Params, forward
-from nets_jax.tickets import Ticket, kernels, phenotype
+from nets_jax.networks.adapter import Params, forward
+from nets_jax.tickets.ticket import Ticket, kernels, phenotype
 from nets_jax.training.task import Task
 
 GRADIENT_BATCHES = 10  # minibatches, the last of a training, that a gradient is taken over

@@ -11,8 +11,9 @@ from flax import struct
 
 from nets_jax.evolution.operators import Context, Operator
 from nets_jax.evolution.schedules import RATE, Linear
-from nets_jax.settings import at_least, setting
-from nets_jax.tickets import Ticket, map_kernels
+from nets_jax.kinds import at_least
+from nets_jax.settings import setting
+from nets_jax.tickets.ticket import Ticket, map_kernels
 
 
 def scale_layers(key: jax.Array, ticket: Ticket, deviation: jax.Array) -> Ticket:

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 
-from nets_jax.settings import Kind
+from nets_jax.kinds import Kind
 
 
 @struct.dataclass

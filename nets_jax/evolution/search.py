@@ -11,17 +11,30 @@ import jax
 import numpy as np
 from flax import struct
 
-from nets_jax import parallel, settings
-from nets_jax.checkpoints import Saved, fingerprint
+from nets_jax import settings
+from nets_jax.engine.batching import fetch_rows
+from nets_jax.engine.layouts import (
+  Layout,
+  check_memory,
+  compile_program,
+  fetch_population,
+  pad,
+  replicate,
+  resized,
+  unpadded,
+)
+from nets_jax.engine.saved import Saved, fingerprint
 from nets_jax.errors import Diverged, SearchFailed, UsageError
 from nets_jax.evolution import halving
+from nets_jax.evolution.configuration import NetsSettings, Settings, stack_settings
 from nets_jax.evolution.fitness import Metrics
 from nets_jax.evolution.frontier import Frontier, Met
 from nets_jax.evolution.generation import State, init_all, step_all
 from nets_jax.evolution.history import History
-from nets_jax.evolution.nets import NetsSettings, Settings, stack_settings
+from nets_jax.kinds import describe
 from nets_jax.protocol import How, Outcome
-from nets_jax.tickets import Cost, SearchResult, Ticket, initialise, take, unmasked_count
+from nets_jax.tickets.results import Cost, SearchResult
+from nets_jax.tickets.ticket import Ticket, initialise, take, unmasked_count
 from nets_jax.training.task import Task
 
 
@@ -66,9 +79,9 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
   saved = checkpoints.restore(functools.partial(_identity, keys, tasks, searches, frontier_size))
   now = _stage(tasks, searches, 0)
   layout = how.layout_of(runs * now.search.population_size)
-  parallel.check_memory(_abstract_genome(tasks[0], searches[0]), layout)
+  check_memory(_abstract_genome(tasks[0], searches[0]), layout)
   task = tasks[0].for_search(searches[0].precision).replace(training=None, initialiser=None)
-  keys, now = parallel.replicate((keys, now), layout)
+  keys, now = replicate((keys, now), layout)
   state = init_all(keys, task, now, layout)
   records = [
     _Record(own, task, History(), Frontier(frontier_size)) for own, task in zip(searches, tasks, strict=True)
@@ -84,8 +97,8 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
   run = None
   while not all(record.ended for record in records):
     if run is None:
-      shared = parallel.replicate((task, now), layout)
-      run, taken = parallel.compile_program(step_all, state, *shared, layout)
+      shared = replicate((task, now), layout)
+      run, taken = compile_program(step_all, state, *shared, layout)
       compile_seconds += taken
     begin, parents, population = time.perf_counter(), state.parents, state.population
     state, metrics = run(state, *shared)
@@ -139,21 +152,21 @@ def _stage(tasks: Sequence[Task], searches: Sequence[NetsSettings], generation: 
   return stack_settings(tasks, [halving.stage(own, generation) for own in searches])
 
 
-def _narrowed(state: State, now: Settings, before: parallel.Layout) -> tuple[State, parallel.Layout]:
+def _narrowed(state: State, now: Settings, before: Layout) -> tuple[State, Layout]:
   """The state with the genomes of a stage, and their layout."""
   size = now.search.population_size
-  layout = parallel.resized(before, len(state.fitness) * size)
+  layout = resized(before, len(state.fitness) * size)
   return halving.narrow(state, size, before, layout), layout
 
 
 @functools.partial(jax.jit, static_argnames="layout")
-def _fetch_row(population: Ticket, index: jax.Array, layout: parallel.Layout) -> Ticket:
-  return parallel.fetch_rows(population.replace(scores=None), index[None], layout)
+def _fetch_row(population: Ticket, index: jax.Array, layout: Layout) -> Ticket:
+  return fetch_rows(population.replace(scores=None), index[None], layout)
 
 
-def _fetch(population: Ticket, first: int, layout: parallel.Layout, genome: int) -> Ticket:
+def _fetch(population: Ticket, first: int, layout: Layout, genome: int) -> Ticket:
   """A genome of the run that begins at a row, as a ticket on the host."""
-  index = parallel.replicate(np.int32(first + genome), layout)
+  index = replicate(np.int32(first + genome), layout)
   row = jax.device_get(_fetch_row(population, index, layout))
   return jax.tree.map(lambda leaf: np.array(leaf[0]), row)
 
@@ -180,7 +193,7 @@ def _identity(
 def _to_save(
   state: State,
   records: Sequence["_Record"],
-  layout: parallel.Layout,
+  layout: Layout,
   generation: int,
   seconds: float,
   compile_seconds: float,
@@ -188,7 +201,7 @@ def _to_save(
   """The search between two generations, and the tickets of the runs that have ended."""
   trees = {
     "state": state.replace(population=None),
-    "population": parallel.fetch_population(state.population, layout),
+    "population": fetch_population(state.population, layout),
     **{f"ticket_{i}": record.ticket for i, record in enumerate(records) if record.ended},
     **{
       f"frontier_{i}_{j}": m.ticket for i, record in enumerate(records) for j, m in enumerate(record.frontier)
@@ -202,11 +215,11 @@ def _to_save(
 
 
 def _restored(
-  saved: Saved, state: State, records: Sequence["_Record"], frontier_size: int, layout: parallel.Layout
+  saved: Saved, state: State, records: Sequence["_Record"], frontier_size: int, layout: Layout
 ) -> tuple[State, list["_Record"]]:
   """The state and the records that `_to_save` was given."""
-  population = saved.tree("population", parallel.unpadded(state.population, layout))
-  others = parallel.replicate(saved.tree("state", state.replace(population=None)), layout)
+  population = saved.tree("population", unpadded(state.population, layout))
+  others = replicate(saved.tree("state", state.replace(population=None)), layout)
   one = take(state.best, 0)
   restored = []
   for i, (record, counts) in enumerate(zip(records, saved.record["runs"], strict=True)):
@@ -218,7 +231,7 @@ def _restored(
     ]
     frontier = Frontier(frontier_size, met)
     restored.append(_Record(record.search, record.task, History(rows), frontier, ticket, **counts))
-  return others.replace(population=parallel.pad(population, layout)), restored
+  return others.replace(population=pad(population, layout)), restored
 
 
 @dataclasses.dataclass
@@ -262,8 +275,8 @@ class _Record:
         f"{who} has an objective that is not a finite number, though training went well; mend the objective"
         if np.isfinite(metrics.valid_loss).any()
         else f"{who} diverged in training; lower learning_rate "
-        f"({settings.describe(self.task.training.learning_rate)}) or init_scale "
-        f"({settings.describe(self.task.initialiser.scale)})"
+        f"({describe(self.task.training.learning_rate)}) or init_scale "
+        f"({describe(self.task.initialiser.scale)})"
       )
     tired = search.patience is not None and generation - self.improved > search.patience
     self.ended = tired or generation >= search.generations or self.failure is not None

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from nets_jax.errors import UsageError
-from nets_jax.settings import WHOLE, at_least, setting
+from nets_jax.kinds import WHOLE, at_least
+from nets_jax.settings import setting
 
 TRUNCATION_FRACTION = 0.5
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from nets_jax.errors import UsageError, suggest
-from nets_jax.settings import describe
+from nets_jax.kinds import describe
 
 # A name in `optimizer_names`, a function from the learning rate to an optax transformation, or one made
 # already.

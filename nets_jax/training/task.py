@@ -10,15 +10,17 @@ import optax
 from flax import struct
 
 from nets_jax import settings
-from nets_jax.data import Dataset
+from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
-from nets_jax.initialisation import Normal
-from nets_jax.layers import find_layers, scale_of_each
-from nets_jax.networks import PRECISIONS, check_module, check_outputs, with_tuples
-from nets_jax.settings import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, one_of, part, setting
+from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, describe, one_of
+from nets_jax.networks.adapter import check_module, check_outputs, with_tuples
+from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.layers import find_layers, scale_of_each
+from nets_jax.networks.precision import PRECISIONS
+from nets_jax.settings import check_parts, part, setting
 from nets_jax.training.optimizers import Optimizer, describe_optimizer, make_optimizer
 
-OPTIMIZER = Kind("the name of an optimiser of optax", str, settings.describe)
+OPTIMIZER = Kind("the name of an optimiser of optax", str, describe)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -90,7 +92,7 @@ class Training:
     found = settings.record(self) | {"optimizer": describe_optimizer(self.optimizer)}
     if isinstance(self.learning_rate, RateSchedule):
       rates = [float(self.learning_rate.function(step)) for step in (0, 1, 10, 100, 1000, 10000)]
-      found["learning_rate"] = [settings.describe(self.learning_rate.function), *rates]
+      found["learning_rate"] = [describe(self.learning_rate.function), *rates]
     return found
 
 
@@ -154,7 +156,7 @@ class Task:
   def check(self) -> None:
     """Raises UsageError for what makes no training, one line each."""
     check_module(self.network)
-    settings.check_parts(self)
+    check_parts(self)
     self.training.check(len(self.data.train))
     settings.check(self.replace(training=Training()))  # the training's own are checked
     if _precision_of(self.network) != "float32":
@@ -168,7 +170,7 @@ class Task:
 
   def record(self) -> dict[str, Any]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
-    return {name: settings.describe(getattr(self, name)) for name in ("network", "loss", "score")}
+    return {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
 
   def at_precision(self, precision: str) -> "Task":
     """The task with the network's training products of that precision.

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from nets_jax.data import Split
-from nets_jax.networks import Params, forward
-from nets_jax.tickets import Ticket, mask_weights, phenotype
+from nets_jax.data.dataset import Split
+from nets_jax.networks.adapter import Params, forward
+from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
 from nets_jax.training.task import Task, steps_per_epoch
 
 EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the split's size

@@ -10,23 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nets_jax import settings
-from nets_jax.checkpoints import Checkpoints, Unsaved, fingerprint
-from nets_jax.errors import UsageError
-from nets_jax.networks import Params
-from nets_jax.parallel import (
+from nets_jax.engine.batching import keep_replicated, map_tickets
+from nets_jax.engine.checkpoints import Checkpoints
+from nets_jax.engine.layouts import (
   Layout,
   compile_program,
   fetch_population,
   make_layout,
-  map_tickets,
   pad,
   replicate,
-  share,
   unpadded,
 )
-from nets_jax.seeds import as_keys
-from nets_jax.tickets import Ticket, check_fits, stack
+from nets_jax.engine.saved import Unsaved, fingerprint
+from nets_jax.engine.seeds import as_keys
+from nets_jax.errors import UsageError
+from nets_jax.kinds import at_least
+from nets_jax.networks.adapter import Params
+from nets_jax.settings import check_value
+from nets_jax.tickets.ticket import Ticket, check_fits, stack
 from nets_jax.training.task import RateSchedule, Task, Training
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
 
@@ -57,7 +58,7 @@ def _train_some_steps(
     return state, {name: evaluate(task, state.weights, split) for name, split in scored.items()}
 
   state, evaluations = map_tickets(one, layout, rows, shared)
-  return state, share(evaluations, layout)
+  return state, keep_replicated(evaluations, layout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _length(task: Task, epochs: int | None, steps: int | None) -> int:
   """
   given = epochs if epochs is not None else task.epochs
   what, length = ("steps", steps) if steps is not None else ("epochs", given)
-  settings.check_value(what, settings.at_least(1), length)
+  check_value(what, at_least(1), length)
   if length != int(length):
     raise UsageError(f"{what} must be a whole number, not {length}")
   return int(length) * (1 if steps is not None else task.steps_per_epoch)

@@ -1,0 +1,125 @@
+"""The benchmark's lines as CSV, as a table to read, and as a figure."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from nets_jax.analysis.style import COLOURS, STYLE, label_axes, save_figure
+from nets_jax.engine.files import replace_file
+from nets_jax.engine.tables import read_csv, write_csv
+
+LIMIT_AT_END = "limit, at the end"
+
+
+def earlier_rows(directory: pathlib.Path) -> list[dict[str, Any]]:
+  """What an earlier run left in the directory."""
+  if not (directory / "benchmark.csv").exists():
+    return []
+  table = read_csv(directory / "benchmark.csv")
+  return [{name: v for name, v in row.items() if isinstance(v, str) or not math.isnan(v)} for row in table]
+
+
+def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The last of each line's rows, in the order of the parts; the limit first and last."""
+  parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples")
+  last = {(row["part"], row["name"]): row for row in rows}.values()
+  place = lambda row: (row["name"] == LIMIT_AT_END, parts.index(row["part"]), row.get("population", 0))  # noqa: E731
+  return sorted(last, key=place)
+
+
+def write(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+  """The table as CSV and markdown, and the figure drawn from the CSV."""
+  rows = in_order(rows)
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  filled = [{name: row.get(name, float("nan")) for name in columns} for row in rows]
+  write_csv(directory / "benchmark.csv", filled)
+  with replace_file(directory / "benchmark.md") as temporary:
+    temporary.write_text(markdown(rows))
+  save_figure(figure(read_csv(directory / "benchmark.csv")), directory / "figure_benchmark.png")
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+  """The table for a reader."""
+  head = (
+    "",
+    "seconds (range)",
+    "genome-epochs/s",
+    "GFLOP/s",
+    "share of limit (range)",
+    "x a generation",
+    "peak MB",
+    "compile s",
+  )
+  lines = [head, ["---"] * len(head)]
+  for row in rows:
+    known = lambda name, form, row=row: format(row[name], form) if name in row else ""  # noqa: E731
+    share = known("share_of_limit", ".2f")
+    if "share_low" in row:
+      share += f" ({row['share_low']:.2f}-{row['share_high']:.2f})"
+    lines.append(
+      [
+        row["name"],
+        f"{row['seconds']:.3f} ({row['seconds_low']:.3f}-{row['seconds_high']:.3f})",
+        known("genome_epochs_per_second", ".2f"),
+        known("gflops", ".1f"),
+        share,
+        known("times_the_first", ".3g") if row["part"] in ("peers", "breeding") else "",
+        f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
+        known("compile_seconds", ".1f"),
+      ]
+    )
+  return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+  """Speed beside the machine's limit: population sizes, peers, devices, network width, size of the data set.
+
+  Args:
+    rows: of `benchmark.csv`; parts that are not there leave their panel out.
+  """
+  scaling = {
+    "population": ("population", "population size"),
+    "devices": ("devices", "devices"),
+    "width": ("width", "width of the hidden layers (LeNet = 1)"),
+    "examples": ("examples", "training examples"),
+  }
+  found = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
+  panels = [part for part, own in found.items() if own] or ["population"]
+  drawn = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
+  grid = list(drawn.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat)
+  for axes in grid:
+    axes.set_visible(False)
+  for axes, part in zip(grid, panels, strict=False):
+    axes.set_visible(True)
+    own = found[part]
+    if part == "peers":
+      colours = [COLOURS["nets"], *["#9aa5b1"] * (len(own) - 1)]
+      axes.barh([row["name"] for row in own], [row["genome_epochs_per_second"] for row in own], color=colours)
+      axes.invert_yaxis()
+      label_axes(axes, "genome-epochs per second", "")
+      continue
+    column, label = scaling[part]
+    x = [row[column] for row in own]
+    y = [row["seconds"] for row in own]
+    spread = [
+      [row["seconds"] - row["seconds_low"] for row in own],
+      [row["seconds_high"] - row["seconds"] for row in own],
+    ]
+    axes.errorbar(x, y, spread, color=COLOURS["nets"], marker="o", capsize=3, label="seconds", **STYLE)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    if max(y) < 8 * min(y):  # powers of two alone may leave no tick
+      axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    label_axes(axes, label, "seconds a generation")
+    other = axes.twinx()
+    other.plot(x, [row["share_of_limit"] for row in own], color="#c0392b", marker="s", linestyle="--")
+    other.set_ylim(0, 1.05)
+    other.set_ylabel("share of the limit (dashed)", color="#c0392b")
+    other.spines[["top"]].set_visible(False)
+  return drawn

@@ -1,0 +1,166 @@
+"""Figures over density: what methods reach at several densities, and at what cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nets_jax.analysis.intervals import mean_and_interval
+from nets_jax.analysis.style import COLOURS, STYLE, label_axes, method_colours
+
+LEGEND_WIDTH = 44  # characters
+WIDE = 20  # points of accuracy, from which on an axis is that of the error's logarithm
+LEAST_ERROR = 0.05  # percent, to be drawn there
+
+
+def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+  """Test accuracy over density: a line for each method, its mean with 95 % intervals, and each trial's point.
+
+  Args:
+    rows: of `densities.csv`: `method`, `target_density`, `density`, `test_accuracy`.
+  """
+  figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+  axes = figure.subplots()
+  for method, colour in method_colours(rows).items():
+    own = [row for row in rows if row["method"] == method]
+    groups = [
+      [r for r in own if r["target_density"] == d] for d in sorted({r["target_density"] for r in own})
+    ]
+    places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
+    means, halves = zip(*(_accuracy(group) for group in groups), strict=True)
+    name = legend_label(method)
+    if method == "dense":
+      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+      continue
+    axes.errorbar(
+      places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
+    )
+    points = [100 * row["density"] for row in own], [100 * row["test_accuracy"] for row in own]
+    axes.scatter(*points, s=8, color=colour, alpha=0.4, linewidths=0)
+  axes.set_xscale("log")
+  ticks = sorted({100 * row["target_density"] for row in rows if row["target_density"] < 1})
+  axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+  axes.minorticks_off()
+  _set_heights(axes, rows)
+  label_axes(axes, "density (%)", "test accuracy (%)")
+  axes.legend(frameon=False).set_in_layout(False)
+  return figure
+
+
+def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
+  """Test accuracy at one density over the epochs and over the seconds of search: each trial, and the mean.
+
+  Args:
+    rows: of `densities.csv`: `method`, `target_density`, `test_accuracy`, `search_epochs`, `search_seconds`.
+    density: the `target_density` to show.
+  """
+  figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+  shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
+  columns = {"search_epochs": "genome-epochs of search", "search_seconds": "seconds of search"}
+  for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), columns.items(), strict=True):
+    for method, colour in method_colours(rows).items():
+      own = [row for row in rows if row["method"] == method and row["target_density"] == density]
+      if method == "dense":
+        mean, _ = _accuracy([row for row in rows if row["method"] == "dense"])
+        axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+      elif own:
+        _draw_cost(axes, own, column, colour, method)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(-1, 1.6 * max(10, *(row[column] for row in shown)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    label_axes(axes, label, f"test accuracy at {100 * density:g} % (%)" if axes is figure.axes[0] else "")
+  _set_heights(figure.axes[0], shown)
+  figure.axes[0].legend(frameon=False, loc="best").set_in_layout(False)
+  return figure
+
+
+def legend_label(method: str) -> str:
+  """A method's name on lines of at most `LEGEND_WIDTH` characters, where its colons allow it."""
+  lines = [""]
+  for part in method.replace(":", ":\0").split("\0"):
+    if lines[-1] and len(lines[-1] + part) > LEGEND_WIDTH:
+      lines.append("  ")
+    lines[-1] += part
+  return "\n".join(lines)
+
+
+def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+  """What methods differ by from one of them: a line of the figure for each, a panel for each density.
+
+  Args:
+    rows: `method`, `reference`, `target_density`, `difference` and `half_width`, in points of accuracy.
+  """
+  methods = list(dict.fromkeys(row["method"] for row in rows))
+  labels = [method.removeprefix(f"{rows[0]['reference']}:") for method in methods]
+  densities = sorted({row["target_density"] for row in rows}, reverse=True)
+  width = 1.0 + 0.075 * max(map(len, labels)) + 2.6 * len(densities)
+  figure = Figure(figsize=(width, 1.2 + 0.27 * len(methods)), layout="constrained")
+  panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
+  for axes, density in zip(panels, densities, strict=True):
+    own = [row for row in rows if row["target_density"] == density]
+    values, halves = ([row[name] for row in own] for name in ("difference", "half_width"))
+    heights = [methods.index(row["method"]) for row in own]
+    axes.axvline(0, color="0.4", linewidth=1)
+    axes.errorbar(
+      values, heights, xerr=halves, fmt="o", color=COLOURS["nets"], markersize=4, capsize=2, linewidth=1.2
+    )
+    label_axes(axes, f"points at {100 * density:g} %", "")
+  if max(abs(row["difference"]) for row in rows) > 10:  # what fails would press the others together
+    panels[0].set_xscale("symlog", linthresh=2)
+    bounds = panels[0].get_xlim()
+    panels[0].set_xticks([-50, -10, -2, -1, 0, 1, 2, 10])
+    panels[0].set_xlim(bounds)
+  panels[0].xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
+  panels[0].set_yticks(range(len(methods)), labels)
+  panels[0].set_ylim(len(methods) - 0.5, -0.5)
+  figure.suptitle(f"test accuracy, difference from {rows[0]['reference']}", fontsize="medium")
+  return figure
+
+
+def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour: str, method: str) -> None:
+  mean, half = _accuracy(own)
+  place, name = sum(row[column] for row in own) / len(own), legend_label(method)
+  axes.scatter(
+    [row[column] for row in own], [100 * row["test_accuracy"] for row in own], s=9, color=colour, alpha=0.45,
+    linewidths=0,
+  )  # fmt: skip
+  axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=name, **STYLE)
+
+
+def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+  """The axis is that of the trials: the intervals of three, far longer, are cut off.
+
+  Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
+  """
+  low, high = (100 * bound(row["test_accuracy"] for row in rows) for bound in (min, max))
+  if high - low < WIDE:
+    axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)
+    return
+  axes.set_yscale("function", functions=(_evenness, lambda height: 100 - 10**-height))
+  bottom, top = _evenness(np.array([low, high]))
+  margin = 0.05 * (top - bottom)
+  lowest, highest = max(0, 100 - 10 ** -(bottom - margin)), 100 - 10 ** -(top + margin)
+  axes.set_ylim(lowest, highest)
+  coarse, fine = (
+    (0, 20, 50, 80, 90, 95, 98, 99, 99.5, 99.8),
+    (*range(0, 80, 5), *range(80, 90, 2), *range(90, 100)),
+  )
+  ticks, more = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (coarse, fine))
+  ticks = ticks if len(ticks) > 2 else more
+  axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _evenness(accuracy: np.ndarray) -> np.ndarray:
+  """Minus the decimal logarithm of the error, in percent, of an accuracy."""
+  return -np.log10(np.maximum(100 - accuracy, LEAST_ERROR))
+
+
+def _accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+  """Mean test accuracy in percent, and half of its 95 % interval.
+
+  0 for one or two trials: the interval of two would be 13 times as long as the way between their points.
+  """
+  mean, half = mean_and_interval([100 * row["test_accuracy"] for row in rows])
+  return mean, half if len(rows) > 2 else 0.0

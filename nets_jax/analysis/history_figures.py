@@ -1,0 +1,134 @@
+"""Figures of one search, from its recorded history."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from nets_jax.analysis.style import COLOURS, STYLE, label_axes
+
+INFEASIBLE = 1e3  # fitness of a ticket that is too dense, where that counts first (`fitness.feasible_loss`)
+
+
+PANELS = {
+  "density": ("density (%)", 100.0),
+  "valid_loss": ("validation loss after training (nats)", 1.0),
+  "fitness": ("fitness (minimised)", 1.0),
+}
+ACCURACY = {"valid_accuracy": ("validation accuracy after training (%)", 100.0)}
+
+
+def leaders(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+  """The row of lowest fitness of each generation; of another search's history each iteration's or round's."""
+  axis = axis_of(history)
+  by_point = {}
+  for row in history:
+    by_point.setdefault(row[axis], []).append(row)
+  return [min(rows, key=lambda row: row.get("fitness", 0.0)) for _, rows in sorted(by_point.items())]
+
+
+def axis_of(history: Sequence[Mapping[str, float]]) -> str:
+  """The column that a history goes on by."""
+  return next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
+
+
+def evolution_figure(history: Sequence[Mapping[str, float]], target_density: float | None = None) -> Figure:
+  """The paper's Figure 1: density, validation loss and fitness over the generations.
+
+  Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
+  population as a band. Diverged genomes are left out of the bands; where some have nearly diverged, which
+  would flatten the rest, an axis ends above the line and three quarters of all genomes. Where tickets that
+  are too dense count as worse than any other, fitness says little else, and the accuracy is in its place.
+  The history of another search is drawn over its iterations or rounds, with the panels that it has figures
+  for.
+
+  Args:
+    history: rows of a `history.csv`.
+    target_density: tau, drawn as a dashed line if given.
+  """
+  axis = axis_of(history)
+  points = sorted({int(row[axis]) for row in history})
+  by_point = [[row for row in history if row[axis] == point] for point in points]
+  feasible_first = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
+  names = ["density", "valid_loss", "valid_accuracy" if feasible_first else "fitness"]
+  panels = [name for name in names if name in history[0]]
+  figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
+  for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    label, factor = {**PANELS, **ACCURACY}[column]
+    best = [row[column] for row in leaders(history)]
+    if "genome" in history[0]:
+      finite = [[row[column] for row in rows if np.isfinite(row[column])] or [np.nan] for rows in by_point]
+      low, high = ([factor * bound(values) for values in finite] for bound in (min, max))
+      axes.fill_between(points, low, high, color=COLOURS["nets"], alpha=0.2, label="population", linewidth=0)
+    marker = "o" if len(points) == 1 else None
+    label_of_line = "best genome" if "genome" in history[0] else "ticket"
+    axes.plot(
+      points, factor * np.asarray(best), color=COLOURS["nets"], label=label_of_line, marker=marker, **STYLE
+    )
+    if column == "density" and target_density is not None:
+      axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
+    if column != "density":
+      _cut_off(axes, factor * np.asarray([row[column] for row in history]), factor * max(best))
+    label_axes(axes, axis, label)
+    axes.legend(frameon=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+  return figure
+
+
+def _cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
+  """Ends an axis above what is needed and three quarters of the values, if the others are far beyond."""
+  finite = values[np.isfinite(values)]
+  if finite.size:
+    low, top = float(finite.min()), max(float(np.quantile(finite, 0.75)), needed)
+    if np.isfinite(top) and 0 < 3 * (top - low) < finite.max() - low:
+      axes.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+
+
+def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "density") -> Figure:
+  """The ancestors of the best genome among all genomes: by how much of it comes from each.
+
+  A parent is taken to give half of a child, and all of an elite; the area of an ancestor's point is its share
+  of the best genome by that reckoning. Genomes that have nearly diverged may be outside.
+
+  Args:
+    history: rows of a NeTS `history.csv`.
+    column: what to draw over the generations, a column of the history.
+  """
+  label, factor = PANELS[column]
+  by_place = {(int(row["generation"]), int(row["genome"])): row for row in history}
+  best = min(by_place, key=lambda place: by_place[place]["fitness"])
+  shares, lines = {best: 1.0}, []
+  for generation in range(best[0], 0, -1):
+    for place in [place for place in shares if place[0] == generation]:
+      for parent in ("parent_1", "parent_2"):
+        origin = (generation - 1, int(by_place[place][parent]))
+        shares[origin] = shares.get(origin, 0.0) + shares[place] / 2
+        lines.append((place, origin, shares[place]))
+  height = lambda place: factor * by_place[place][column]  # noqa: E731
+  figure = Figure(figsize=(9, 4.2), layout="constrained")
+  axes = figure.subplots()
+  axes.scatter(
+    [g for g, _ in by_place],
+    [height(p) for p in by_place],
+    s=5,
+    color="#c3cad2",
+    linewidths=0,
+    label="population",
+  )
+  ends = [[(g, height((g, i))) for g, i in pair] for *pair, _ in lines]
+  strengths = [min(1, 0.08 + share) for *_, share in lines]
+  axes.add_collection(LineCollection(ends, colors=COLOURS["nets"], alpha=strengths, linewidths=0.8))
+  axes.scatter(
+    [g for g, _ in shares], [height(p) for p in shares], s=[4 + 46 * share for share in shares.values()],
+    color=COLOURS["nets"], linewidths=0, alpha=0.8, label="ancestors of the best genome, by share", zorder=3,
+  )  # fmt: skip
+  _cut_off(axes, np.asarray([height(place) for place in by_place]), max(map(height, shares)))
+  axes.scatter(
+    [best[0]], [height(best)], s=90, color=COLOURS["imp"], marker="*", label="best genome", zorder=4
+  )
+  label_axes(axes, "generation", label)
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.legend(frameon=False)
+  return figure

@@ -1,0 +1,82 @@
+"""Figures of one ticket: its masks, its connections, its weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nets_jax.analysis.style import COLOURS, finish_figure, label_axes
+from nets_jax.errors import UsageError
+
+
+def masks_figure(ticket: Any) -> Figure:
+  """The mask of each layer as an image: a row for each input, a column for each unit, dark where expressed.
+
+  A kernel of more than two axes (a convolution's) is drawn with all axes but the last as its rows.
+
+  Args:
+    ticket: a `Ticket`.
+  """
+  masks = kernels(ticket, ticket.masks)
+  figure = Figure(figsize=(3.4 * len(masks), 3.8), layout="constrained")
+  for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
+    image = mask.reshape(-1, mask.shape[-1])
+    axes.imshow(image, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_title(f"{name}: {image.mean():.1%} of {image.size:,}", fontsize=10)
+    label_axes(axes, "units", "inputs" if axes is figure.axes[0] else "")
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.get_major_locator().set_params(integer=True)
+  return figure
+
+
+def connectivity_figure(ticket: Any, image_shape: Sequence[int]) -> Figure:
+  """How many connections of each input pixel survive, as an image.
+
+  Args:
+    ticket: a `Ticket` whose network has a layer that takes the pixels one by one.
+    image_shape: height and width, and channels, whose counts are added up.
+
+  Raises:
+    UsageError: no layer has as many inputs as an image has numbers.
+  """
+  inputs = int(np.prod(image_shape))
+  first = next(
+    (mask for _, mask in kernels(ticket, ticket.masks) if mask.ndim == 2 and mask.shape[0] == inputs), None
+  )
+  if first is None:
+    raise UsageError(f"no layer of the ticket takes the {inputs} numbers of an image one by one")
+  height, width, *channels = image_shape
+  counts = first.sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
+  figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+  axes = figure.subplots()
+  shown = axes.imshow(counts, cmap="viridis", vmin=0)
+  figure.colorbar(shown, label=f"connections left, of {first.shape[-1] * int(np.prod(channels or 1))}")
+  axes.set_xticks([])
+  axes.set_yticks([])
+  return figure
+
+
+def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
+  """The weights that a ticket keeps, before and after training: a histogram for each layer.
+
+  Args:
+    ticket: a `Ticket`.
+    trained: its weights after training, as the ticket's are laid out.
+  """
+  masks = kernels(ticket, ticket.masks)
+  before, after = dict(kernels(ticket, ticket.weights)), dict(kernels(ticket, trained))
+  figure = Figure(figsize=(3.6 * len(masks), 3.4), layout="constrained")
+  for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
+    kept = {"before": before[name][mask], "after": after[name][mask]}
+    bins = np.linspace(*np.quantile(np.concatenate([*kept.values(), [0]]), (0.001, 0.999)), 60)
+    for (label, weights), colour in zip(kept.items(), ("#9aa5b1", COLOURS["nets"]), strict=True):
+      axes.hist(weights, bins, color=colour, label=f"{label} training", alpha=0.65)
+    axes.set_title(name, fontsize=10)
+    label_axes(axes, "weight", "weights left" if axes is figure.axes[0] else "")
+  return finish_figure(figure, "")
+
+
+def kernels(ticket: Any, tree: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
+  """Name and array of each layer of a tree like the masks or the weights, in the order of application."""
+  return [(name, np.asarray(leaf)) for name, leaf in ticket.by_layer(tree).items()]

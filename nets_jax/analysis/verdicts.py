@@ -1,0 +1,145 @@
+"""Definition 3 of the paper: is a ticket a winning ticket?
+
+A ticket and a dense network are trained identically. With j the iteration of the minimum validation
+loss, a the test accuracy there and |W_0| the weights of the dense network, and j', a', |M|_1 those of
+the ticket, the ticket wins iff j' <= j, a' >= a and |M|_1 << |W_0|.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nets_jax.analysis.intervals import mean_and_interval
+from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.engine.seeds import as_keys
+from nets_jax.tickets.controls import unmask
+from nets_jax.tickets.ticket import Ticket, maskable_count, stack, unmasked_count
+from nets_jax.training.task import Task
+from nets_jax.training.trainer import train_tickets
+
+# The paper leaves "<<" open; the ticket has to do without at least half of the weights.
+FAR_FEWER = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """A ticket against a dense network.
+
+  Attributes:
+    iteration, dense_iteration: j' and j.
+    accuracy, dense_accuracy: a' and a, in [0, 1].
+    loss, dense_loss: the minimum validation losses l' and l, in nats.
+    unmasked, total: |M|_1 and |W_0|.
+  """
+
+  iteration: int
+  dense_iteration: int
+  accuracy: float
+  dense_accuracy: float
+  loss: float
+  dense_loss: float
+  unmasked: int
+  total: int
+
+  @property
+  def as_fast(self) -> bool:
+    """Condition 1: j' <= j."""
+    return self.iteration <= self.dense_iteration
+
+  @property
+  def as_accurate(self) -> bool:
+    """Condition 2: a' >= a."""
+    return self.accuracy >= self.dense_accuracy
+
+  @property
+  def far_sparser(self) -> bool:
+    """Condition 3: |M|_1 << |W_0|, read as at most `FAR_FEWER` of it."""
+    return self.unmasked <= FAR_FEWER * self.total
+
+  @property
+  def wins(self) -> bool:
+    """All three conditions."""
+    return self.as_fast and self.as_accurate and self.far_sparser
+
+  def __str__(self) -> str:
+    """The verdict with each condition named, on one line."""
+    tick = {True: "yes", False: "NO"}
+    return (
+      f"{'a winning ticket' if self.wins else 'not a winning ticket'}: "
+      f"as fast {tick[self.as_fast]} (j' = {self.iteration:,} against {self.dense_iteration:,}), "
+      f"as accurate {tick[self.as_accurate]} (a' = {self.accuracy:.2%} against {self.dense_accuracy:.2%}), "
+      f"far sparser {tick[self.far_sparser]} ({self.unmasked:,} of {self.total:,} weights)"
+    )
+
+
+def judge(
+  curve: Sequence[Mapping[str, float]], dense_curve: Sequence[Mapping[str, float]], unmasked: int, total: int
+) -> Verdict:
+  """Definition 3 on two training curves.
+
+  Args:
+    curve, dense_curve: rows with `iteration`, `valid_loss` and `test_accuracy`, one for each evaluation,
+      made identically. Of equal minima the first counts; a loss that is not a number is no minimum.
+    unmasked, total: |M|_1 and |W_0|.
+  """
+
+  def minimum(rows):
+    return min(rows, key=lambda row: row["valid_loss"] if not math.isnan(row["valid_loss"]) else math.inf)
+
+  ticket, dense = minimum(curve), minimum(dense_curve)
+  return Verdict(
+    iteration=int(ticket["iteration"]),
+    dense_iteration=int(dense["iteration"]),
+    accuracy=ticket["test_accuracy"],
+    dense_accuracy=dense["test_accuracy"],
+    loss=ticket["valid_loss"],
+    dense_loss=dense["valid_loss"],
+    unmasked=unmasked,
+    total=total,
+  )
+
+
+def judge_ticket(keys: jax.Array, ticket: Ticket, task: Task, **training: Any) -> dict[str, list[Verdict]]:
+  """Trains a ticket and its dense networks identically, once for each key, and judges it.
+
+  Args:
+    keys: of the trainings [seeds], or seeds.
+    ticket: the ticket.
+    task: what it is for; trained on `train`; j is found on `valid`, a on `test`.
+    **training: `epochs` or `steps`, and the rest of `trainer.train_tickets`.
+
+  Returns:
+    The verdicts, one for each key, against `unmasked`, the ticket's own weights without its mask, and
+    against `dense`, a fresh dense network of the task's initial weights for each key.
+  """
+  task.check()
+  keys = as_keys(keys)
+  seeds, shape, scale = len(keys), task.data.input_shape, task.initialiser.scale
+  fresh = [random_ticket(jax.random.fold_in(k, 1), task.network, shape, 1.0, init_scale=scale) for k in keys]
+  everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
+  curves = train_tickets(jnp.tile(keys, 3), everything, task, **training).curves
+  own = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]
+  counts = int(unmasked_count(ticket)), maskable_count(ticket)
+  return {
+    name: [judge(own[i], own[first + i], *counts) for i in range(seeds)]
+    for name, first in (("unmasked", seeds), ("dense", 2 * seeds))
+  }
+
+
+def summarise(verdicts: Sequence[Verdict]) -> str:
+  """Several seeds: how many won, and each quantity's mean with its 95 % confidence interval."""
+
+  def interval(name, form):
+    mean, half = mean_and_interval([float(getattr(verdict, name)) for verdict in verdicts])
+    return f"{mean:{form}}" + ("" if math.isnan(half) else f" +- {half:{form}}")
+
+  won = sum(verdict.wins for verdict in verdicts)
+  return (
+    f"{won} of {len(verdicts)} win: j' {interval('iteration', ',.0f')} against "
+    f"{interval('dense_iteration', ',.0f')}, a' {interval('accuracy', '.2%')} against "
+    f"{interval('dense_accuracy', '.2%')}, {interval('unmasked', ',.0f')} of {verdicts[0].total:,} weights"
+  )

@@ -1,0 +1,93 @@
+"""How many weights IMP keeps of each layer, cycle by cycle, and which: the largest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nets_jax.networks.adapter import Params
+from nets_jax.networks.layers import Layer, layer_name
+from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.ticket import kernels
+
+EVERY_LAYER = "every layer"  # whose weights are ranked together
+
+
+def kept_counts(
+  layers: Sequence[Layer], cycles: int, fraction: float, output_fraction: float | None, scope: str
+) -> list[dict[str, int]]:
+  """How many weights of each layer are left after each cycle: a cycle prunes round(p x remaining).
+
+  Args:
+    layers: in the order of application, the output layer last.
+    cycles: how many.
+    fraction: p.
+    output_fraction: that of the output layer, in `layer` scope; None is `fraction`.
+    scope: a name in `SCOPES`.
+
+  Returns:
+    For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`.
+  """
+  remaining, fractions = SCOPES[scope].start(layers, fraction, output_fraction)
+  counts = []
+  for _ in range(cycles):
+    remaining = {name: left - round(fractions[name] * left) for name, left in remaining.items()}
+    counts.append(remaining)
+  return counts
+
+
+def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str) -> Params:
+  """Keeps the `counts` largest unmasked weights of each layer (or of all), in each run.
+
+  Args:
+    weights: after training [runs, ...].
+    masks: before pruning [runs, ...]; the new ones are subsets.
+    counts: from `kept_counts`.
+    scope: `layer` or `global`.
+  """
+
+  @jax.jit
+  def one(weights, masks, counts):
+    scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -1.0), masks, weights)
+    return SCOPES[scope].keep(scores, counts)
+
+  return jax.vmap(one, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
+
+
+class Scope(NamedTuple):
+  """Which weights are ranked together.
+
+  Attributes:
+    start: `(layers, fraction, output_fraction)` to how many weights each rank begins with, and the share of
+      each that a cycle prunes.
+    keep: `(scores, counts)` to the masks of the highest of each rank.
+  """
+
+  start: Callable[[Sequence[Layer], float, float | None], tuple[dict[str, int], dict[str, float]]]
+  keep: Callable[[Params, Mapping[str, int]], Params]
+
+
+def _start_layers(layers, fraction, output_fraction):
+  fractions = {layer.name: fraction for layer in layers}
+  if output_fraction is not None:
+    fractions[layers[-1].name] = output_fraction
+  return {layer.name: layer.size for layer in layers}, fractions
+
+
+def _keep_of_layers(scores, counts):
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: top_masks(leaf, counts[layer_name(path)]), scores
+  )
+
+
+def _start_all(layers, fraction, output_fraction):
+  del output_fraction
+  return {EVERY_LAYER: sum(layer.size for layer in layers)}, {EVERY_LAYER: fraction}
+
+
+def _keep_of_all(scores, counts):
+  return top_masks(scores, counts[EVERY_LAYER])
+
+
+SCOPES = {"layer": Scope(_start_layers, _keep_of_layers), "global": Scope(_start_all, _keep_of_all)}

@@ -1,0 +1,149 @@
+"""The trainings of IMP: runs side by side, cycle after cycle, on one scale of time and steps."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nets_jax.engine.saved import Saved
+from nets_jax.errors import Diverged, SearchFailed
+from nets_jax.kinds import describe
+from nets_jax.networks.adapter import Params
+from nets_jax.protocol import Outcome
+from nets_jax.tickets.results import Cost, SearchResult
+from nets_jax.tickets.ticket import Ticket, density, take, unmasked_count
+from nets_jax.training import trainer
+
+
+class Runs:
+  """Trains the tickets of runs side by side, and keeps their histories on one scale of time and steps."""
+
+  def __init__(self, keys, task, search, layout, how):
+    self.histories = [[] for _ in keys]
+    self.failures: list[str | None] = [None for _ in keys]
+    self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
+    self._keys, self._on_rows, self._checkpoints, self._saved = keys, how.on_rows, how.checkpoints, None
+    self._search, self._task = search, task
+    self._train = functools.partial(trainer.train_tickets, task=task, splits=("valid",), layout=layout)
+
+  def go_on_from(self, saved: Saved) -> None:
+    """Takes up the histories, and has the next `train` go on in the midst of its steps."""
+    self._saved = saved
+    self.steps, self.seconds, self.compile_seconds, self.failures = (
+      saved.record[name] for name in ("steps", "seconds", "compile_seconds", "failures")
+    )
+    for row in saved.rows:
+      self.histories[row.pop("run", 0)].append(row)
+
+  def train(self, cycle: int, tickets: Ticket, steps: int, rewinding: bool = False) -> Params:
+    """The weights of every ticket after so many steps on the cycle's own shuffles."""
+    first_step, first_second = self.steps, self.seconds
+    share = float(density(take(tickets, 0)))
+
+    def record(rows):
+      self.seconds = first_second + rows[0]["seconds"] / len(rows)
+      found = [
+        {
+          "cycle": cycle,
+          "iteration": first_step + row["iteration"],
+          "valid_loss": row["valid_loss"],
+          "valid_accuracy": row["valid_accuracy"],
+          "density": share,
+          "seconds": self.seconds,
+        }
+        for row in rows
+      ]
+      for history, row in zip(self.histories, found, strict=True):
+        history.append(row)
+      self._on_rows(found)
+
+    outer = {
+      "cycle": cycle,
+      "rewinding": rewinding,
+      "steps": first_step,
+      "seconds": first_second,
+      "compile_seconds": self.compile_seconds,
+      "failures": list(self.failures),
+    }
+    part = _Part(self._checkpoints, self._saved, self.histories, tickets, outer)
+    part.ends_it = cycle + 1 == self._search.cycles and not rewinding
+    self._saved = None
+    keys = jax.vmap(lambda k: jax.random.fold_in(k, cycle))(self._keys)
+    trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record, checkpoints=part)
+    self.steps += steps
+    self.seconds = self.histories[0][-1]["seconds"]
+    self.compile_seconds += trained.compile_seconds
+    self._note_failures(cycle, trained.weights)
+    return trained.weights
+
+  def _note_failures(self, cycle: int, weights: Params) -> None:
+    """Finds the runs whose training has diverged, in which magnitudes would say nothing."""
+    for i, history in enumerate(self.histories):
+      is_finite = all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(weights))
+      if self.failures[i] is None and not (is_finite and math.isfinite(history[-1]["valid_loss"])):
+        self.failures[i] = (
+          f"the training of cycle {cycle} diverged; lower learning_rate "
+          f"({describe(self._task.training.learning_rate)}) or init_scale "
+          f"({describe(self._task.initialiser.scale)})"
+        )
+
+  def where_sound(self, new: Params, old: Params) -> Params:
+    """The new masks or weights, but of runs that have diverged the old ones."""
+    sound = np.array([failure is None for failure in self.failures])
+    if sound.all():
+      return new
+
+    def choose(a, b):
+      return jnp.where(sound.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)
+
+  def outcomes(self, tickets: Ticket) -> list[Outcome]:
+    """Each run's result, or why it has none."""
+    cost = Cost(
+      self.steps / self._task.steps_per_epoch, self.seconds, self.compile_seconds / len(self.histories)
+    )
+    found = []
+    for i, (history, failure) in enumerate(zip(self.histories, self.failures, strict=True)):
+      result = SearchResult(take(tickets, i), history, cost)
+      if failure is not None:
+        result = Diverged(failure, result)
+      elif not unmasked_count(result.ticket):
+        result = SearchFailed(
+          f"{self._search.cycles} cycles of IMP prune every weight; lower cycles or prune_fraction", result
+        )
+      found.append(result)
+    return found
+
+
+class _Part:
+  """What a cycle's training saves and finds saved: its own state within that of the runs."""
+
+  def __init__(self, checkpoints, saved, histories, tickets, outer):
+    self._checkpoints, self._saved, self._histories = checkpoints, saved, histories
+    self._tickets, self._outer, self.ends_it = tickets, outer, False
+
+  def restore(self, identity: Callable[[], Any]) -> Saved | None:
+    """The training's part of what the runs go on from, in the first cycle after that."""
+    del identity
+    return self._saved and dataclasses.replace(self._saved, record=self._saved.record["training"], rows=[])
+
+  def note(self, rows: Sequence[Any], at: str, take: Callable[[], Any], last: bool = False) -> None:
+    """Notes the newest rows of the histories in place of the training's."""
+    several = len(self._histories) > 1
+    rows = [({"run": i} if several else {}) | history[-1] for i, history in enumerate(self._histories)]
+    at = f"cycle {self._outer['cycle']}, {at}"
+    self._checkpoints.note(rows, at, functools.partial(self._to_save, take), last and self.ends_it)
+
+  def wait(self, arrays: Any) -> None:
+    """As the runs' own."""
+    self._checkpoints.wait(arrays)
+
+  def _to_save(self, take: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    trees, record = take()
+    return {**trees, "tickets": self._tickets}, {**self._outer, "training": record}

@@ -1,0 +1,225 @@
+"""The directory that holds one run's files, and what every run records of itself."""
+
+import contextlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import filelock
+import jax
+
+import nets_jax
+from nets_jax.analysis import tensorboard
+from nets_jax.cli import frontier, saving
+from nets_jax.engine.files import SEAL
+from nets_jax.engine.progress import say
+from nets_jax.engine.tables import write_json
+
+FILES = (
+  "config.json",
+  "run.flags",
+  "history.csv",
+  "ticket.safetensors",
+  "figure_evolution.png",
+  "figure_frontier.png",
+  "training.csv",
+  "summary.json",
+  SEAL,
+)
+DIRECTORIES = (tensorboard.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY)
+LOCK = ".lock"
+FORMAT_VERSION = 2  # of config.json; before there was none
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
+
+
+class RunDirectory:
+  """A directory for the files of one run.
+
+  Attributes:
+    path: the directory.
+    is_begun: it holds a run of this configuration that has not ended, and is gone on with.
+  """
+
+  def __init__(self, path: str, overwrite: bool, deciding: Mapping[str, Any] | None = None):
+    """Takes a directory that holds no run, or one to go on with, or, with `overwrite`, one to give up.
+
+    Nothing is made or removed before `open`.
+
+    Args:
+      path: of the directory.
+      overwrite: to give up the run it holds, unless that is this one and has not ended.
+      deciding: the flags that decide the results; a run that was begun with others is not gone on with. None
+        goes on with none.
+
+    Raises:
+      UsageError: the directory holds a finished run or one of another configuration, or is a file.
+    """
+    self.path, self.is_begun = pathlib.Path(path), False
+    if self.path.exists() and not self.path.is_dir():
+      raise nets_jax.UsageError(f"workdir {self.path} is a file; give another --workdir")
+    advice = f"give another --workdir, or --overwrite to remove {self._listed()} first"
+    has_config, has_ended = ((self / name).exists() for name in ("config.json", "summary.json"))
+    try:
+      if deciding is not None and has_config and not has_ended:
+        check_version(self / "config.json", advice)
+        check_same(self.path, read_config(self / "config.json", "flags"), deciding, advice)
+        self.is_begun = True
+      elif any(self._held()):
+        raise nets_jax.UsageError(f"{self.path} already holds a run; {advice}")
+    except nets_jax.UsageError:
+      if not overwrite:
+        raise
+
+  def _held(self) -> list[pathlib.Path]:
+    return [self.path / name for name in FILES if (self.path / name).exists()]
+
+  def _listed(self) -> str:
+    """All that `discard` would remove."""
+    there = [path.name for path in self._held()]
+    return ", ".join([*there, *(f"{name}/" for name in DIRECTORIES if (self / name).is_dir())])
+
+  def open(self, flags: Mapping[str, Any]) -> None:
+    """Removes the files of an earlier run, and writes `config.json`; a run that goes on keeps its files."""
+    if not self.is_begun:
+      if self._held():
+        say(f"removing from {self.path}: {self._listed()}")
+      self.discard()
+    shutil.rmtree(self / tensorboard.DIRECTORY, ignore_errors=True)  # its rows are written again
+    if not self.is_begun:
+      write_json(self / "config.json", {"flags": flags, **environment()})
+
+  @property
+  def is_empty(self) -> bool:
+    """Whether the run has left nothing that took any work."""
+    return set(self._held()) <= {self / "config.json", self / "run.flags"}
+
+  def discard(self) -> None:
+    """Removes the run's files, and nobody else's."""
+    for file in self._held():
+      file.unlink()
+    for name in DIRECTORIES:
+      shutil.rmtree(self / name, ignore_errors=True)
+
+  def __truediv__(self, name: str) -> pathlib.Path:
+    return self.path / name
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[pathlib.Path]:
+  """Keeps a directory for this process while it lasts; a process that dies lets go of it.
+
+  Raises:
+    UsageError: another process has it, or it is a file.
+  """
+  directory = pathlib.Path(path)
+  if directory.exists() and not directory.is_dir():
+    raise nets_jax.UsageError(f"workdir {directory} is a file; give another --workdir")
+  made = [path for path in (directory, *directory.parents) if not path.exists()]
+  directory.mkdir(parents=True, exist_ok=True)
+  lock = filelock.FileLock(directory / LOCK, blocking=False)
+  try:
+    lock.acquire()
+  except filelock.Timeout as error:
+    raise nets_jax.UsageError(
+      f"another process is at work in {directory}; wait for it, or give another --workdir"
+    ) from error
+  try:
+    yield directory
+  finally:
+    with contextlib.suppress(OSError):  # the directory may be gone
+      (directory / LOCK).unlink()
+    lock.release()
+    with contextlib.suppress(OSError):  # unless there is something in them
+      for path in made:
+        path.rmdir()
+
+
+def read_config(path: pathlib.Path, part: str) -> dict[str, Any]:
+  """A part of a `config.json`.
+
+  Raises:
+    UsageError: it is damaged.
+  """
+  try:
+    found = json.loads(path.read_text())[part]
+    if isinstance(found, dict):
+      return found
+  except (ValueError, KeyError, TypeError, RecursionError):
+    pass
+  raise nets_jax.UsageError(f"{path} is damaged; give another --workdir")
+
+
+def check_version(path: pathlib.Path, advice: str) -> None:
+  """Raises UsageError for a `config.json` of another form, whose settings have other names."""
+  try:
+    found = json.loads(path.read_text())
+    version = found.get("format_version", 1) if isinstance(found, dict) else FORMAT_VERSION
+  except (ValueError, RecursionError):
+    return  # `read_config` says that it is damaged
+  if version != FORMAT_VERSION:
+    raise nets_jax.UsageError(
+      f"{path.parent} holds a run of another version of nets_jax, which this one does not go on with; "
+      f"{advice}"
+    )
+
+
+def check_same(
+  directory: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any], advice: str
+) -> None:
+  """Raises UsageError that names the settings of `here` which are not what they are `there`."""
+  there, here = dict(there), json.loads(json.dumps(here))
+  before, now = there.pop("given", None) or {}, here.pop("given", None) or {}
+  for name in before.keys() | now.keys():  # those that are not given have their defaults
+    there[name], here[name] = before.get(name, "by default"), now.get(name, "by default")
+  differing = [name for name in sorted(here) if there.get(name) != here[name]]
+  if differing:
+    changes = ", ".join(f"{name} {there.get(name)} there and {here[name]} here" for name in differing)
+    raise nets_jax.UsageError(f"{directory} is of another configuration ({changes}); {advice}")
+
+
+def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  """Writes config.json, or checks that the directory is of these settings."""
+  path = directory / "config.json"
+  if path.exists():
+    check_version(path, "give another --workdir")
+    check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
+  else:
+    write_json(path, {"settings": settings, **environment()})
+
+
+def environment() -> dict[str, Any]:
+  """Versions, device and git revision, which with the flags make a run repeatable."""
+  devices = jax.devices()
+  return {
+    "format_version": FORMAT_VERSION,
+    "versions": {"python": platform.python_version()}
+    | {package: importlib.metadata.version(package) for package in PACKAGES},
+    "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+    "git_revision": _git_revision(),
+  }
+
+
+def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The keys of a run of `experiments.search`: of its search, its controls and its final training."""
+  search_key, comparison_key = jax.random.split(nets_jax.key_of_seed(seed))
+  return search_key, *jax.random.split(comparison_key)
+
+
+def _git_revision() -> str | None:
+  """The revision the code was run at, `-dirty` if it was changed since; None outside a checkout."""
+  try:
+    result = subprocess.run(
+      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      timeout=10,
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return None
+  return result.stdout.strip() or None

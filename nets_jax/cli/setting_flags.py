@@ -1,0 +1,239 @@
+"""Flags from settings, and the library's objects from the flags' values.
+
+A flag is a field of a component: a search, a task, a network, a data set, a run. Nothing about it is said
+here.
+Flags of searches have no value of their own: where one is not given, the search has its own default.
+"""
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from absl import flags
+
+import nets_jax
+from nets_jax import searches
+from nets_jax.cli.run_settings import NAMES, RunSettings
+from nets_jax.data.dataset import Dataset
+from nets_jax.data.sources import DataSettings
+from nets_jax.engine.seeds import check_seed
+from nets_jax.errors import UsageError, suggest
+from nets_jax.kinds import SWITCH, Kind, choice
+from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.zoo import NetworkSettings
+from nets_jax.settings import Place, Setting, change, check, names, places, value_at
+from nets_jax.training.task import Task, Training
+
+
+class KindParser(flags.ArgumentParser):
+  """Reads and writes a flag as its setting says."""
+
+  def __init__(self, kind: Kind):
+    """Takes the kind."""
+    super().__init__()
+    self.kind = kind
+
+  def parse(self, argument: Any) -> Any:
+    """The value of a text; a value as it is."""
+    return self.kind.parse(argument) if isinstance(argument, str) else argument
+
+  def flag_type(self) -> str:
+    """As absl names it."""
+    return self.kind.what
+
+
+class KindSerializer(flags.ArgumentSerializer):
+  """Writes a value as its kind does."""
+
+  def __init__(self, kind: Kind):
+    """Takes the kind."""
+    self.kind = kind
+
+  def serialize(self, value: Any) -> str:
+    """As `KindParser` reads it."""
+    return self.kind.write(value)
+
+
+DEFINED: dict[str, Place] = {}  # every flag that is a setting
+
+
+def define(component: Any) -> None:
+  """Defines a flag for each setting of a component, with its default."""
+  for name, place in places(component):
+    _define(name, place, value_at(component, place.path))
+
+
+def _define(name: str, place: Place, default: Any) -> None:
+  if name in DEFINED:
+    return
+  DEFINED[name] = place
+  kind = place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
+  if kind is SWITCH:
+    flags.DEFINE_bool(name, default, place.about.help)
+  elif kind.choices:
+    flags.DEFINE_enum(name, default, kind.choices, place.about.help)
+  else:
+    flags.DEFINE(KindParser(kind), name, default, place.about.help, serializer=KindSerializer(kind))
+
+
+BARE_TASK = Task(None, None)  # its settings are those of every task
+define(RunSettings())
+define(DataSettings())
+define(NetworkSettings())
+define(BARE_TASK)
+RUN, DATA, NETWORK, TASK = (
+  tuple(names(own)) for own in (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK)
+)
+for _places in (places, searches.all_places):  # what a search has before what it could have
+  for _make in searches.SEARCHES.values():
+    for _name, _place in _places(_make()):
+      _define(_name, _place, None)
+SEARCH = tuple(name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK})
+# What a method of a comparison may have for itself: its search's settings, its training's and its
+# initialiser's.
+OF_A_METHOD = (*SEARCH, *names(Training()), *names(Normal()))
+flags.DEFINE_alias("method", "search")
+
+# Flags of 0.1 that are no more, and what does their work.
+RENAMED = {
+  "density_rule": "--ranking (of `schedule`: --search=guided)",
+  "objectives": "--ranking=pareto",
+  "dormancy": "--search (guided is by saliency; --saliency=random is blind)",
+  "final_scale_deviation": "--scale_deviation=FIRSTtoLAST",
+}
+
+
+def explain(error: flags.Error) -> str:
+  """What is wrong with a flag on one line, with the nearest value it could have."""
+  text = " ".join(str(error).split())
+  unknown = re.match(r"Unknown command line flag '(\w+)'", text)
+  if unknown and unknown[1] in RENAMED:
+    return f"there is no flag --{unknown[1]} any more; its work is done by {RENAMED[unknown[1]]}"
+  wrong = re.match(r"flag --(\w+)=(.*?): ", text)
+  if not wrong or wrong[1] not in flags.FLAGS:
+    return text
+  parser = flags.FLAGS[wrong[1]].parser
+  if isinstance(parser, flags.EnumParser):
+    if parser.enum_values == list(NAMES) and wrong[2] == "nets":
+      return f"{text}; NeTS is paper, as in the paper, or guided, this project's"
+    return text + suggest(wrong[2], parser.enum_values)
+  kinds = {
+    flags.IntegerParser: "a whole number",
+    flags.FloatParser: "a number",
+    flags.BooleanParser: "true or false",
+  }
+  what = parser.kind.what if isinstance(parser, KindParser) else kinds.get(type(parser))
+  return f"{wrong[0]}it must be {what}" if what else text
+
+
+def component(default: Any, values: flags.FlagValues) -> Any:
+  """A component with the values of the flags that are its settings.
+
+  Raises:
+    UsageError: a value that a setting cannot have.
+  """
+  made = change(default, {name: values[name].value for name in names(default)})
+  check(made)
+  return made
+
+
+def check_run(values: flags.FlagValues) -> None:
+  """Raises UsageError for impossible seeds or checkpoints."""
+  component(RunSettings(), values)
+  for name in ("data_seed", "random_seed"):
+    if name in values:
+      check_seed(name, values[name].value)
+
+
+def make_data(values: flags.FlagValues) -> Dataset:
+  """The data set that the flags name."""
+  return component(DataSettings(), values).load()
+
+
+def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
+  """The network that the flags name."""
+  return component(NetworkSettings(), values).make(num_classes)
+
+
+def make_task(values: flags.FlagValues, data: Dataset, network: Any = None) -> Task:
+  """The task that the flags name, checked; on a network of its own where one is given.
+
+  Raises:
+    UsageError: settings that make no task, or a network that does not go with the data.
+  """
+  network = network or make_network(values, data.num_classes)
+  task = component(Task(network, data), values)
+  task.check()
+  return task
+
+
+def given(values: flags.FlagValues) -> dict[str, Any]:
+  """The settings of searches that the flags give."""
+  return {name: values[name].value for name in SEARCH if values[name].value is not None}
+
+
+def make_search(values: flags.FlagValues, own: Iterable[str] | None = None) -> nets_jax.Search:
+  """The search that the flags name.
+
+  Args:
+    values: the flags.
+    own: names that must be settings of this search; others are left to the searches that have them. None is
+      every one that is given.
+
+  Raises:
+    UsageError: it has no such setting; see `searches.make`.
+  """
+  changes = given(values)
+  if own is not None:
+    known = {name for name, _ in searches.all_places(searches.SEARCHES[values.search]())}
+    changes = {name: value for name, value in changes.items() if name in own or name in known}
+    changes = _fitting(values.search, changes, set(own))
+  made = searches.make(values.search, changes)
+  check(made)
+  return made
+
+
+def _fitting(name: str, changes: dict[str, Any], own: set[str]) -> dict[str, Any]:
+  """The changes without those, not its own, of parts that the search does not have."""
+  parts = {n: v for n, v in changes.items() if not isinstance(DEFINED[n].about, Setting)}
+  known = names(searches.make(name, parts))
+  return {n: v for n, v in changes.items() if n in known or n in own}
+
+
+def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagValues:
+  """A copy of the flags with other values for some, as they would be written on the command line.
+
+  Raises:
+    UsageError: no such setting, or a value it cannot have.
+  """
+  copied = copy.deepcopy(values)
+  known = [*SEARCH, *(name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides)]
+  for name, value in changes.items():
+    if name not in known:
+      renamed = f"; its work is done by {RENAMED[name]}" if name in RENAMED else suggest(name, known)
+      raise UsageError(f"there is no setting {name!r}{renamed}")
+    try:
+      copied[name].parse(value)
+    except flags.Error as error:
+      raise UsageError(explain(error)) from error
+  return copied
+
+
+def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:
+  """The network that a ticket's file says it is for.
+
+  Raises:
+    UsageError: a flag that is given says otherwise.
+  """
+  network = nets_jax.load_network(path)
+  wanted = make_network(values, network.num_classes)
+  sizes = "hidden_sizes" if values.network == "mlp" else "network"  # the flag that says how wide it is
+  for name in (sizes, *(name for name in NETWORK if name not in ("hidden_sizes", "network"))):
+    field = name if name in network.__dataclass_fields__ else "hidden_sizes"
+    there, here = getattr(network, field), getattr(wanted, field)
+    if values[name].present and there != here:
+      raise UsageError(
+        f"{path} is for a network of {field} {there}, not {here}; leave --{name} out, or give another ticket"
+      )
+  return network

@@ -1,0 +1,130 @@
+"""Data sets as arrays in memory, split by one rule.
+
+`xor` is generated, `digits` comes with scikit-learn, everything else is prepared by TensorFlow
+Datasets (TFDS) under its own name. A set without a test part gives a fifth of itself; then a seeded
+tenth of the training part becomes the validation part (paper, 3.2). Inputs are standardised by the
+mean and deviation of the training part that is left, one of each per channel (the last axis).
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from nets_jax.engine.seeds import check_seed
+from nets_jax.errors import UsageError
+
+TEST_FRACTION = 0.2
+
+
+@struct.dataclass
+class Split:
+  """Inputs [examples, ...] float32 and labels [examples] int32."""
+
+  inputs: jax.Array
+  labels: jax.Array
+
+  def __len__(self) -> int:
+    return self.labels.shape[0]
+
+
+@struct.dataclass
+class Dataset:
+  """A classification problem.
+
+  Attributes:
+    train, valid, test: its parts.
+    mean, deviation: of the training part before standardisation [channels].
+    num_classes: number of classes.
+  """
+
+  train: Split
+  valid: Split
+  test: Split
+  mean: Any
+  deviation: Any
+  num_classes: int = struct.field(pytree_node=False)
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """Shape of one input."""
+    return self.train.inputs.shape[1:]
+
+
+def from_arrays(
+  inputs: np.ndarray,
+  labels: np.ndarray,
+  test_inputs: np.ndarray | None = None,
+  test_labels: np.ndarray | None = None,
+  *,
+  valid_fraction: float = 0.1,
+  seed: int = 0,
+) -> Dataset:
+  """Makes a `Dataset` of one's own arrays, by the split rule and standardisation of this module.
+
+  Args:
+    inputs: [examples, ...] numbers; the last axis counts as channels.
+    labels: [examples] integers from 0.
+    test_inputs, test_labels: the test part; None takes `TEST_FRACTION` of the examples.
+    valid_fraction: share of the training examples that become the validation part, in (0, 1).
+    seed: of the shuffle before the split, from 0 to 2^64 - 1.
+
+  Raises:
+    UsageError: an impossible fraction or seed, arrays that do not go together, numbers that are not finite,
+      or too few examples.
+  """
+  if not 0 < valid_fraction < 1:
+    raise UsageError(f"valid_fraction must be in (0, 1), not {valid_fraction}")
+  check_seed("seed", seed)
+  inputs, labels = _checked("training", inputs, labels)
+  order = np.random.default_rng(seed).permutation(len(labels))
+  if test_inputs is None:
+    num_test = round(TEST_FRACTION * len(labels))
+    order, test_order = order[num_test:], order[:num_test]
+    test_inputs, test_labels = inputs[test_order], labels[test_order]
+  else:
+    test_inputs, test_labels = _checked("test", test_inputs, test_labels)
+  num_valid = round(valid_fraction * len(order))
+  valid_order, train_order = order[:num_valid], order[num_valid:]
+  if not (len(train_order) and len(valid_order) and len(test_labels)):
+    raise UsageError(
+      f"too few examples: {len(labels)} leave {len(train_order)} to train, {len(valid_order)} to validate "
+      f"and {len(test_labels)} to test; give more data"
+    )
+  num_classes = int(max(labels.max(), test_labels.max())) + 1
+  with np.errstate(over="ignore", invalid="ignore"):  # `split` says what is too large
+    train = inputs[train_order].astype(np.float32)
+    axes = tuple(range(train.ndim - 1))
+    mean = train.mean(axes, dtype=np.float64).astype(np.float32)
+    deviation = train.std(axes, dtype=np.float64).astype(np.float32)
+  scale = np.where(deviation > 0, deviation, 1)  # a constant channel becomes zero, not NaN
+
+  def split(part: np.ndarray, part_labels: np.ndarray) -> Split:
+    with np.errstate(over="ignore", invalid="ignore"):
+      standardised = (part.astype(np.float32) - mean) / scale
+    if not np.isfinite(standardised).all():
+      raise UsageError("inputs are too large for float32 numbers; scale them down first")
+    return Split(standardised, part_labels.astype(np.int32))
+
+  return Dataset(
+    train=split(train, labels[train_order]),
+    valid=split(inputs[valid_order], labels[valid_order]),
+    test=split(test_inputs, test_labels),
+    mean=mean,
+    deviation=scale,
+    num_classes=num_classes,
+  )
+
+
+def _checked(part: str, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  inputs, labels = np.asarray(inputs), np.asarray(labels)
+  if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
+    raise UsageError(
+      f"{part} inputs must be [examples, ...] with one label each, not {inputs.shape} and {labels.shape}"
+    )
+  if not np.issubdtype(labels.dtype, np.integer) or (labels.size and labels.min() < 0):
+    raise UsageError(f"{part} labels must be integers from 0")
+  if not np.isfinite(inputs).all():
+    raise UsageError(f"{part} inputs must be finite, but some are NaN or infinite; clean the data first")
+  return inputs, labels

@@ -1,0 +1,1 @@
+"""Devices, hosts, files, checkpoints: the only code that knows of them."""

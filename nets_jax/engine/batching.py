@@ -1,0 +1,119 @@
+"""From one ticket to a population: the one place where tickets are batched, inside a compiled program."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from nets_jax.engine.layouts import AXIS, SHARDED, WHOLE, Layout
+
+
+def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> Any:
+  """`function(row, shared)` for each row of a population: the one place where tickets are batched.
+
+  Args:
+    function: a program for one ticket. Whatever it computes has the same bits on any number of devices.
+    layout: of the population.
+    rows: a pytree whose leaves have `layout.rows` rows.
+    shared: a pytree that every ticket sees whole.
+
+  Returns:
+    The results, stacked, sharded as the population is.
+  """
+
+  def run_shard(rows, shared):
+    share = layout.rows // layout.mesh.size
+    chunk = min(layout.chunk or share, share)
+    run = lambda row: function(row, shared)  # noqa: E731
+    if chunk == share and share > 1:
+      return jax.vmap(run)(rows)
+    return jax.lax.map(run, rows, batch_size=None if chunk == 1 else chunk)
+
+  return _map_shards(run_shard, layout, (rows, shared), (SHARDED, WHOLE), SHARDED)
+
+
+def _map_shards(
+  function: Callable, layout: Layout, arguments: tuple, specs: tuple, result: PartitionSpec
+) -> Any:
+  """`function` on every device, on its part of each argument."""
+  return jax.shard_map(function, mesh=layout.mesh, in_specs=specs, out_specs=result, check_vma=False)(
+    *arguments
+  )
+
+
+def take_rows(population: Any, indices: tuple[jax.Array, ...], layout: Layout) -> tuple[Any, ...]:
+  """Inside a compiled program: rows of a population by index, once for each array of `indices`.
+
+  The shards travel round the ring of devices, and each device keeps the rows it wants as they pass. So it
+  never holds more of the population than its own shard and the one that passes, besides the results,
+  where an indexed read of a sharded axis would gather the whole population on every device.
+
+  Args:
+    population: a pytree whose leaves have `layout.rows` rows.
+    indices: int arrays [layout.rows], the same on every device.
+    layout: of the population.
+
+  Returns:
+    For each array the rows it names, sharded as the population is.
+  """
+  size = layout.mesh.size
+  ring = [(i, (i + 1) % size) for i in range(size)]
+
+  def run_shard(population, indices):
+    share = layout.rows // size
+    own = jax.lax.axis_index(AXIS)
+
+    def keep(kept, shard, turn):
+      """The rows kept so far, with those that the shard of `turn` devices back has."""
+      first = (own - turn) % size * share
+      return tuple(
+        jax.tree.map(functools.partial(choose, index - first), shard, old)
+        for index, old in zip(indices, kept, strict=True)
+      )
+
+    def choose(index, leaf, old):
+      here = (index >= 0) & (index < share)
+      here = here.reshape(here.shape + (1,) * (leaf.ndim - 1))
+      return jnp.where(here, leaf[jnp.clip(index, 0, share - 1)], old)
+
+    def pass_on(carry, turn):
+      shard, kept = carry
+      shard = jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, AXIS, ring), shard)
+      return (shard, keep(kept, shard, turn)), None
+
+    kept = keep(tuple(population for _ in indices), population, 0)
+    return jax.lax.scan(pass_on, (population, kept), jnp.arange(1, size))[0][1]
+
+  return _map_shards(run_shard, layout, (population, indices), (SHARDED, SHARDED), SHARDED)
+
+
+def fetch_rows(population: Any, indices: jax.Array, layout: Layout) -> Any:
+  """Inside a compiled program: some rows of a population, a copy on every device; moves those rows alone."""
+
+  def run_shard(population, indices):
+    share = layout.rows // layout.mesh.size
+    local = indices - jax.lax.axis_index(AXIS) * share
+
+    def fetch(leaf):
+      rows = leaf[jnp.clip(local, 0, share - 1)]
+      here = ((local >= 0) & (local < share)).reshape(local.shape + (1,) * (leaf.ndim - 1))
+      bits = rows.view(f"uint{8 * rows.dtype.itemsize}")  # a sum of floats would turn -0.0 into 0.0
+      found = jax.lax.psum(jnp.where(here, bits, 0), AXIS)
+      return found.astype(bool) if rows.dtype == bool else found.view(rows.dtype)
+
+    return jax.tree.map(fetch, population)
+
+  return _map_shards(run_shard, layout, (population, indices), (SHARDED, WHOLE), WHOLE)
+
+
+def keep_sharded(population: Any, layout: Layout) -> Any:
+  """Inside a compiled program: keeps the rows of a population on their devices."""
+  return jax.lax.with_sharding_constraint(population, NamedSharding(layout.mesh, SHARDED))
+
+
+def keep_replicated(tree: Any, layout: Layout) -> Any:
+  """Inside a compiled program: keeps a copy on every device."""
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(layout.mesh, WHOLE))

@@ -1,0 +1,61 @@
+"""Tables and records on disk: CSV and JSON, whole or not at all."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nets_jax.engine.files import replace_file
+from nets_jax.errors import UsageError
+
+
+def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+  """Writes rows, whole or not at all; floats are written exactly, and what a row lacks stays empty."""
+  rows = list(rows)
+  text = io.StringIO()
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  with replace_file(path) as temporary:
+    temporary.write_text(text.getvalue())
+
+
+def read_csv(path: str | os.PathLike) -> list[dict[str, float]]:
+  """Reads a table of numbers that `write_csv` wrote; a column of words stays words.
+
+  Raises:
+    UsageError: it has no rows, or not a value for each column of each.
+  """
+
+  def number(word: str) -> float | str:
+    try:
+      return float(word)
+    except ValueError:
+      return word
+
+  try:
+    with open(path, newline="") as file:
+      rows = list(csv.DictReader(file))
+  except (UnicodeDecodeError, csv.Error):
+    rows = []
+  if not rows or any(None in row or None in row.values() for row in rows):
+    raise UsageError(f"{path} is damaged; remove it, and what is missing is made again")
+  return [{key: number(value) for key, value in row.items()} for row in rows]
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes standard JSON, whole or not at all; a number that is not finite becomes null."""
+
+  def standard(item):
+    if isinstance(item, Mapping):
+      return {str(key): standard(entry) for key, entry in item.items()}
+    if isinstance(item, list | tuple):
+      return [standard(entry) for entry in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item
+
+  with replace_file(path) as temporary:
+    temporary.write_text(json.dumps(standard(value), indent=2, allow_nan=False) + "\n")

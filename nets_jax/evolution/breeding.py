@@ -1,0 +1,124 @@
+"""The next generation: elites, selection, and the operators on each child (paper, Algorithm 1)."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nets_jax.engine.batching import keep_replicated, keep_sharded, map_tickets, take_rows
+from nets_jax.engine.layouts import Layout
+from nets_jax.evolution.configuration import NetsSettings, Settings
+from nets_jax.evolution.operators import Context, Operator, apply
+from nets_jax.tickets.ticket import Ticket
+
+
+def row_places(runs: int, size: int, layout: Layout) -> tuple[jax.Array, jax.Array]:
+  """The run of each row, and its index among the run's genomes; padding counts on in the last run."""
+  index = jnp.arange(layout.rows)
+  run = jnp.minimum(index // size, runs - 1)
+  return run, index - run * size
+
+
+def child_context(parents: Any, index, generation, is_elite, key, settings: Settings) -> Context:
+  """What the operators see besides the child."""
+  search = settings.search
+  return Context(
+    parents=parents,
+    index=index,
+    generation=generation,
+    generations=search.generations,
+    is_elite=is_elite,
+    key=key,
+    init_scale=settings.initialiser.scale,
+    initial_density=search.initial_density,
+    target_density=search.ranking.target_density,
+  )
+
+
+def operator_key(
+  operator: Operator, operators: Sequence[Operator], streams: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+  """An operator's key for a child, from the child's own stream, or its pair's if it is paired.
+
+  Of the own stream that of its place in the list; of the pair's that of its place among the paired, or the
+  stream itself where it is the only one.
+  """
+  place = next(i for i, other in enumerate(operators) if other is operator)
+  own, of_pair = streams
+  if not operator.paired:
+    return jax.random.split(own, len(operators))[place]
+  number, before = (sum(other.paired for other in some) for some in (operators, operators[:place]))
+  return of_pair if number == 1 else jax.random.split(of_pair, number)[before]
+
+
+def offspring(streams: tuple[jax.Array, jax.Array], context: Context, search: NetsSettings) -> Ticket:
+  """One child of the context's parents: a copy of the first, changed by the operators in their order.
+
+  An elite is such a copy too, changed by those alone that act on elites.
+
+  Args:
+    streams: the keys that the operators draw from: the child's own, and that of its pair.
+    context: of the child.
+    search: its operators.
+  """
+  genome = context.parents[0]
+  for on_elites, some in itertools.groupby(search.operators, key=lambda operator: operator.on_elites):
+    child = genome
+    for operator in some:
+      child = apply(operator, operator_key(operator, search.operators, streams), child, context)
+    if not on_elites:
+      child = jax.tree.map(functools.partial(jnp.where, context.is_elite), genome, child)
+    genome = child
+  return genome
+
+
+def breed(
+  keys: jax.Array,
+  population: Ticket,
+  fitness: jax.Array,
+  settings: Settings,
+  generation: jax.Array,
+  layout: Layout,
+) -> tuple[Ticket, jax.Array]:
+  """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
+
+  Args:
+    keys: of each run's breeding [R]; child i uses `fold_in` of its index.
+    population: the genomes [layout.rows].
+    fitness: of each, minimised [R, population_size]; or another number that orders them.
+    settings: of the runs, each traced leaf with a leading axis [R].
+    generation: the one that is bred.
+    layout: of the population.
+
+  Returns:
+    The population, and each genome's parents; see `State`.
+  """
+  search, k = settings.search, settings.search.population_size
+  run, index = row_places(len(keys), k, layout)
+  # Of each child: a key for either parent, the stream that its operators draw from, and that of its pair.
+  child_key = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 4))
+  child_keys = child_key(run, index)
+  streams = child_keys[:, 2], child_key(run, index - index % 2)[:, 3]
+
+  def draw(key, r):
+    return jax.tree.map(lambda leaf: leaf[r], search.selection)(key, fitness[r])
+
+  drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
+  ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
+  is_elite = (index < search.elites[run]) & jnp.isfinite(fitness[run, ranked])
+  chosen = keep_replicated(jnp.where(is_elite[:, None], ranked[:, None], drawn), layout)
+  rows = run[:, None] * k + chosen
+  parents = take_rows(population, (rows[:, 0], rows[:, 1]), layout)
+
+  def one(row, shared):
+    streams, index, run, is_elite, parents = row
+    settings, keys, generation = shared
+    own, key = jax.tree.map(lambda leaf: leaf[run], (settings, keys))
+    return offspring(streams, child_context(parents, index, generation, is_elite, key, own), own.search)
+
+  rows = keep_sharded((streams, index, run, is_elite, parents), layout)
+  children = map_tickets(one, layout, rows, (settings, keys, generation))
+  return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)

@@ -1,0 +1,1 @@
+"""Networks: `adapter` (what is asked of one), `layers` (their order), `initialisation`, `zoo`."""

@@ -1,0 +1,190 @@
+"""The layers of a network in the order in which it applies them, and what each parameter does to the signal.
+
+The one place that knows of first, last and n-th. The network is traced once on an abstract input. A parameter
+is applied where something made of parameters alone first meets something that the input has reached. So the
+order is that of the computation, not of the names: `head` after `trunk`, `Dense_10` after `Dense_9`.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.extend import core
+
+from nets_jax.errors import UsageError
+from nets_jax.networks.adapter import Params, Scale, abstract_parameters, forward, is_maskable
+
+# The operations by which a parameter meets the signal, where these are not products over inputs.
+ADDING = ("add", "add_any", "sub", "concatenate", "select_n")
+SCALING = ("mul", "div")
+
+
+class Layer(NamedTuple):
+  """A layer that can be masked: its module's path (`block/query`), and its kernel's shape in one ticket."""
+
+  name: str
+  shape: tuple[int, ...]
+
+  @property
+  def size(self) -> int:
+    """Weights in the kernel."""
+    size = 1
+    for length in self.shape:
+      size *= length
+    return size
+
+
+def layer_name(path: tuple) -> str:
+  """The layer that the leaf at a tree path is of; a kernel outside every module is called by its own name."""
+  return "/".join(str(key.key) for key in path[:-1]) or str(path[-1].key)
+
+
+def find_layers(network: nn.Module, input_shape: Sequence[int]) -> tuple[Layer, ...]:
+  """The layers of a network, in the order in which it applies them.
+
+  Layers that are never applied come last. Of those, and of layers that are applied at once, the names decide,
+  in natural order.
+
+  Args:
+    network: the module.
+    input_shape: shape of one input, without the batch axis.
+  """
+  found = [(m.position, natural(layer_name(m.path)), m) for m in _meetings(network, tuple(input_shape))]
+  found = sorted((entry for entry in found if is_maskable(entry[2].path)), key=lambda entry: entry[:2])
+  return tuple(Layer(layer_name(m.path), m.shape) for _, _, m in found)
+
+
+def natural(name: str) -> list[tuple[str, int]]:
+  """A key that sorts names with numbers as people do: `Dense_9`, then `Dense_10`."""
+  return [(word, int(number or -1)) for word, number in re.findall(r"(\D+|^)(\d*)", name)]
+
+
+def synaptic(network: nn.Module, input_shape: Sequence[int], weights: Params) -> Params:
+  """The weights as SynFlow counts them: no bias, every gain 1, the absolute value of all else.
+
+  A bias is whatever is added to the signal, a gain whatever multiplies it entry by entry, by any name.
+
+  Args:
+    network: the module.
+    input_shape: shape of one input, without the batch axis.
+    weights: its parameters.
+  """
+  leaves, treedef = jax.tree.flatten(weights)
+
+  def counted(meeting: "_Meeting", leaf: jax.Array) -> jax.Array:
+    if is_maskable(meeting.path) or meeting.operation not in (*ADDING, *SCALING, None):
+      return jax.numpy.abs(leaf)
+    full = jax.numpy.ones_like if meeting.operation in SCALING else jax.numpy.zeros_like
+    return full(leaf)
+
+  return jax.tree.unflatten(
+    treedef, [counted(*both) for both in zip(_meetings(network, tuple(input_shape)), leaves, strict=True)]
+  )
+
+
+def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, Any]:
+  """A scale for each layer, by its name: the one for all, or its own, in the order of application.
+
+  Raises:
+    UsageError: not as many as there are layers.
+  """
+  scales = list(scale) if isinstance(scale, tuple | list) else [scale] * len(layers)
+  if len(scales) != len(layers):
+    names = ", ".join(layer.name for layer in layers)
+    raise UsageError(
+      f"init_scale must be one number, or one for each of the network's {len(layers)} layers, not "
+      f"{len(scales)}; in the order of application these are {names}"
+    )
+  return {layer.name: own for layer, own in zip(layers, scales, strict=True)}
+
+
+class _Meeting(NamedTuple):
+  """Where a parameter first meets the signal, and by what operation; None if it never does."""
+
+  path: tuple
+  shape: tuple[int, ...]
+  position: float
+  operation: str | None
+
+
+def _meetings(network: nn.Module, input_shape: tuple[int, ...]) -> list[_Meeting]:
+  """One for each parameter, in the tree's order."""
+  try:
+    return _meetings_of(network, input_shape)
+  except TypeError:  # a module with a list among its fields cannot be remembered
+    return _meetings_of.__wrapped__(network, input_shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _meetings_of(network: nn.Module, input_shape: tuple[int, ...]) -> list[_Meeting]:
+  weights = abstract_parameters(network, input_shape)
+  leaves, treedef = jax.tree.flatten(weights)
+  inputs = jax.ShapeDtypeStruct((1, *input_shape), jax.numpy.float32)
+  traced = jax.make_jaxpr(lambda own, x: forward(network, jax.tree.unflatten(treedef, own), x))(
+    leaves, inputs
+  )
+  walk = _Walk()
+  walk.through(traced.jaxpr, [frozenset([i]) for i in range(len(leaves))] + [_SIGNAL])
+  paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(weights)[0]]
+  never = (float("inf"), None)
+  return [
+    _Meeting(path, leaf.shape, *walk.met.get(i, never))
+    for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True))
+  ]
+
+
+_SIGNAL = "signal"  # what the input has reached; other values are known by the parameters they are made of
+
+
+class _Walk:
+  """Follows a traced program from operation to operation."""
+
+  def __init__(self):
+    self.met: dict[int, tuple[int, str]] = {}
+    self._operations = 0
+
+  def through(self, jaxpr: core.Jaxpr, given: Iterable[Any]) -> list[Any]:
+    """What a program's results are made of, given what its arguments are made of."""
+    made_of = dict(zip(jaxpr.invars, given, strict=True))
+    look = lambda var: frozenset() if isinstance(var, core.Literal) else made_of.get(var, frozenset())  # noqa: E731
+    for equation in jaxpr.eqns:
+      programs = _inner(equation)
+      if programs:
+        results = [self.through(inner, [look(var) for var in outer]) for inner, outer in programs]
+        merged = [_merge(own) for own in zip(*results, strict=True)]
+      else:
+        merged = [self._apply(equation.primitive.name, [look(var) for var in equation.invars])]
+        merged *= len(equation.outvars)
+      made_of.update(zip(equation.outvars, merged, strict=True))
+    return [look(var) for var in jaxpr.outvars]
+
+  def _apply(self, operation: str, given: Sequence[Any]) -> Any:
+    """Notes the parameters that meet the signal here; what comes of the operation."""
+    self._operations += 1
+    together = _merge(given)
+    if together is _SIGNAL:
+      for parameter in frozenset().union(*(own for own in given if own is not _SIGNAL)):
+        self.met.setdefault(parameter, (self._operations, operation))
+    return together
+
+
+def _merge(given: Iterable[Any]) -> Any:
+  given = list(given)
+  return _SIGNAL if _SIGNAL in given else frozenset().union(*given)
+
+
+def _inner(equation: core.JaxprEqn) -> list[tuple[core.Jaxpr, Sequence[Any]]]:
+  """The programs inside an operation (a loop's body, a branch), each with the arguments it is called with."""
+  own, arguments = equation.params, equation.invars
+  if equation.primitive.name == "while":
+    return [(own["body_jaxpr"].jaxpr, arguments[own["cond_nconsts"] :])]
+  if equation.primitive.name == "cond":
+    return [(branch.jaxpr, arguments[1:]) for branch in own["branches"]]
+  for value in own.values():
+    inner = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
+    if isinstance(inner, core.Jaxpr) and len(inner.invars) == len(arguments):
+      return [(inner, arguments)]
+  return []

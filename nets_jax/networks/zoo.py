@@ -1,0 +1,122 @@
+"""Ready-made networks by name."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+from flax import struct
+
+from nets_jax.kinds import NUMBER, SWITCH, WHOLES, Rule, choice, one_of
+from nets_jax.networks.precision import PRECISIONS, matrix_product
+from nets_jax.settings import check, check_value, setting
+
+ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
+
+
+class MLP(nn.Module):
+  """A fully connected network: f = f_{n+1} o ... o f_1 with f_i(x) = a(W_i x + b_i) (paper, 2.1).
+
+  Attributes:
+    hidden_sizes: units of each hidden layer.
+    num_classes: units of the output layer, whose activation is the identity (logits).
+    use_bias: whether layers have bias vectors.
+    activation: a name in `ACTIVATIONS`.
+    dropout_rate: probability with which a hidden unit is silenced in training.
+    precision: of the matrix products in training, a name in `PRECISIONS`; evaluation is always float32.
+  """
+
+  hidden_sizes: Sequence[int]
+  num_classes: int
+  use_bias: bool = True
+  activation: str = "relu"
+  dropout_rate: float = 0.0
+  precision: str = "float32"
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+    """Maps inputs [batch, ...] to logits [batch, num_classes]."""
+    dense = functools.partial(
+      nn.Dense, use_bias=self.use_bias, dot_general=matrix_product(self.precision if train else "float32")
+    )
+    x = inputs.reshape((inputs.shape[0], -1))
+    for i, size in enumerate(self.hidden_sizes):
+      x = dense(size, name=f"hidden_{i}")(x)
+      x = ACTIVATIONS[self.activation](x)
+      x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+    return dense(self.num_classes, name="output")(x)
+
+
+def lenet_300_100(num_classes: int = 10, **kwargs) -> MLP:
+  """LeNet-300-100 (LeCun et al., 1998): 266,200 maskable weights on 28 x 28 inputs."""
+  return MLP(hidden_sizes=(300, 100), num_classes=num_classes, **kwargs)
+
+
+# Ready-made networks by name: each takes the number of classes, `hidden_sizes` and `MLP`'s other fields.
+NETWORKS: dict[str, Callable[..., MLP]] = {
+  "mlp": lambda num_classes, hidden_sizes, **kwargs: MLP(hidden_sizes, num_classes, **kwargs),
+  "lenet_300_100": lambda num_classes, hidden_sizes, **kwargs: lenet_300_100(num_classes, **kwargs),
+}
+
+
+@struct.dataclass
+class NetworkSettings:
+  """A ready-made network by name, and what it is made with.
+
+  Attributes:
+    network: a name in `NETWORKS`.
+    hidden_sizes: units of each hidden layer of an `mlp`; `lenet_300_100` has its own.
+    activation, use_bias, dropout_rate: see `MLP`.
+  """
+
+  network: str = setting(
+    "mlp", "The network.", group="network", kind=choice(tuple(NETWORKS)), rule=one_of(tuple(NETWORKS)),
+    static=True,
+  )  # fmt: skip
+  hidden_sizes: tuple[int, ...] = setting(
+    (100, 50), "Units of each hidden layer of an mlp.", group="network", kind=WHOLES,
+    rule=Rule("positive whole numbers", lambda size: size >= 1), static=True,
+  )  # fmt: skip
+  activation: str = setting(
+    "relu", "Activation of the hidden layers.", group="network", kind=choice(tuple(ACTIVATIONS)),
+    rule=one_of(tuple(ACTIVATIONS)), static=True,
+  )  # fmt: skip
+  use_bias: bool = setting(
+    True,
+    "Whether layers have bias vectors (trained, never masked).",
+    group="network",
+    kind=SWITCH,
+    static=True,
+  )
+  dropout_rate: float = setting(
+    0.0, "Probability that training silences a hidden unit.", group="network", kind=NUMBER,
+    rule=Rule("in [0, 1)", lambda rate: 0 <= rate < 1), static=True,
+  )  # fmt: skip
+
+  def make(self, num_classes: int) -> MLP:
+    """The network.
+
+    Raises:
+      UsageError: an unknown name or activation, or an impossible size or rate.
+    """
+    check(self.replace(hidden_sizes=tuple(self.hidden_sizes) or (1,)))
+    own = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
+    return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **own)
+
+
+def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), **kwargs) -> MLP:
+  """A ready-made network by name.
+
+  Args:
+    name: in `NETWORKS`.
+    num_classes: number of classes.
+    hidden_sizes: units of each hidden layer of an `mlp`.
+    **kwargs: `use_bias`, `activation`, `dropout_rate`, `precision` of `MLP`.
+
+  Raises:
+    UsageError: an unknown name, activation or precision, or an impossible size or rate.
+  """
+  precision = kwargs.pop("precision", "float32")
+  check_value("precision", one_of(tuple(PRECISIONS)), precision)
+  made = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
+  return made.clone(precision=precision)

@@ -1,0 +1,1 @@
+"""Comparisons, frontiers, sweeps and controls: from searches and tasks to tables."""

@@ -1,0 +1,47 @@
+"""What every ticket search returns."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nets_jax.tickets.ticket import Ticket, empty_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a search cost.
+
+  Attributes:
+    epochs: genome-epochs of training: one genome trained on the whole training set once is 1.
+    seconds: wall-clock time of the search without compilation.
+    compile_seconds: wall-clock time of tracing and compiling.
+  """
+
+  epochs: float
+  seconds: float
+  compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+  """What every ticket search returns.
+
+  Attributes:
+    ticket: the best ticket found.
+    history: one dict per row of the search's record; the keys are the columns of `history.csv`.
+    cost: what the search cost.
+    frontier: of a search that keeps them, the tickets met that none dominates; see `frontier.Frontier`.
+    best: the ticket's own row of the history: its genome's, or that of the round that made it. IMP has none,
+      for it prunes after its last training.
+  """
+
+  ticket: Ticket
+  history: Sequence[dict[str, Any]]
+  cost: Cost
+  frontier: Sequence[Any] = ()
+  best: Mapping[str, Any] | None = None
+
+  @property
+  def empty_layers(self) -> tuple[str, ...]:
+    """The layers in which the ticket keeps no weight, which cut the network; see `empty_layers`."""
+    return empty_layers(self.ticket)

@@ -1,0 +1,222 @@
+"""Tickets to and from portable files.
+
+A ticket file is in safetensors format (no code runs on loading). It holds theta_0 and M, never trained
+weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (of any floating type) and
+`masks/<layer>/kernel` (bool). The file's metadata has one entry, `nets_jax`: a JSON object with
+`format_version`, `network`, `network_arguments`, `layers` (their names in the order of application) and
+`sha256`, a checksum of all the rest. (One entry, since safetensors writes several in no fixed order, and the
+same ticket must give the same bytes.) Floating types that safetensors does not give back as NumPy arrays are
+stored as unsigned integers of the same bits, and named by tensor in `types`.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from nets_jax.engine.files import replace_file
+from nets_jax.errors import UsageError
+from nets_jax.networks.layers import Layer
+from nets_jax.networks.zoo import MLP, make_network
+from nets_jax.tickets.ticket import Ticket, layers_of
+
+FORMAT_VERSION = 2  # 1 had no checksum
+DEEPEST = 32  # levels of a module's parameters
+NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
+
+
+def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> None:
+  """Writes a ticket, whole or not at all.
+
+  Args:
+    path: of the file; its directory is made if there is none.
+    ticket: the weights before training, and the masks.
+    network: the module the ticket is for. Of a module of one's own only the name is stored.
+
+  Raises:
+    UsageError: it is a population, keeps no weight, or holds what is not a floating point number.
+  """
+  ticket = jax.device_get(ticket)
+  _check_one(ticket, network)
+  weights, masks = _flatten(ticket.weights), _flatten(ticket.masks)
+  metadata = {"format_version": FORMAT_VERSION, **_network_metadata(network)}
+  if ticket.layers:
+    metadata["layers"] = [layer.name for layer in ticket.layers]
+  types = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}
+  if types := {name: type_ for name, type_ in types.items() if type_ not in NATIVE}:
+    metadata["types"] = types
+  tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
+  tensors |= {name: tensors[name].view(f"uint{8 * tensors[name].dtype.itemsize}") for name in types}
+  tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
+  metadata["sha256"] = checksum(tensors, metadata)
+  with replace_file(path) as temporary:
+    temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
+
+
+def _check_one(ticket: Ticket, network: nn.Module) -> None:
+  """Raises UsageError unless a ticket is one that can be loaded again."""
+  for path, leaf in jax.tree_util.tree_flatten_with_path(ticket.weights)[0]:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+      raise UsageError(f"a ticket's weights are floating point numbers, but {name} has {leaf.dtype.name}")
+    if not np.isfinite(leaf.astype(np.float64)).all():
+      raise UsageError(
+        f"{name} has weights that are NaN or infinite; such a ticket cannot be trained, and is not saved"
+      )
+  masks, weights = (ticket.by_layer(tree) for tree in (ticket.masks, ticket.weights))
+  axes = {layer.name: len(layer.shape) for layer in ticket.layers}
+  for name, mask in masks.items():
+    if mask.ndim > axes.get(name, 2 if isinstance(network, MLP) else mask.ndim):
+      raise UsageError("this is a population of tickets; save each of them, as nets_jax.take(population, i)")
+    if mask.dtype != np.bool_ or mask.shape != weights[name].shape:
+      raise UsageError(
+        f"the mask of {name} must be bool and of its weights' shape {weights[name].shape}, not "
+        f"{mask.dtype.name} and {mask.shape}"
+      )
+  if not any(mask.any() for mask in masks.values()):
+    raise UsageError("this ticket keeps no weight, so there is nothing to train; it is not saved")
+
+
+def load_ticket(path: str | os.PathLike) -> Ticket:
+  """Reads a ticket back, the same bits.
+
+  Raises:
+    UsageError: there is no such file, it is not a whole ticket of this format, or its numbers have 64 bits,
+      which JAX would cut.
+  """
+  tensors, metadata = _read(path)
+  tensors = _typed(path, tensors, metadata.get("types", {}))
+  parts = {"weights": {}, "masks": {}}
+  for name, tensor in tensors.items():
+    part, _, leaf = name.partition("/")
+    has_place = part in parts and all(leaf.split("/")) and leaf.count("/") < DEEPEST
+    kind = np.bool_ if part == "masks" else jax.numpy.floating
+    if not has_place or not jax.numpy.issubdtype(tensor.dtype, kind):
+      raise UsageError(f"{path} is not a ticket: tensor {name!r} of type {tensor.dtype} has no place in one")
+    parts[part][leaf] = tensor
+  weights, masks = parts["weights"], parts["masks"]
+  for leaf, mask in masks.items():
+    if leaf not in weights or weights[leaf].shape != mask.shape:
+      raise UsageError(f"{path} is not a ticket: masks/{leaf} has no weights of its shape {mask.shape}")
+  if any(np.any(mask.view(np.uint8) > 1) for mask in masks.values()):
+    raise UsageError(f"{path} is not a ticket: its masks are not binary")
+  if not any(mask.any() for mask in masks.values()):
+    raise UsageError(f"{path} is not a ticket: its masks keep no weight")
+  if inner := [leaf for leaf in weights if any(other.startswith(f"{leaf}/") for other in weights)]:
+    raise UsageError(f"{path} is not a ticket: weights/{inner[0]} is both a tensor and a layer")
+  if not all(np.isfinite(leaf.astype(np.float64)).all() for leaf in weights.values()):
+    raise UsageError(f"{path} holds weights that are NaN or infinite; it cannot be trained")
+  if any(leaf.dtype.itemsize > 4 for leaf in weights.values()) and not jax.config.jax_enable_x64:
+    raise UsageError(f"{path} holds 64-bit weights, which JAX would cut to 32 bits; set JAX_ENABLE_X64=1")
+  masks = {leaf: masks.get(leaf) for leaf in weights}
+  ticket = Ticket(_unflatten(weights), _unflatten(masks))
+  ticket = ticket.replace(layers=_ordered(path, ticket, metadata.get("layers")))
+  if metadata.get("network") == "mlp" and any(len(layer.shape) != 2 for layer in layers_of(ticket)):
+    raise UsageError(f"{path} is not a ticket, but a population of them")
+  return jax.tree.map(jax.numpy.asarray, ticket)
+
+
+def _typed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], types: Any) -> dict[str, np.ndarray]:
+  """The tensors, those that are stored as integers in their own types."""
+  try:
+    return {
+      name: tensor.view(jax.numpy.dtype(types[name])) if name in types else tensor
+      for name, tensor in tensors.items()
+    }
+  except (TypeError, ValueError, KeyError) as error:
+    raise UsageError(f"{path} is not a ticket: its types are damaged") from error
+
+
+def _ordered(path: str | os.PathLike, ticket: Ticket, names: Any) -> tuple[Layer, ...]:
+  """The layers in the order that the file gives; none where it gives none."""
+  if names is None:
+    return ()
+  layers = {layer.name: layer for layer in layers_of(ticket)}
+  if not isinstance(names, list) or sorted(map(str, names)) != sorted(layers):
+    raise UsageError(f"{path} is not a ticket: its layers are not those of its masks")
+  return tuple(layers[name] for name in names)
+
+
+def load_network(path: str | os.PathLike) -> MLP:
+  """The network that a ticket file was made for.
+
+  Raises:
+    UsageError: the file is not a ticket, or its network is not one of this library's.
+  """
+  tensors, metadata = _read(path)
+  if metadata.get("network") != "mlp":
+    raise UsageError(
+      f"{path} is for the network {metadata.get('network')!r}, which is not one of nets_jax; make it yourself"
+    )
+  try:
+    arguments = metadata["network_arguments"]
+    sizes = {size for tensor in tensors.values() for size in tensor.shape}
+    if not {*arguments["hidden_sizes"], arguments["num_classes"]} <= sizes:
+      raise ValueError
+    return make_network("mlp", **arguments)
+  except (KeyError, TypeError, ValueError) as error:
+    raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UsageError(f"there is no ticket file {path}")
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      metadata = _metadata(file.metadata())
+      if metadata.get("format_version") != FORMAT_VERSION:
+        raise UsageError(
+          f"{path} is not a ticket of format version {FORMAT_VERSION} "
+          f"(its version: {metadata.get('format_version', 'none')})"
+        )
+      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except UsageError:
+    raise
+  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    raise UsageError(f"{path} is not a whole safetensors file ({error}); was it cut short?") from error
+  if metadata.pop("sha256", None) != checksum(tensors, metadata):
+    raise UsageError(f"{path} is damaged: its checksum is wrong")
+  return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+  """The SHA-256 of a ticket file's content: its metadata, then each tensor by name."""
+  digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+  for name in sorted(tensors):
+    digest.update(f"{name}{tensors[name].dtype}{tensors[name].shape}".encode("utf-8", "surrogatepass"))
+    digest.update(tensors[name].tobytes())
+  return digest.hexdigest()
+
+
+def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
+  try:
+    metadata = json.loads((stored or {})["nets_jax"])
+  except (KeyError, ValueError, RecursionError):
+    return {}
+  return metadata if isinstance(metadata, dict) else {}
+
+
+def _network_metadata(network: nn.Module) -> dict[str, Any]:
+  if not isinstance(network, MLP):
+    return {"network": type(network).__name__}
+  apart = ("parent", "name", "precision")  # precision is how a search trains, not what the ticket is for
+  names = [name for name in MLP.__dataclass_fields__ if name not in apart]
+  return {"network": "mlp", "network_arguments": {name: getattr(network, name) for name in names}}
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+  return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _unflatten(flat: Mapping[str, Any]) -> Any:
+  return traverse_util.unflatten_dict(flat, sep="/")

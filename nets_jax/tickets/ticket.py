@@ -1,0 +1,189 @@
+"""Tickets: initial weights with a binary mask, one or a whole population (paper, Definitions 1, 2, 4).
+
+Functions here are written for one ticket. A population is a `Ticket` whose leaves have one more,
+leading, axis; `jax.vmap` of these functions serves it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from nets_jax.errors import UsageError
+from nets_jax.networks.adapter import Params, Scale, is_maskable
+from nets_jax.networks.initialisation import draw_like, initial_weights
+from nets_jax.networks.layers import Layer, find_layers, layer_name, natural
+
+
+@struct.dataclass
+class Ticket:
+  """The pair (theta_0, M) of Definition 2; also the genome of Definition 4.
+
+  Attributes:
+    weights: theta_0, the network's parameters before any training.
+    masks: M, a bool array for each kernel and None for each leaf that is never masked.
+    scores: in a search by guided dormancy, what its parents' training showed of each gene; see `guidance`.
+      None elsewhere, and in every ticket that a search returns.
+    layers: the network's layers in the order in which it applies them (static). `initialise` and
+      `random_ticket` find them; of a ticket made by hand without them the names decide, in natural order.
+  """
+
+  weights: Params
+  masks: Params
+  scores: Params = None
+  layers: tuple[Layer, ...] = struct.field(pytree_node=False, default=())
+
+  def by_layer(self, tree: Params) -> dict[str, Any]:
+    """Each layer's own leaf of a tree like the masks or the weights, by name, in the order of application."""
+    found = _named(kernels(tree, self.masks))
+    return {layer.name: found[layer.name] for layer in layers_of(self)}
+
+
+def map_kernels(function, masks: Params, *trees: Params) -> Params:
+  """Applies `function(mask, *leaves)` to each kernel; other leaves are the first tree's own."""
+  return jax.tree.map(
+    lambda mask, *leaves: leaves[0] if mask is None else function(mask, *leaves),
+    masks,
+    *trees,
+    is_leaf=lambda leaf: leaf is None,
+  )
+
+
+def mask_weights(weights: Params, masks: Params) -> Params:
+  """Theta (.) M: weights with masked entries exactly zero, whatever they held (NaN and inf too)."""
+  return map_kernels(lambda mask, weight: jnp.where(mask, weight, 0), masks, weights)
+
+
+def phenotype(ticket: Ticket) -> Params:
+  """The network a genome expresses: theta_0 (.) M (paper, 3.1)."""
+  return mask_weights(ticket.weights, ticket.masks)
+
+
+def full_masks(weights: Params, value: bool = True) -> Params:
+  """Masks that keep every weight (or none)."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: jnp.full(leaf.shape, value) if is_maskable(path) else None, weights
+  )
+
+
+def initialise(
+  key: jax.Array,
+  network: nn.Module,
+  input_shape: Sequence[int],
+  *,
+  init_scale: Scale = 0.1,
+  initial_density: float = 1.0,
+) -> Ticket:
+  """A first genome: kernels ~ N(0, init_scale), masks ~ Bernoulli(initial_density) (paper, 3.1).
+
+  Args:
+    key: consumed.
+    network: the module.
+    input_shape: shape of one input, without the batch axis.
+    init_scale: standard deviation of the weights; one number, or one for each layer.
+    initial_density: probability that a gene is expressed.
+  """
+  weights_key, masks_key = jax.random.split(key)
+  weights = initial_weights(weights_key, network, input_shape, init_scale)
+  full = full_masks(weights)
+  masks = draw_like(lambda size: jax.random.bernoulli(masks_key, initial_density, (size,)), full)
+  return Ticket(weights, masks, layers=find_layers(network, input_shape))
+
+
+def unmasked_count(ticket: Ticket) -> jax.Array:
+  """|M|_1, the number of unmasked weights: int32 scalar."""
+  return sum(jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(ticket.masks))
+
+
+def maskable_count(ticket: Ticket) -> int:
+  """|M|, the number of weights that a mask covers."""
+  return sum(mask.size for mask in jax.tree.leaves(ticket.masks))
+
+
+def density(ticket: Ticket) -> jax.Array:
+  """D = |M|_1 / |M| (paper, Definition 1): float32 scalar."""
+  return unmasked_count(ticket).astype(jnp.float32) / np.float32(maskable_count(ticket))
+
+
+def layers_of(ticket: Ticket) -> tuple[Layer, ...]:
+  """The ticket's layers in the order of application; by their names where it does not know that."""
+  named = _named(ticket.masks)
+  return ticket.layers or tuple(Layer(name, named[name].shape) for name in sorted(named, key=natural))
+
+
+def _named(tree: Params) -> dict[str, Any]:
+  return {layer_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def from_layers(ticket: Ticket, values: Mapping[str, Any]) -> Params:
+  """A tree like the ticket's masks with each layer's own value, by its name: `by_layer` backwards."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: values[layer_name(path)], ticket.masks)
+
+
+def layer_densities(ticket: Ticket) -> dict[str, jax.Array]:
+  """The density of each layer, by its name, in the order in which the network applies them."""
+  return {name: jnp.mean(mask, dtype=jnp.float32) for name, mask in ticket.by_layer(ticket.masks).items()}
+
+
+def layer_scales(ticket: Ticket) -> dict[str, jax.Array]:
+  """The root mean square of each layer's weights, masked ones too, by its name, in that order too."""
+  squares = ticket.by_layer(jax.tree.map(jnp.square, ticket.weights))
+  return {name: jnp.sqrt(jnp.mean(leaf)) for name, leaf in squares.items()}
+
+
+def empty_layers(ticket: Ticket) -> tuple[str, ...]:
+  """The names of the layers in which a ticket keeps no weight, in the order of application."""
+  return tuple(name for name, mask in ticket.by_layer(ticket.masks).items() if not np.asarray(mask).any())
+
+
+def stack(tickets: Sequence[Ticket]) -> Ticket:
+  """One population of several tickets, in their order.
+
+  Raises:
+    UsageError: they are of different networks.
+  """
+  known = {ticket.layers for ticket in tickets if ticket.layers}
+  if len(known) > 1:
+    raise UsageError("tickets of different networks, or of one on different inputs, make no population")
+  layers = known.pop() if known else ()
+  return jax.tree.map(
+    lambda *leaves: jnp.stack(leaves), *(ticket.replace(layers=layers) for ticket in tickets)
+  )
+
+
+def take(population: Ticket, index) -> Ticket:
+  """Ticket `index` of a population, or the population of several indices."""
+  return jax.tree.map(lambda leaf: leaf[index], population)
+
+
+def best(population: Ticket, fitness: jax.Array) -> Ticket:
+  """The ticket with the lowest fitness; of equals the first."""
+  return take(population, jnp.argmin(fitness))
+
+
+def kernels(tree: Params, masks: Params) -> Params:
+  """The leaves of `tree` that are maskable, None elsewhere."""
+  return jax.tree.map(
+    lambda mask, leaf: None if mask is None else leaf, masks, tree, is_leaf=lambda leaf: leaf is None
+  )
+
+
+def check_fits(ticket: Ticket, network: nn.Module, input_shape: Sequence[int]) -> None:
+  """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
+  expected = jax.eval_shape(
+    lambda key: initialise(key, network, input_shape, init_scale=1.0), jax.random.key(0)
+  )
+  want, got = (
+    {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
+    for leaves in (jax.tree_util.tree_flatten_with_path(t)[0] for t in (expected, ticket))
+  )
+  for name in sorted(want.keys() | got.keys()):
+    if want.get(name) != got.get(name):
+      raise UsageError(
+        f"the ticket does not fit the network: {name} is {got.get(name, 'missing')} in the ticket and "
+        f"{want.get(name, 'missing')} in the network; give the network and data set it was made for"
+      )
