@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from nets_jax import settings
+from nets_jax.engine import hosts
 from nets_jax.engine.checkpoints import Checkpoints
 from nets_jax.engine.layouts import Layout, make_layout
 from nets_jax.engine.saved import Unsaved
@@ -20,7 +21,10 @@ Outcome = SearchResult | SearchFailed
 
 
 class How(NamedTuple):
-  """On what a search runs, and whom it tells; see `Search.run_all`. Nothing of it changes a result."""
+  """On what a search runs, and whom it tells; see `Search.run_all`.
+
+  Nothing of it changes a result, but for `max_seconds` and `prune`, which end a search before its time.
+  """
 
   layout: Layout | None = None
   devices: int | None = None
@@ -28,7 +32,13 @@ class How(NamedTuple):
   on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None
   on_tickets: Callable[[int, Any], None] = lambda number, tickets: None
   frontier_size: int = 0
+  max_seconds: float | None = None
+  prune: Callable[[int, list[dict[str, Any]]], bool] | None = None
   checkpoints: Checkpoints | Unsaved = Unsaved()
+
+  def is_over(self, seconds: float) -> bool:
+    """Whether a search has had its time, in any of the processes."""
+    return self.max_seconds is not None and hosts.any_of(seconds >= self.max_seconds)[0]
 
   def layout_of(self, size: int) -> Layout:
     """Where so many networks side by side are."""
@@ -94,6 +104,8 @@ class Search:
     on_tickets: Callable[[int, Any], None] | None = None,
     keep_failures: bool = False,
     frontier_size: int = 0,
+    max_seconds: float | None = None,
+    prune: Callable[[int, list[dict[str, Any]]], bool] | None = None,
     checkpoints: Checkpoints | None = None,
   ) -> list[Outcome]:
     """One ticket for each key, the runs side by side, each as it would be alone.
@@ -112,6 +124,10 @@ class Search:
       frontier_size: how many tickets met, of those that no other dominates in density and validation loss,
         are kept for the result's `frontier`, by a search that meets several. Few, for each is a network in
         the host's memory and in every checkpoint. 0 keeps none.
+      max_seconds: ends a search of generations or cycles after the one in which its time is over, compilation
+        left out, with what it has. What is found then depends on the machine's speed.
+      prune: asked after each generation of a run, with its number and rows; true ends the run as failed. Of
+        searches that have generations alone.
       checkpoints: where a search of minutes is saved as it goes, and goes on if it was stopped. The journal
         has the histories' rows, with `run` before the other columns if there are several. None saves nothing.
 
@@ -131,7 +147,10 @@ class Search:
       search.check(task)
     given = {"on_rows": on_rows, "on_tickets": on_tickets, "checkpoints": checkpoints}
     given = {name: value for name, value in given.items() if value is not None}
-    how = How(layout, devices, chunk, frontier_size=frontier_size, **given)
+    if max_seconds is not None and not max_seconds > 0:
+      raise UsageError(f"max_seconds must be positive, not {max_seconds}")
+    limits = {"frontier_size": frontier_size, "max_seconds": max_seconds, "prune": prune}
+    how = How(layout, devices, chunk, **limits, **given)
     outcomes = cls.find_all(keys, tasks, searches, how)
     if len(outcomes) != len(keys) or not all(isinstance(own, Outcome) for own in outcomes):
       raise UsageError(f"{cls.__name__}.find must give a SearchResult, or a SearchFailed, for each key")
@@ -171,6 +190,16 @@ class Search:
     """Genome-epochs of training that a run takes."""
     del task
     return 0.0
+
+  def identity(self) -> dict[str, Any]:
+    """All that its results depend on: its class, what differs from the class's defaults, their version."""
+    kind, name = type(self), type(self).__name__
+    shown = name if kind.__module__.startswith("nets_jax.") else f"{kind.__module__}.{name}"
+    try:
+      default = kind()
+    except TypeError:  # it has none
+      return {"search": shown, **settings.record(self)}
+    return {"search": shown, "defaults": settings.DEFAULTS_VERSION, **settings.differences(self, default)}
 
   def program(self) -> Hashable:
     """Equal of searches whose runs may go side by side in one program."""

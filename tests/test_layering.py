@@ -18,8 +18,8 @@ ORDER = (
 # Within a package too; modules that are not named come last.
 INNER = {
   "engine": (
-    "seeds", "files", "tables", "interrupts", "hosts", "layouts", "batching", "journal", "checkpoint_file",
-    "saved", "checkpoints", "progress",
+    "messages", "seeds", "files", "tables", "interrupts", "hosts", "layouts", "batching", "journal",
+    "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "dataset", "sources"),
   "networks": ("precision", "zoo", "adapter", "layers", "initialisation"),
@@ -32,9 +32,16 @@ INNER = {
   "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp"),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
-    "study_figures", "density_figures", "figures", "tensorboard",
+    "study_figures", "density_figures", "figures", "tensorboard", "progress",
   ),
-  "cli": ("run_settings", "setting_flags", "records", "usage"),
+  "studies": (
+    "methods", "places", "run_files", "batches", "workers", "trials", "work", "tables", "space", "adaptive",
+    "pruning", "comparison", "frontiers", "sweeps", "controls",
+  ),
+  "cli": (
+    "run_settings", "setting_flags", "records", "usage", "outcome", "frontier", "run_directory", "command",
+    "distributed", "study", "method_labels",
+  ),
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from nets_jax.cli import command, records
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.cli.run_directory import environment
 from nets_jax.engine.layouts import compile_program, fetch, replicate
-from nets_jax.engine.progress import say
+from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
 from nets_jax.evolution import breeding
 from nets_jax.evolution.configuration import fitness_steps, stack_settings

@@ -78,6 +78,10 @@ class Imp(Search):
     del runs
     return self.cycles * self.cycle_epochs + -(-self.rewinding(task) // task.steps_per_epoch)
 
+  def program(self) -> "Imp":
+    """The same for any number of cycles, of which the longest search has all tickets on its way."""
+    return self.replace(cycles=1)
+
   def genome_epochs(self, task: Task) -> float:
     """Of all cycles, and of the way to the iteration that is rewound to."""
     return self.cycles * self.cycle_epochs + self.rewinding(task) / task.steps_per_epoch
@@ -132,14 +136,15 @@ class Imp(Search):
       weights = runs.train(0, tickets, rewind_steps, rewinding=True)
       tickets = tickets.replace(weights=runs.where_sound(weights, tickets.weights))
     counts = self.kept_counts(layers_of(take(tickets, 0)))
+    passed = begun
     for cycle in range(begun, self.cycles):
-      if all(runs.failures):
+      if all(runs.failures) or (cycle and how.is_over(runs.seconds * len(keys))):
         break
       how.on_tickets(cycle, tickets)
       trained = runs.train(cycle, tickets, self.cycle_epochs * task.steps_per_epoch)
       masks = prune(trained, tickets.masks, counts[cycle], self.prune_scope)
-      tickets = tickets.replace(masks=runs.where_sound(masks, tickets.masks))
-    how.on_tickets(self.cycles, tickets)
+      tickets, passed = tickets.replace(masks=runs.where_sound(masks, tickets.masks)), cycle + 1
+    how.on_tickets(passed, tickets)
     return runs.outcomes(jax.device_get(tickets))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pathlib
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from nets_jax.cli import records, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
 
+PRESETS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "presets"  # in a checkout
 NO_SEARCH = ("search", "method")
 
 

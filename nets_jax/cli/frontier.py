@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import nets_jax
 from nets_jax.analysis.frontier_figures import frontier_figure
 from nets_jax.analysis.style import save_figure
-from nets_jax.cli import outcome
 from nets_jax.engine.tables import read_csv, write_csv
 from nets_jax.evolution.frontier import Met
+from nets_jax.studies.run_files import name_layers
 from nets_jax.tickets.storage import save_ticket
 
 DIRECTORY = "frontier"
@@ -31,7 +31,7 @@ def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.ML
     file = f"ticket-{i:02}.safetensors"
     save_ticket(directory / DIRECTORY / file, met.ticket, network)
     own = {name: value for name, value in met.row.items() if name not in ("parent_1", "parent_2")}
-    empty = outcome.name_layers(nets_jax.empty_layers(met.ticket))
+    empty = name_layers(nets_jax.empty_layers(met.ticket))
     rows.append({"file": file, **own, "empty_layers": empty})
   write_csv(directory / DIRECTORY / "frontier.csv", rows)
   figure = frontier_figure(read_csv(directory / "history.csv"), rows)

@@ -1,77 +1,13 @@
-"""What a finished run says of itself: `summary.json`, and the list of the runs under a directory."""
+"""What a finished run says of itself on the screen, and the list of the runs under a directory."""
 
-import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import nets_jax
-from nets_jax.analysis import verdicts as verdicts_module
-from nets_jax.engine.progress import say
-
-NEAR = 1.01  # times the target density: what a rounded count may come to
-RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
-
-
-def results_of(ticket: nets_jax.Ticket, last: Mapping[str, float]) -> dict[str, float]:
-  """A trained ticket's results: its density, the last row of its curve, and its empty layers."""
-  results = {column: last[column] for column in RESULT_COLUMNS}
-  empty = list(nets_jax.empty_layers(ticket))
-  return {"density": float(nets_jax.density(ticket)), **results, "empty_layers": empty}
-
-
-def name_layers(names: Sequence[str]) -> str:
-  """Empty layers as a cell of a table; unlike a cell that nobody filled, `none` says that there are none."""
-  return " ".join(names) or "none"
-
-
-def tally_layers(cells: Sequence[str]) -> str:
-  """Several tickets' cells of empty layers as one: `none`, or how many tickets leave each layer empty."""
-  found = [layer for cell in cells for layer in cell.split() if layer != "none"]
-  of_each = [f"{layer} in {found.count(layer)} of {len(cells)}" for layer in dict.fromkeys(found)]
-  return ", ".join(of_each) or ("none" if all(cells) else "-")
-
-
-def warn_of_empty_layers(label: str, tickets: Sequence[nets_jax.Ticket]) -> None:
-  """Says which layers some tickets of one name leave empty, if they do."""
-  tally = tally_layers([name_layers(nets_jax.empty_layers(ticket)) for ticket in tickets])
-  if tally not in ("none", "-"):
-    say(f"{label}: no weight is left in a layer ({tally} tickets), which cuts whatever passes through it")
-
-
-def warn_of_density(label: str, ticket: nets_jax.Ticket, target: float | None) -> None:
-  """Says so if a search has aimed at a density and its ticket is denser."""
-  found = float(nets_jax.density(ticket))
-  if target is not None and found > NEAR * target:
-    say(f"{label}: the ticket keeps {found:.1%} of the weights, more than the target density {target:.1%}")
-
-
-def summarise(
-  result: nets_jax.SearchResult,
-  results: Mapping[str, Mapping[str, float]],
-  verdicts: Mapping[str, verdicts_module.Verdict],
-) -> dict[str, Any]:
-  """The content of `summary.json`.
-
-  Args:
-    result: of the search.
-    results: of each network that was trained, the ticket's first; see `results_of`.
-    verdicts: of Definition 3, by the dense network the ticket was held against.
-  """
-  return {
-    "results": results,
-    "verdicts": {to: dataclasses.asdict(v) | {"wins": v.wins} for to, v in verdicts.items()},
-    "search_seconds": result.cost.seconds,
-    "compile_seconds": result.cost.compile_seconds,
-    "search_epochs": result.cost.epochs,
-    "best": result.best,
-    "density": float(nets_jax.density(result.ticket)),
-    "layer_densities": {k: float(v) for k, v in nets_jax.layer_densities(result.ticket).items()},
-    "layer_scales": {k: float(v) for k, v in nets_jax.layer_scales(result.ticket).items()},
-    "empty_layers": list(result.empty_layers),
-  }
+from nets_jax.errors import UsageError
+from nets_jax.studies.run_files import name_layers
 
 
 def table(results: Mapping[str, Mapping[str, float]], summary: Mapping[str, Any]) -> str:
@@ -103,12 +39,12 @@ def list_runs(directory: str) -> str:
   """
   root = pathlib.Path(directory)
   if not root.is_dir():
-    raise nets_jax.UsageError(f"there is no directory {root}")
+    raise UsageError(f"there is no directory {root}")
   found = sorted(root.rglob("config.json"))
   lines = [_line(path.parent, root) for path in found if not path.parent.name.startswith("damaged-")]
   lines = [line for line in lines if line]
   if not lines:
-    raise nets_jax.UsageError(f"{root} holds no run of experiments.search or experiments.sweep")
+    raise UsageError(f"{root} holds no run of experiments.search or experiments.sweep")
   width = max(len(line[0]) for line in lines)
   head = ("run", "search", "data", "density", "test accuracy", "seconds")
   return "\n".join(

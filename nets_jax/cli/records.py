@@ -1,7 +1,6 @@
 """What a command records of its settings: in full, as given, and as the hash that names its results."""
 
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -9,11 +8,11 @@ from typing import Any
 
 from absl import flags
 
-import nets_jax
-from nets_jax import searches, settings
+from nets_jax import settings
 from nets_jax.cli.setting_flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
 from nets_jax.engine.files import replace_file
 from nets_jax.kinds import describe
+from nets_jax.protocol import Search
 from nets_jax.settings import Setting
 
 
@@ -25,9 +24,9 @@ def plain(name: str, value: Any) -> Any:
   return about.kind.write(value) if isinstance(about, Setting) else describe(value)
 
 
-def explicit(values: flags.FlagValues) -> dict[str, Any]:
+def explicit(values: flags.FlagValues, search: Search | None = None) -> dict[str, Any]:
   """Every setting of a run with its value, those of its search too, whether given or not."""
-  search = make_search(values)
+  search = search or make_search(values)
   found = {name: values[name].value for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
   return {name: plain(name, value) for name, value in found.items()}
 
@@ -38,29 +37,20 @@ def task_settings(values: flags.FlagValues) -> dict[str, Any]:
   return {name: plain(name, values[name].value) for name in names}
 
 
-DEFAULTS = {name: flags.FLAGS[name].default for name in (*RUN, *DATA, *NETWORK, *TASK)}
-
-
-def identity(values: flags.FlagValues, search: nets_jax.Search) -> dict[str, Any]:
-  """All that a run's results depend on but its seed: what differs from the defaults, and their version.
-
-  So a setting that is added moves no result on disk, and a default that is changed takes none for its own.
-  """
-  defaults = {name: plain(name, DEFAULTS[name]) for name in task_settings(values)}
-  changed = {name: value for name, value in task_settings(values).items() if value != defaults[name]}
-  return {**searches.identity(values.search, search), **changed}
-
-
-def digest(value: Any) -> str:
-  """Eight digits that name a record."""
-  return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
 def deciding(values: flags.FlagValues) -> dict[str, Any]:
   """The settings that decide a run's results, with their values, the seed too."""
   search = settings.values(make_search(values))
   search = {name: plain(name, value) for name, value in search.items()}
   return {"search": values.search, "seed": values.seed, **task_settings(values), **search}
+
+
+def repeatable(record: Mapping[str, Any]) -> dict[str, Any]:
+  """What of an explicit record decides a result, but for the seed."""
+
+  def decides(name: str) -> bool:
+    return name not in DEFINED or getattr(DEFINED[name].about, "decides", True)
+
+  return {name: v for name, v in record.items() if name == "search" or (name not in RUN and decides(name))}
 
 
 def given_plain(values: flags.FlagValues) -> dict[str, Any]:

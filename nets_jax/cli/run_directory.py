@@ -1,24 +1,22 @@
 """The directory that holds one run's files, and what every run records of itself."""
 
 import contextlib
-import importlib.metadata
 import json
 import pathlib
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import filelock
-import jax
 
 import nets_jax
 from nets_jax.analysis import tensorboard
-from nets_jax.cli import frontier, saving
+from nets_jax.cli import frontier
+from nets_jax.engine import saving
 from nets_jax.engine.files import SEAL
-from nets_jax.engine.progress import say
+from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
+from nets_jax.studies.run_files import FORMAT_VERSION, environment
 
 FILES = (
   "config.json",
@@ -33,8 +31,6 @@ FILES = (
 )
 DIRECTORIES = (tensorboard.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY)
 LOCK = ".lock"
-FORMAT_VERSION = 2  # of config.json; before there was none
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 
 
 class RunDirectory:
@@ -180,46 +176,3 @@ def check_same(
   if differing:
     changes = ", ".join(f"{name} {there.get(name)} there and {here[name]} here" for name in differing)
     raise nets_jax.UsageError(f"{directory} is of another configuration ({changes}); {advice}")
-
-
-def claim(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  """Writes config.json, or checks that the directory is of these settings."""
-  path = directory / "config.json"
-  if path.exists():
-    check_version(path, "give another --workdir")
-    check_same(directory, read_config(path, "settings"), settings, "give another --workdir")
-  else:
-    write_json(path, {"settings": settings, **environment()})
-
-
-def environment() -> dict[str, Any]:
-  """Versions, device and git revision, which with the flags make a run repeatable."""
-  devices = jax.devices()
-  return {
-    "format_version": FORMAT_VERSION,
-    "versions": {"python": platform.python_version()}
-    | {package: importlib.metadata.version(package) for package in PACKAGES},
-    "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
-    "git_revision": _git_revision(),
-  }
-
-
-def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The keys of a run of `experiments.search`: of its search, its controls and its final training."""
-  search_key, comparison_key = jax.random.split(nets_jax.key_of_seed(seed))
-  return search_key, *jax.random.split(comparison_key)
-
-
-def _git_revision() -> str | None:
-  """The revision the code was run at, `-dirty` if it was changed since; None outside a checkout."""
-  try:
-    result = subprocess.run(
-      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
-      cwd=pathlib.Path(__file__).parent,
-      capture_output=True,
-      text=True,
-      timeout=10,
-    )
-  except (OSError, subprocess.TimeoutExpired):
-    return None
-  return result.stdout.strip() or None

@@ -19,6 +19,7 @@ tensorboard/. The directory holds one run; --overwrite replaces it.
 """
 
 import dataclasses
+import shutil
 import sys
 
 import jax
@@ -26,17 +27,19 @@ from absl import flags
 from tqdm import tqdm
 
 import nets_jax
-from nets_jax import settings
 from nets_jax.analysis import tensorboard
-from nets_jax.analysis import verdicts as verdicts_module
 from nets_jax.analysis.history_figures import evolution_figure
+from nets_jax.analysis.progress import Progress
 from nets_jax.analysis.style import save_figure
-from nets_jax.cli import command, distributed, final_training, frontier, outcome, records, saving
+from nets_jax.analysis.verdicts import judge
+from nets_jax.cli import command, distributed, frontier, outcome, records, study
 from nets_jax.cli import setting_flags as search_flags
-from nets_jax.cli.run_directory import RunDirectory, locked, run_keys
-from nets_jax.engine import hosts as hosts_module
-from nets_jax.engine.progress import Progress, say
+from nets_jax.cli.run_directory import RunDirectory, locked
+from nets_jax.engine import hosts, saving
+from nets_jax.engine.messages import say
 from nets_jax.engine.tables import read_csv, write_csv, write_json
+from nets_jax.studies import run_files
+from nets_jax.studies.methods import run_keys
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.storage import save_ticket
 from nets_jax.tickets.ticket import check_fits, maskable_count, unmasked_count
@@ -48,6 +51,9 @@ flags.DEFINE_integer(
   "frontier",
   32,
   "Most tickets to keep of those that no other dominates in density and loss; 0 none. NeTS only.",
+)
+flags.DEFINE_float(
+  "max_seconds", None, "End the search in good order after so many seconds, with what it has; default never."
 )
 
 
@@ -76,7 +82,7 @@ def make_job(values: flags.FlagValues) -> Job:
   search = search_flags.make_search(values)
   if values.frontier < 0:
     raise nets_jax.UsageError(f"frontier must be at least 0, not {values.frontier}")
-  data = hosts_module.primary_first(lambda: search_flags.make_data(values))
+  data = hosts.primary_first(lambda: search_flags.make_data(values))
   network = None if ticket is None else search_flags.network_of_ticket(values, values.ticket)
   if ticket is not None:
     check_fits(ticket, network, data.input_shape)
@@ -103,8 +109,7 @@ def find(key: jax.Array, job: Job, shown: tensorboard.Board) -> nets_jax.SearchR
 
   with (
     Progress(values.search, job.search.reports(job.task)) as progress,
-    saving.checkpoints(
-      values,
+    study.saving(values).checkpoints(
       job.directory / saving.DIRECTORY / "search",
       journal=job.directory / "history.csv",
       on_restore=take_up,
@@ -117,20 +122,16 @@ def find(key: jax.Array, job: Job, shown: tensorboard.Board) -> nets_jax.SearchR
       chunk=values.chunk,
       on_rows=show,
       frontier_size=values.frontier,
+      max_seconds=values.max_seconds,
       checkpoints=checkpoints,
     )
   return result
 
 
-def target_density(search: nets_jax.Search) -> float | None:
-  """The density that a search aims at; None if at none."""
-  return settings.values(search).get("target_density")
-
-
 def keep(result: nets_jax.SearchResult, job: Job) -> str:
   """Writes what a search has found; returns what that is, for a message."""
   write_csv(job.directory / "history.csv", result.history)
-  figure = evolution_figure(read_csv(job.directory / "history.csv"), target_density(job.search))
+  figure = evolution_figure(read_csv(job.directory / "history.csv"), run_files.target_density(job.search))
   save_figure(figure, job.directory / "figure_evolution.png")
   frontier.write(job.directory.path, result.frontier, job.network)
   if not unmasked_count(result.ticket):
@@ -158,17 +159,17 @@ def compare(
   trained = {name: ticket, "random": random, "dense": dense, "unmasked": unmask(ticket)}
   trained |= {name: ticket}  # which may be called as one of its controls
   for label, control in list(trained.items())[1:]:
-    outcome.warn_of_empty_layers(label, [control])
+    run_files.warn_of_empty_layers(label, [control])
   say(f"training {', '.join(trained)} for {task.epochs} epochs")
   with (
     tqdm(total=task.epochs, desc="training", disable=not sys.stderr.isatty()) as bar,
-    saving.checkpoints(values, job.directory / saving.DIRECTORY / "training") as checkpoints,
+    study.saving(values).checkpoints(job.directory / saving.DIRECTORY / "training") as checkpoints,
   ):
     curves = nets_jax.train_tickets(
       training_key,
       nets_jax.stack(list(trained.values())),
       task,
-      layout=final_training.layout(values, len(trained)),
+      layout=nets_jax.make_layout(len(trained), devices=values.devices, chunk=values.chunk),
       on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
       checkpoints=checkpoints,
     ).curves
@@ -176,9 +177,9 @@ def compare(
   write_csv(job.directory / "training.csv", rows)
   shown.training(rows)
   by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}
-  results = {name: outcome.results_of(trained[name], curve[-1]) for name, curve in by_name.items()}
+  results = {name: run_files.results_of(trained[name], curve[-1]) for name, curve in by_name.items()}
   counts = int(unmasked_count(ticket)), maskable_count(ticket)
-  verdicts = {to: verdicts_module.judge(by_name[name], by_name[to], *counts) for to in ("unmasked", "dense")}
+  verdicts = {to: judge(by_name[name], by_name[to], *counts) for to in ("unmasked", "dense")}
   return results, verdicts
 
 
@@ -211,7 +212,7 @@ def run(values: flags.FlagValues) -> None:
       if job.directory.is_empty:
         job.directory.discard()
       raise
-    saving.forget(job.directory / saving.DIRECTORY)
+    shutil.rmtree(job.directory / saving.DIRECTORY, ignore_errors=True)
 
 
 def run_job(job: Job, shown: tensorboard.Board) -> None:
@@ -220,14 +221,14 @@ def run_job(job: Job, shown: tensorboard.Board) -> None:
   if job.ticket is None:
     result, name = find(search_key, job, shown), job.values.search
     keep(result, job)
-    outcome.warn_of_density(name, result.ticket, target_density(job.search))
+    run_files.warn_of_density(name, result.ticket, run_files.target_density(job.search))
   else:
     result, name = nets_jax.SearchResult(job.ticket, [], nets_jax.Cost(0.0, 0.0, 0.0)), "ticket"
     save_ticket(job.directory / "ticket.safetensors", result.ticket, job.network)
   shown.ticket(result.ticket)
-  outcome.warn_of_empty_layers(name, [result.ticket])
+  run_files.warn_of_empty_layers(name, [result.ticket])
   results, verdicts = compare(comparison_keys, name, result.ticket, job, shown)
-  summary = outcome.summarise(result, results, verdicts)
+  summary = run_files.summarise(result, results, verdicts)
   shown.settings(records.deciding(job.values), results.get(name, {"density": summary["density"]}))
   write_json(job.directory / "summary.json", summary)
   print(outcome.table(results, summary))

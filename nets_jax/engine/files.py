@@ -9,19 +9,24 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def replace_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replace_file(path: str | os.PathLike, sync: bool = True) -> Iterator[pathlib.Path]:
   """Yields a temporary path beside `path` to write to, which takes its place if all went well.
 
   A reader sees the old file or the new one, never a part of either; on an exception the temporary
   file is removed and `path` is as it was.
+
+  Args:
+    path: of the file; its directory is made if there is none.
+    sync: returns when it is on the disk. Without, a power failure may leave a part of it, which a seal tells.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
     yield temporary
-    with open(temporary, "rb") as file:
-      os.fsync(file.fileno())
+    if sync:
+      with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)

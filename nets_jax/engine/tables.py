@@ -11,8 +11,10 @@ from typing import Any
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
 
+Row = Mapping[str, Any]  # of a table: a number or a word by column
 
-def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+
+def write_csv(path: str | os.PathLike, rows: Iterable[Row], sync: bool = True) -> None:
   """Writes rows, whole or not at all; floats are written exactly, and what a row lacks stays empty."""
   rows = list(rows)
   text = io.StringIO()
@@ -20,11 +22,11 @@ def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> Non
   writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
   writer.writeheader()
   writer.writerows(rows)
-  with replace_file(path) as temporary:
+  with replace_file(path, sync) as temporary:
     temporary.write_text(text.getvalue())
 
 
-def read_csv(path: str | os.PathLike) -> list[dict[str, float]]:
+def read_csv(path: str | os.PathLike) -> list[dict[str, float | str]]:
   """Reads a table of numbers that `write_csv` wrote; a column of words stays words.
 
   Raises:
@@ -47,7 +49,7 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, float]]:
   return [{key: number(value) for key, value in row.items()} for row in rows]
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: object, sync: bool = True) -> None:
   """Writes standard JSON, whole or not at all; a number that is not finite becomes null."""
 
   def standard(item):
@@ -57,5 +59,5 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
       return [standard(entry) for entry in item]
     return None if isinstance(item, float) and not math.isfinite(item) else item
 
-  with replace_file(path) as temporary:
+  with replace_file(path, sync) as temporary:
     temporary.write_text(json.dumps(standard(value), indent=2, allow_nan=False) + "\n")

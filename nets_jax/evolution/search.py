@@ -105,13 +105,15 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
     checkpoints.wait(metrics)
     metrics, parents = jax.device_get((metrics, parents))
     seconds += (time.perf_counter() - begin) / runs
-    rows = []
+    rows, is_over = [], how.is_over(seconds * runs)
     for i, record in enumerate(records):
       if not record.ended:
         own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
         rows.append((i, record.add(generation, own, parents[i], seconds)))
         take_genome = functools.partial(_fetch, population, i * now.search.population_size, layout)
         record.frontier.offer(rows[-1][1], take_genome)
+        record.pruned = how.prune is not None and not record.ended and how.prune(i, rows[-1][1])
+        record.ended = record.ended or record.pruned or is_over
         if record.ended:
           record.ticket = take(jax.device_get(state.best), i)
     generation += 1
@@ -249,6 +251,7 @@ class _Record:
   improved: int = -1
   lowest: float = math.inf
   seconds: float = 0.0
+  pruned: bool = False
 
   def counts(self) -> dict[str, Any]:
     """All that is not stored elsewhere."""
@@ -291,6 +294,8 @@ class _Record:
     result = SearchResult(self.ticket, self.history, cost, list(self.frontier), best)
     if self.failure is not None:
       return Diverged(self.failure, result if self.improved >= 0 else None)
+    if self.pruned:
+      return SearchFailed(f"pruned after generation {self.generations - 1}", result)
     if not unmasked_count(self.ticket):
       return SearchFailed("the best genome has no weight left; lower dormancy_rate", result)
     return result

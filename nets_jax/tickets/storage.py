@@ -34,13 +34,14 @@ DEEPEST = 32  # levels of a module's parameters
 NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
 
 
-def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> None:
+def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module, sync: bool = True) -> None:
   """Writes a ticket, whole or not at all.
 
   Args:
     path: of the file; its directory is made if there is none.
     ticket: the weights before training, and the masks.
     network: the module the ticket is for. Of a module of one's own only the name is stored.
+    sync: returns when it is on the disk.
 
   Raises:
     UsageError: it is a population, keeps no weight, or holds what is not a floating point number.
@@ -58,7 +59,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module) -> 
   tensors |= {name: tensors[name].view(f"uint{8 * tensors[name].dtype.itemsize}") for name in types}
   tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
   metadata["sha256"] = checksum(tensors, metadata)
-  with replace_file(path) as temporary:
+  with replace_file(path, sync) as temporary:
     temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
 
 

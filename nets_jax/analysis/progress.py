@@ -1,21 +1,19 @@
-"""What a binary shows while it works: a bar on a terminal, lines elsewhere."""
+"""What a long job shows while it works: a bar on a terminal, lines elsewhere; with the time left."""
 
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from types import TracebackType
 
 from tqdm import tqdm
 
+from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saved import Saved
+from nets_jax.engine.tables import Row
 from nets_jax.evolution.ranking import INFEASIBLE
 
 LINE_SECONDS = 10.0  # least time between two lines of a log
-
-
-def say(line: str) -> None:
-  """Prints a line of progress, apart from the results on standard output."""
-  print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -24,7 +22,8 @@ class Progress:
   def __init__(self, title: str, total: int):
     """Starts at nothing of `total`."""
     self._title, self._total, self._done, self._before = title, total, 0, 0
-    self._first_at, self._said_at = None, None
+    self._first_at: float | None = None
+    self._said_at: float | None = None
     self._bar = tqdm(total=total, desc=title, disable=not sys.stderr.isatty())
 
   def take_up(self, saved: Saved) -> None:
@@ -32,7 +31,7 @@ class Progress:
     self._done = saved.turns
     self._bar.update(saved.turns)
 
-  def __call__(self, rows: list[dict[str, Any]]) -> None:
+  def __call__(self, rows: Sequence[Row]) -> None:
     """Shows the best of some rows of a history."""
     best = min(rows, key=lambda row: row.get("fitness", row.get("valid_loss", 0.0)))
     shown = {k: f"{best[k]:.3f}" for k in ("fitness", "valid_loss", "density") if k in best}
@@ -43,7 +42,10 @@ class Progress:
     if self._first_at is None:  # what came before it was compilation too
       self._first_at, self._before = now, self._done
     else:
-      shown["s each"] = f"{(now - self._first_at) / (self._done - self._before):.2f}"
+      each = (now - self._first_at) / (self._done - self._before)
+      shown["s each"] = f"{each:.2f}"
+      if self._done < self._total:
+        shown["left"] = in_words(each * (self._total - self._done))
     self._bar.set_postfix(shown)
     self._bar.update()
     is_time = self._said_at is None or now - self._said_at >= LINE_SECONDS or self._done == self._total
@@ -51,8 +53,25 @@ class Progress:
       self._said_at = now
       say(f"{self._title} {self._done}/{self._total}: " + ", ".join(f"{k} {v}" for k, v in shown.items()))
 
-  def __enter__(self):
+  def __enter__(self) -> "Progress":
     return self
 
-  def __exit__(self, *exception):
+  def __exit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+  ) -> None:
     self._bar.close()
+
+
+class RunsDone:
+  """How many runs of a study are done, and the time left by the pace so far."""
+
+  def __init__(self, total: int, done: int):
+    """Starts with those that were done before."""
+    self._total, self._before, self._begun = total, done, time.perf_counter()
+
+  def tell(self, done: int) -> None:
+    """Says so after a batch."""
+    new, left = done - self._before, self._total - done
+    if left and new:
+      pace = (time.perf_counter() - self._begun) / new
+      say(f"{done} of {self._total} runs are done, about {in_words(pace * left)} left")

@@ -1,0 +1,94 @@
+"""The methods of a comparison, from labels such as `short@imp:cycle_epochs=10`."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from nets_jax import searches, settings
+from nets_jax.cli import records, setting_flags
+from nets_jax.data.dataset import Dataset
+from nets_jax.errors import UsageError
+from nets_jax.protocol import Search
+from nets_jax.studies.methods import Method
+
+flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
+flags.DEFINE_list(
+  "methods",
+  None,
+  "Searches, each with settings of its own after colons, and a name before an @ if it is to have one "
+  "(short@imp:cycle_epochs=10); what compares them has its default.",
+)
+
+
+def read_label(label: str) -> tuple[str, str, dict[str, str]]:
+  """The parts of `name@search:setting=value:...`: the name, or all of it where there is none; search;
+  settings.
+
+  Raises:
+    UsageError: no such search, or a name that would be taken for one.
+  """
+  title, at, recipe = label.rpartition("@")
+  name, *overrides = recipe.split(":")
+  known = list(searches.SEARCHES)
+  if name not in known:
+    hint = "; NeTS is paper or guided" if name == "nets" else ""
+    raise UsageError(f"methods may be {', '.join(known[:-1])} or {known[-1]}, not {name!r}{hint}")
+  if at and (not title or (title in known and title != name)):
+    raise UsageError(f"{label!r} needs a name before its @, and not that of another method")
+  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
+  return title or recipe, name, changes
+
+
+def make_methods(
+  labels: Sequence[str], values: flags.FlagValues, data: Dataset | None = None
+) -> list[Method]:
+  """The methods of `--methods`. A flag that is given is for every search that has such a setting.
+
+  Args:
+    labels: see `read_label`.
+    values: the flags; a label's own override them.
+    data: of the task; None loads it.
+
+  Raises:
+    UsageError: a label that cannot be read, or a flag that none of these searches has.
+  """
+  names = [read_label(label)[0] for label in labels]
+  for name in names:
+    if names.count(name) > 1:
+      raise UsageError(f"two methods are called {name!r}; write name@method:setting=value")
+  own = [_with_own_flags(label, values) for label in labels]
+  chosen = [_make_search(label, of_label) for label, of_label in zip(labels, own, strict=True)]
+  heard = {setting for search in chosen for setting in settings.names(search)}
+  for setting in setting_flags.given(values):
+    if setting not in heard:
+      having = ", ".join(searches.having_setting(setting))
+      raise UsageError(f"none of these methods has a setting {setting!r}; those that have it are {having}")
+  data = data or setting_flags.make_data(values)
+  return [
+    Method(
+      {"method": name}, search, setting_flags.make_task(of_label, data), records.explicit(of_label, search)
+    )
+    for name, search, of_label in zip(names, chosen, own, strict=True)
+  ]
+
+
+def _with_own_flags(label: str, values: flags.FlagValues) -> flags.FlagValues:
+  """The flags with those of a label."""
+  _, name, changes = read_label(label)
+  for setting in changes:
+    if setting in setting_flags.DEFINED and setting not in setting_flags.OF_A_METHOD:
+      raise UsageError(f"in {label!r}: all methods share one {setting}; give --{setting} instead")
+  try:
+    own = setting_flags.changed(values, changes)
+  except UsageError as error:
+    raise UsageError(f"in {label!r}: {error}; write method:setting=value") from error
+  own.search = name
+  return own
+
+
+def _make_search(label: str, own: flags.FlagValues) -> Search:
+  """A label's search with its settings."""
+  try:
+    return setting_flags.make_search(own, own=read_label(label)[2])
+  except UsageError as error:
+    raise UsageError(f"in {label!r}: {error}; write method:setting=value") from error

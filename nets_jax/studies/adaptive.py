@@ -1,0 +1,136 @@
+"""Settings drawn by what the ones before came to: Optuna's TPE, shared by all workers of a study.
+
+Here a trial is a setting with all its seeds, and its value their mean. So a result depends on the order in
+which settings were tried; by the other samplers it does not.
+"""
+
+import dataclasses
+import math
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nets_jax.engine.messages import say
+from nets_jax.studies.batches import batches, run_batch
+from nets_jax.studies.methods import Method, Run, check, seed_runs
+from nets_jax.studies.run_files import is_done, result_row
+from nets_jax.studies.space import Changes, Dimension, make_sampler, suggest
+from nets_jax.studies.trials import OPEN, RUN, Trials
+from nets_jax.studies.work import WAIT_SECONDS, Options, check_files, is_over, study_name
+from nets_jax.studies.workers import Worker
+
+SETTING = "setting"
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+  """What TPE draws settings from.
+
+  Attributes:
+    dimensions: what is varied; see `space.read_ranges`.
+    make: a setting by its changes, as they are written.
+    samples: settings to try.
+    seed: of the sampler.
+  """
+
+  dimensions: Sequence[Dimension]
+  make: Callable[[Mapping[str, str]], Method]
+  samples: int
+  seed: int = 0
+
+
+def complete_adaptive(
+  space: Adaptive, seeds: Sequence[int], directory: pathlib.Path, options: Options
+) -> list[Run]:
+  """Tries settings until there are as many as asked for; returns the runs of all that were tried.
+
+  Args:
+    space: what to draw from.
+    seeds: of each setting.
+    directory: of the study's files.
+    options: how; its `value` is minimised.
+  """
+  begun = time.monotonic()
+  directory.mkdir(parents=True, exist_ok=True)
+  trials = Trials(directory, options.storage, study_name(directory, options.storage, "tpe"))
+  trials.study.sampler = make_sampler("tpe", space.seed)
+  with Worker(directory).at_work() as worker:
+    while not is_over(begun, options):
+      with trials.alone():
+        _revive(trials, worker)
+        trial = _next(trials, space, worker)
+      if trial is not None:
+        _try(trial, space, seeds, directory, options, trials)
+        worker.take([])
+      elif not trials.all(*OPEN):
+        break
+      else:
+        time.sleep(WAIT_SECONDS)
+  runs = [
+    run for trial in _tried(trials) for run in _runs(trial.user_attrs[SETTING], space, seeds, directory)
+  ]
+  return [run for run in {run.name: run for run in runs}.values() if is_done(run)]
+
+
+def _tried(trials: Trials) -> list[FrozenTrial]:
+  """The trials whose setting was run, each with it."""
+  return [
+    trial
+    for trial in trials.all()
+    if SETTING in trial.user_attrs
+    and (trial.state is not TrialState.FAIL or trial.user_attrs.get("failed"))  # else its worker has died
+  ]
+
+
+def _next(trials: Trials, space: Adaptive, worker: Worker) -> optuna.Trial | None:
+  """A trial to run; None where there are as many as asked for."""
+  if not trials.all(TrialState.WAITING) and len(_tried(trials)) >= space.samples:
+    return None
+  trial = trials.study.ask()
+  changes = suggest(trial, space.dimensions)
+  trial.set_user_attr(SETTING, changes)
+  name = f"setting {trial.number}"
+  trial.set_user_attr(RUN, name)
+  worker.take([name])
+  return trial
+
+
+def _runs(changes: Changes, space: Adaptive, seeds: Sequence[int], directory: pathlib.Path) -> list[Run]:
+  return seed_runs([space.make(changes)], seeds, directory)
+
+
+def _try(
+  trial: optuna.Trial,
+  space: Adaptive,
+  seeds: Sequence[int],
+  directory: pathlib.Path,
+  options: Options,
+  trials: Trials,
+) -> None:
+  """Runs a setting with all its seeds, and tells the study their mean."""
+  runs = _runs(trial.user_attrs[SETTING], space, seeds, directory)
+  check([run.method for run in runs[:1]])
+  check_files(runs)
+  say(f"setting {trial.number + 1}: " + ", ".join(f"{k}={v}" for k, v in trial.user_attrs[SETTING].items()))
+  todo = [run for run in runs if not is_done(run)]
+  for part in batches(todo, options.machine.at_once):
+    run_batch(part, part.runs, directory / "checkpoints" / part.name, options.machine)
+  rows = [result_row(run) for run in runs]
+  values = [options.value(row) for row in rows]
+  is_sound = all(map(math.isfinite, values)) and not any(row["failed"] for row in rows)
+  if not is_sound:
+    trial.set_user_attr("failed", True)
+  trials.tell(trial._trial_id, statistics.fmean(values) if is_sound else None)
+
+
+def _revive(trials: Trials, worker: Worker) -> None:
+  """Has the settings of workers that have died tried again."""
+  alive = worker.in_hand()
+  for trial in trials.all(TrialState.RUNNING):
+    if trial.user_attrs.get(RUN) not in alive:
+      trials.tell(trial._trial_id, None)
+      trials.study.enqueue_trial(trial.params)

@@ -1,0 +1,174 @@
+"""What a study is made of: methods, each a search for a task, and their runs by seed or trial."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+
+import jax
+
+from nets_jax import settings
+from nets_jax.data.dataset import Dataset
+from nets_jax.engine.saved import fingerprint
+from nets_jax.engine.seeds import key_of_seed
+from nets_jax.errors import UsageError
+from nets_jax.protocol import Search
+from nets_jax.training.task import Task, Training
+
+Value = str | int | float | bool | None
+_FINGERPRINTS: dict[int, tuple[weakref.ref, str]] = {}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Method:
+  """A search with its settings, for a task: what is compared, or a setting of a sweep.
+
+  Attributes:
+    columns: what tells it apart in tables, by column: its name, or the settings that were varied.
+    search: how it finds tickets.
+    task: what for; a method may have a training and an initialiser of its own.
+    record: what `config.json` of its runs is to say of it; by default the settings of search and task.
+  """
+
+  columns: Mapping[str, Value]
+  search: Search
+  task: Task
+  record: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def hash(self) -> str:
+    """Names all that its results depend on but the seed: what differs from defaults, and their version."""
+    return digest({**self.search.identity(), **task_identity(self.task)})
+
+  @functools.cached_property
+  def program(self) -> Hashable:
+    """Equal of methods whose runs can go side by side in one program."""
+    bare = settings.values(self.task.replace(network=None, data=None))
+    is_traced = {"learning_rate": isinstance(self.task.training.learning_rate, int | float)}
+    shaping = {
+      name: str(value)
+      for name, value in bare.items()
+      if name not in self.search.varies or not is_traced.get(name, True)
+    }
+    network = settings.describe(self.task.network)
+    return (
+      self.search.program(), id(self.task.data), network, self.task.loss, self.task.score,
+      tuple(shaping.items()),
+    )  # fmt: skip
+
+  @property
+  def settings(self) -> dict[str, Value]:
+    """What `config.json` says of it."""
+    if self.record:
+      return dict(self.record)
+    found = {"search": type(self.search).__name__, "dataset": data_fingerprint(self.task.data)}
+    return {**found, **task_identity(self.task), **self.search.identity()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """One search of a method, the final training of its ticket, and the directory of its files.
+
+  Attributes:
+    method: what is run.
+    seed: all its randomness, with `trial`.
+    trial: of a comparison, whose methods train by the same keys; None is a run of `experiments.search`.
+    path: its directory.
+  """
+
+  method: Method
+  seed: int
+  trial: int | None
+  path: pathlib.Path
+
+  @property
+  def name(self) -> str:
+    """Its directory's."""
+    return self.path.name
+
+  @property
+  def columns(self) -> dict[str, Value]:
+    """What tells it apart in tables."""
+    return {**self.method.columns, "seed": self.seed} if self.trial is None else (
+      {**self.method.columns, "trial": self.trial}
+    )  # fmt: skip
+
+  def keys(self) -> tuple[jax.Array, jax.Array]:
+    """The keys of its search and of its final training."""
+    if self.trial is None:
+      search_key, _, training_key = run_keys(self.seed)
+      return search_key, training_key
+    found = jax.random.split(jax.random.fold_in(key_of_seed(self.seed), self.trial))
+    return found[0], found[1]
+
+
+def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The keys of a run of `experiments.search`: of its search, its controls and its final training."""
+  search_key, comparison_key = jax.random.split(key_of_seed(seed))
+  control_key, training_key = jax.random.split(comparison_key)
+  return search_key, control_key, training_key
+
+
+def seed_runs(methods: Sequence[Method], seeds: Sequence[int], directory: pathlib.Path) -> list[Run]:
+  """A run of each method for each seed; methods that are one by their hash are run once."""
+  once = list({method.hash: method for method in reversed(methods)}.values())[::-1]
+  return [
+    Run(method, seed, None, directory / "runs" / f"{method.hash}-seed{seed}")
+    for method in once
+    for seed in seeds
+  ]
+
+
+def trial_runs(
+  methods: Sequence[Method], trials: Sequence[int], seed: int, directory: pathlib.Path
+) -> list[Run]:
+  """A run of each method for each trial; trial t of every method has the same keys."""
+  return [
+    Run(method, seed, trial, directory / "runs" / f"{_file_name(method)}-{method.hash}-{seed}-{trial}")
+    for method in methods
+    for trial in trials
+  ]
+
+
+def _file_name(method: Method) -> str:
+  label = str(next(iter(method.columns.values())))
+  return "".join(c if c.isalnum() else "_" for c in label)[:60]
+
+
+def task_identity(task: Task) -> dict[str, Value]:
+  """All of a task that a result depends on: its data by their content, and what differs from the defaults."""
+  training = task.training.record()
+  default = Training().record()
+  found = settings.differences(task.replace(network=None, data=None), Task(None, None))
+  found |= {name: value for name, value in training.items() if value != default.get(name)}
+  return {**found, **task.record(), "data": data_fingerprint(task.data)}
+
+
+def data_fingerprint(data: Dataset) -> str:
+  """A checksum of a data set, computed once while it lives."""
+  known = _FINGERPRINTS.get(id(data))
+  if known is None or known[0]() is not data:
+    known = weakref.ref(data), fingerprint(data)
+    _FINGERPRINTS[id(data)] = known
+  return known[1]
+
+
+def digest(value: object) -> str:
+  """Eight digits that name a record."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def check(methods: Sequence[Method]) -> None:
+  """Raises UsageError for a method whose settings make no search for its task."""
+  for method in methods:
+    method.search.check(method.task)
+
+
+def check_counts(**counts: int) -> None:
+  """Raises UsageError for a count below what it must be: `trials=(value, least)`."""
+  for name, (value, least) in counts.items():
+    if value < least:
+      raise UsageError(f"{name} must be at least {least}, not {value}")

@@ -1,0 +1,43 @@
+"""Hopeless runs ended early: Optuna's pruners, asked after each generation of a run."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.trial import TrialState
+
+from nets_jax.engine.tables import Row
+from nets_jax.studies.methods import Run
+from nets_jax.studies.trials import RUN, Trials
+from nets_jax.studies.work import STUDY, study_name
+
+PRUNERS: dict[str, Callable[[], BasePruner] | None] = {
+  "none": None, "median": MedianPruner, "halving": SuccessiveHalvingPruner, "hyperband": HyperbandPruner,
+}  # fmt: skip
+
+
+def make_prune(
+  name: str, directory: pathlib.Path, storage: str | None
+) -> Callable[[Run, Sequence[Row]], bool]:
+  """Reports the lowest fitness of each generation to the study, and asks the pruner of that name.
+
+  What is pruned depends on the runs that came before, and so on their order.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  trials = Trials(directory, storage, study_name(directory, storage, STUDY))
+  trials.study.pruner = PRUNERS[name]() if PRUNERS[name] is not None else optuna.pruners.NopPruner()
+  numbers: dict[str, int] = {}
+
+  def prune(run: Run, rows: Sequence[Row]) -> bool:
+    if run.name not in numbers:
+      running = {trial.user_attrs.get(RUN): trial._trial_id for trial in trials.all(TrialState.RUNNING)}
+      if run.name not in running:
+        return False
+      numbers[run.name] = running[run.name]
+    trial = optuna.Trial(trials.study, numbers[run.name])
+    best = min(rows, key=lambda row: row["fitness"])
+    trial.report(best["fitness"], int(best["generation"]))
+    return trial.should_prune()
+
+  return prune
