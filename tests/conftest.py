@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import os
+import re
 import shutil
 import tempfile
 
@@ -121,6 +122,11 @@ def table(path):
   """The rows of a CSV file, as they are written."""
   with open(path, newline="") as file:
     return list(csv.DictReader(file))
+
+
+def squeezed(text):
+  """A Markdown table without the padding of its cells."""
+  return re.sub(r" {2,}", " ", text)
 
 
 def made_once(kept, place, make):

@@ -6,15 +6,14 @@ import pathlib
 
 import pytest
 from absl import flags
-from conftest import made_once, reset_flags, table
+from conftest import made_once, reset_flags, squeezed, table, without_seconds
 
-import nets_jax
 from nets_jax import searches
 from nets_jax.cli import command, compare
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import files
 from nets_jax.settings import values
-from nets_jax.studies import tables
+from nets_jax.studies import comparison, tables, work
 
 PROBLEM = (
   "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
@@ -37,8 +36,8 @@ def done(job, finished, tmp_path):
 
 
 def test_it_writes_the_table_the_figures_and_their_data(done):
-  names = {p.name for p in done.iterdir()}
-  assert names == {"config.json", "compare.flags", "stages", "table1.csv", "table1.md"} | {
+  names = {p.name for p in done.iterdir() if not p.name.startswith(".")}
+  assert names == {"config.json", "compare.flags", "runs", "trials.log", "table1.csv", "table1.md"} | {
     f"figure{i}.{suffix}" for i in (1, 2, 3) for suffix in ("csv", "png", "svg")
   }
   rows = table(done / "table1.csv")
@@ -48,7 +47,7 @@ def test_it_writes_the_table_the_figures_and_their_data(done):
   assert [r["density"] for r in rows if r["method"] == "dense"] == ["1.0", "1.0"]
   assert {r["search_epochs"] for r in rows if r["method"] == "nets"} == {"9.0"}
   assert {r["search_epochs"] for r in rows if r["method"] == "imp"} == {"4.0"}
-  text = (done / "table1.md").read_text()
+  text = squeezed((done / "table1.md").read_text())
   assert "| Mean test accuracy |" in text
   assert "nets, paper" in text
   assert "dense, paper" not in text
@@ -81,61 +80,59 @@ def test_the_last_epoch_is_the_tables_figure(done):
 
 
 def test_the_figures_best_genome_is_that_of_lowest_fitness(done):
-  (stage,) = (done / "stages").glob("nets-*")
-  history = table(stage / "history.csv")
   for row in table(done / "figure1.csv"):
-    own = [float(r["fitness"]) for r in history if all(r[k] == row[k] for k in ("trial", "generation"))]
+    (run,) = (done / "runs").glob(f"nets-*-{row['trial']}")
+    history = table(run / "history.csv")
+    own = [float(r["fitness"]) for r in history if r["generation"] == row["generation"]]
     assert float(row["fitness"]) == min(own)
 
 
-def test_a_finished_stage_is_not_run_again(done, job, monkeypatch):
+def test_a_finished_run_is_not_run_again(done, job, monkeypatch):
   before = {p: p.read_bytes() for p in done.rglob("*.csv")}
 
   def never(*args, **kwargs):
-    raise AssertionError("a finished stage was run again")
+    raise AssertionError("a finished run was run again")
 
-  for search in (nets_jax.Nets, nets_jax.Random, nets_jax.Imp, nets_jax.Dense):
-    monkeypatch.setattr(search, "run", never)
-  monkeypatch.setattr(nets_jax, "train_tickets", never)
+  monkeypatch.setattr(work, "run_batch", never)
   status, _, error = job(*TINY, ALL)
   assert status == 0
-  assert error.count("is done already") == 8
+  assert "8 runs, 8 of them done; 0 to go in 0 program(s)" in error
   assert {p: p.read_bytes() for p in done.rglob("*.csv")} == before
 
 
 def test_an_interrupted_comparison_goes_on(done, job):
-  (stage,) = (done / "stages").glob("imp-*")
-  training = (stage / "training.csv").read_text()
-  (stage / "training.csv").unlink()
-  assert job(*TINY, ALL)[0] == 0
-  without_seconds = lambda text: [line.split(",")[:6] for line in text.splitlines()]  # noqa: E731
-  assert without_seconds((stage / "training.csv").read_text()) == without_seconds(training)
+  (run,) = (done / "runs").glob("imp-*-1")
+  training = without_seconds(table(run / "training.csv"))
+  (run / "summary.json").unlink()
+  status, _, error = job(*TINY, ALL)
+  assert status == 0
+  assert "8 runs, 7 of them done; 1 to go in 1 program(s)" in error
+  assert without_seconds(table(run / "training.csv")) == training
 
 
-@pytest.mark.parametrize("seals", [True, False])
 @pytest.mark.parametrize(
-  ("file", "content"),
+  ("file", "content", "seals"),
   [
-    ("costs.csv", "\n"),
-    ("history.csv", "trial,loss\n1\n"),
-    ("training.csv", ""),
-    ("ticket_1.safetensors", "x"),
+    ("summary.json", "{", True),
+    ("history.csv", "cycle,loss\n1\n", False),
+    ("training.csv", "", False),
+    ("ticket.safetensors", "x", True),
   ],
 )
-def test_a_damaged_stage_is_set_aside_and_run_again(done, job, file, content, seals):
-  """With the seal that tells every change, and without, as of a comparison from before there were seals."""
-  (stage,) = (done / "stages").glob("imp-*")
-  before = {name: (stage / name).read_bytes() for name in ("ticket_0.safetensors", "ticket_1.safetensors")}
-  (stage / file).write_text(content)
+def test_a_damaged_run_is_set_aside_and_run_again(done, job, file, content, seals):
+  """With the seal that tells every change, and without, as of a process that was killed before it."""
+  (run,) = (done / "runs").glob("imp-*-1")
+  before = (run / "ticket.safetensors").read_bytes()
+  (run / file).write_text(content)
   if not seals:
-    (stage / files.SEAL).unlink()
+    (run / files.SEAL).unlink()
   status, _, error = job(*TINY, ALL)
   assert status == 0, error
-  assert f"imp: {pathlib.Path('out', 'stages', stage.name)} is damaged (" in error
-  assert f"); it is now damaged-{stage.name}, and run again\n" in error
-  assert error.count("is done already") == 6
-  assert {name: (stage / name).read_bytes() for name in before} == before
-  assert (stage.with_name(f"damaged-{stage.name}") / file).read_text() == content
+  assert f"{pathlib.Path('out', 'runs', run.name)} is damaged (" in error
+  assert f"); it is now damaged-{run.name}, and run again\n" in error
+  assert "8 runs, 7 of them done" in error
+  assert (run / "ticket.safetensors").read_bytes() == before
+  assert (run.with_name(f"damaged-{run.name}") / file).read_text() == content
 
 
 def test_a_trial_that_fails_is_a_marked_row_and_the_others_go_on(job, tmp_path):
@@ -144,13 +141,13 @@ def test_a_trial_that_fails_is_a_marked_row_and_the_others_go_on(job, tmp_path):
   arguments = ("--score_batch=20", "--activation=relu", f"--methods={chosen}")
   status, out, error = job(*TINY, *arguments, "--optimizer=sgd")
   assert status == 0, error
-  assert "trial 1 failed: every genome of generation 0 diverged" in error
-  assert "trial 1 failed: the training of cycle 0 diverged" in error
+  assert error.count(" failed: every genome of generation 0 diverged") == 2
+  assert error.count(" failed: the training of cycle 0 diverged") == 2
   rows = table(tmp_path / "out" / "table1.csv")
   assert [bool(row["failed"]) for row in rows] == [True] * 6 + [False] * 2
   assert [row["test_accuracy"] for row in rows][:4] == ["nan"] * 4
-  lines = [line for line in out.splitlines() if line.startswith("| Failed")]
-  assert lines == ["| Failed | 2 of 2 | 2 of 2 | 2 of 2 | none |  |"]
+  lines = [line for line in squeezed(out).splitlines() if line.startswith("| Failed")]
+  assert lines == ["| Failed | 2 of 2 | 2 of 2 | 2 of 2 | none | |"]
   assert job(*TINY, *arguments, "--optimizer=sgd")[0] == 0
 
 
@@ -163,26 +160,26 @@ def test_empty_layers_are_a_column_and_a_line_on_the_screen(job, tmp_path):
   )
   status, out, error = job(*PROBLEM, *arguments)
   assert status == 0, error
-  assert "magnitude: no weight is left in a layer (output in 2 of 2 tickets)" in error
+  assert "magnitude: program 1/2, batch 1/1: no weight is left in a layer (output in 2 of 2 tickets)" in error
   rows = table(tmp_path / "out" / "table1.csv")
   assert [row["empty_layers"] for row in rows if row["method"] == "magnitude"] == ["output"] * 2
-  assert "| Empty layers | output in 2 of 2 |" in out
+  assert "| Empty layers | output in 2 of 2 |" in squeezed(out)
 
 
 def test_a_flag_that_would_decide_nothing_is_refused(job):
   for flag in ("--search=imp", "--method=imp"):
     status, _, error = job(*TINY, ALL, flag)
     assert (status, error.count("\n")) == (2, 1)
-    assert f"{flag} decides nothing here; it is for experiments.search and experiments.sweep" in error
+    assert f"{flag} decides nothing here; it is for the search and the sweep" in error
 
 
-def test_one_value_has_no_deviation():
-  assert [tables.spread([0.25], form) for form in ("percent", "seconds", "loss")] == [
-    "25.0 %",
-    "0.2",
-    "0.250",
-  ]
-  assert tables.spread([0.2, 0.4], "percent") == "30.0 ± 14.1 %"
+def test_means_have_one_form():
+  one = [tables.spread([0.25], form, "deviation") for form in ("percent", "seconds", "number")]
+  assert one == ["25.0 %", "0.2", "0.250"]
+  assert tables.spread([0.2, 0.4], "percent", "deviation") == "30.0 ± 14.1 %"
+  # Half the difference of two, times Student's quantile of 12.706.
+  assert tables.spread([0.2, 0.4], "percent") == "30.0 ± 127.1 %"
+  assert tables.spread([], "percent") == tables.spread([float("nan")], "number") == "-"
 
 
 def test_another_configuration_is_refused_and_named(done, job):
@@ -206,7 +203,7 @@ def test_methods_may_have_flags_of_their_own(done, job):
     "paper", "paper:elites=0:noise_rate=0", "imp:rewind_epochs=1",
   }  # fmt: skip
   assert {r["search_epochs"] for r in table(done / "table1.csv") if r["method"].startswith("imp")} == {"5.0"}
-  assert len(list((done / "stages").glob("paper*"))) == 2
+  assert len(list((done / "runs").glob("paper*"))) == 2 * 2
 
 
 def test_the_quick_version_says_so(job, tmp_path):
@@ -260,11 +257,9 @@ def test_the_data_sets_preset_comes_first(job):
   assert flags.FLAGS.batch_size == 7
 
 
-def test_spread_and_span():
-  assert tables.spread([0.5, 0.6], "percent") == "55.0 ± 7.1 %"
-  assert tables.spread([0.5, 0.6], "number") == "0.550 ± 0.071"
-  assert tables.span([0.2, 0.2]) == "="
-  assert tables.span([0.2, 0.31]) == "20.0-31.0 %"
+def test_the_span_of_densities():
+  assert comparison.span([0.2, 0.2]) == "="
+  assert comparison.span([0.2, 0.31]) == "20.0-31.0 %"
 
 
 def test_every_method_has_a_colour_of_its_own():
@@ -276,7 +271,9 @@ def test_every_method_has_a_colour_of_its_own():
 
 
 def test_presets_are_complete():
-  for preset in (pathlib.Path(compare.__file__).parent / "presets").glob("paper_*.flags"):
+  presets = list(command.PRESETS.glob("paper_*.flags"))
+  assert len(presets) >= 3
+  for preset in presets:
     reset_flags()
-    command.parse(["compare", f"--flagfile={preset}"])
+    command.parse(["compare", f"--flagfile={preset}"], "nets_jax.cli.search")
     assert values(search_flags.make_search(flags.FLAGS))["target_density"] == 0.2

@@ -1,17 +1,20 @@
 """Accuracy over density: the tickets of each method, IMP's on its way, the table that grows."""
 
 import functools
+import json
 import pathlib
 
+import jax
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import made_once, reset_flags, table
+from conftest import assert_same_bits, made_once, reset_flags, squeezed, table
 
 import nets_jax
 from nets_jax import recipes
 from nets_jax.analysis.density_figures import differences_figure
-from nets_jax.cli import command, densities
-from nets_jax.studies import density_tables, stages
+from nets_jax.cli import command, densities, method_labels
+from nets_jax.studies import frontiers, tables, work
 
 PROBLEM = (
   "--dataset=xor", "--activation=sigmoid", "--trials=2", "--xor_train_size=100", "--xor_test_size=40",
@@ -34,11 +37,11 @@ def done(job, finished, tmp_path):
 
 
 def test_each_method_has_its_tickets_at_each_density(done):
-  names = {p.name for p in done.iterdir()}
+  names = {p.name for p in done.iterdir() if not p.name.startswith(".")}
   figures = {
     f"figure_{kind}.{suffix}" for kind in ("densities", "cost", "differences") for suffix in ("png", "svg")
   }
-  assert names == {"config.json", "densities.csv", "densities.md", "stages"} | figures
+  assert names == {"config.json", "densities.csv", "densities.md", "runs", "trials.log"} | figures
   rows = table(done / "densities.csv")
   places = [(row["method"], row["target_density"], row["trial"]) for row in rows]
   assert places == [
@@ -49,39 +52,34 @@ def test_each_method_has_its_tickets_at_each_density(done):
   ]
   by_density = {row["target_density"]: float(row["density"]) for row in rows if row["method"] == GUIDED}
   assert by_density == {"0.7": pytest.approx(0.7, abs=0.03), "0.5": pytest.approx(0.5, abs=0.03)}
-  text = (done / "densities.md").read_text()
+  text = squeezed((done / "densities.md").read_text())
   assert "| method | 100 % | 70 % | 50 % |" in text
-  assert f"| {GUIDED} |  | " in text
+  assert f"| {GUIDED} | | " in text
 
 
 def test_imps_tickets_are_those_of_shorter_runs(done):
   rows = [row for row in table(done / "densities.csv") if row["method"] == "imp"]
-  (whole,) = (done / "stages").glob("imp_on_its_way-*")
-  stages_of_imp = sorted((done / "stages").glob("imp-*"), key=lambda p: table(p / "costs.csv")[0]["epochs"])
-  assert len(stages_of_imp) == 2
-  last = table(whole / "costs.csv")[0]
-  for own, found in zip(stages_of_imp, (rows[:2], rows[2:]), strict=True):
-    costs = table(own / "costs.csv")
-    cycles = int(float(costs[0]["epochs"]) / 2)
-    assert [row["search_epochs"] for row in found] == [f"{2.0 * cycles}"] * 2
-    for trial in range(2):
-      ticket, kept = (p / f"ticket_{trial}.safetensors" for p in (own, whole / f"cycle_{cycles}"))
-      assert ticket.read_bytes() == kept.read_bytes()
-      assert float(nets_jax.density(nets_jax.load_ticket(ticket))) == float(found[trial]["density"])
-  assert costs[0]["epochs"] == last["epochs"]
-  assert [float(table(p / "costs.csv")[0]["seconds"]) < float(last["seconds"]) for p in stages_of_imp] == [
-    True, False,
-  ]  # fmt: skip
-  # A run of its own for fewer cycles finds the same.
-  cycles = int(float(table(stages_of_imp[0] / "costs.csv")[0]["epochs"]) / 2)
-  reset_flags()
-  command.parse(["densities", *TINY])
-  values = densities.flags.FLAGS
-  entrant, _ = stages.make_entrants([f"imp:cycles={cycles}", "guided"], values, done / "alone")
-  stages.search_stage(entrant, densities.search_flags.make_data(values))
-  for trial in range(2):
-    name = f"ticket_{trial}.safetensors"
-    assert (entrant.stage / name).read_bytes() == (stages_of_imp[0] / name).read_bytes()
+  task = nets_jax.Task(
+    nets_jax.MLP((6,), 2, activation="sigmoid"),
+    nets_jax.load_data("xor", xor_train_size=100, xor_test_size=40),
+    nets_jax.Training(learning_rate=0.05, batch_size=10),
+    epochs=3,
+  )
+  for of_density in (rows[:2], rows[2:]):
+    density = float(of_density[0]["target_density"])
+    search = nets_jax.Imp(cycle_epochs=2).at_density(density, task)
+    assert [row["search_epochs"] for row in of_density] == [f"{2.0 * search.cycles}"] * 2
+    for trial, row in enumerate(of_density):
+      key = jax.random.split(jax.random.fold_in(nets_jax.key_of_seed(0), trial))[0]
+      alone = nets_jax.search(key, task, search).ticket  # a run of its own for so many cycles
+      (ticket,) = [
+        nets_jax.load_ticket(path / "ticket.safetensors")
+        for path in (done / "runs").glob(f"imp-*-{trial}")
+        if json.loads((path / "summary.json").read_text())["search_epochs"] == float(row["search_epochs"])
+      ]
+      assert_same_bits(jax.device_get(ticket), jax.device_get(alone))
+      assert float(nets_jax.density(ticket)) == float(row["density"])
+  assert float(rows[0]["search_seconds"]) < float(rows[2]["search_seconds"])
 
 
 def test_imp_may_be_asked_for_a_density_between_later(done, job):
@@ -106,6 +104,7 @@ def test_what_fails_and_what_is_empty_is_in_the_table(job, tmp_path):
   assert status == 0, error
   rows = table(tmp_path / "out" / "densities.csv")
   assert [bool(row["failed"]) for row in rows] == [False] * 4 + [True] * 8
+  out = squeezed(out)
   assert "empty: output in 2 of 2 |" in out
   assert "| guided:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
   assert "| imp:learning_rate=1e30 | 2 of 2 failed | 2 of 2 failed |" in out
@@ -118,9 +117,7 @@ def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
   rows = table(done / "densities.csv")
   assert rows[: len(before)] == before
   assert [(row["method"], row["density"]) for row in rows[len(before) :]] == [("random", "0.5")] * 2
-  for search in (nets_jax.Nets, nets_jax.Imp, nets_jax.Random, nets_jax.Dense):
-    monkeypatch.setattr(search, "run", None)
-  monkeypatch.setattr(nets_jax, "train_tickets", None)
+  monkeypatch.setattr(work, "run_batch", None)
   assert job(*TINY, f"--methods={GUIDED},imp,dense,random", "--densities=0.5")[0] == 0
   assert table(done / "densities.csv") == rows
 
@@ -142,13 +139,17 @@ def test_trials_may_be_added(done, job):
 
 
 def test_new_rows_replace_those_from_their_first_trial_on():
-  row = lambda trial, loss: {"method": "imp", "target_density": 0.2, "trial": trial, "loss": loss}  # noqa: E731
-  before = [row(t, "old") for t in range(4)]
-  for first, kept in ((0, []), (2, before[:2]), (4, before)):
-    new = [row(first, "new")]
-    assert density_tables.merged(before, new) == [*kept, *new]
-  other = [{**row(0, "new"), "target_density": 0.1}]
-  assert density_tables.merged(before, other) == [*before, *other]
+  def rows(*trials, loss="old", density=0.2):
+    return pd.DataFrame(
+      [{"method": "imp", "target_density": density, "trial": t, "loss": loss} for t in trials]
+    )
+
+  before = rows(*range(4))
+  for first, kept in ((0, 0), (2, 2), (4, 4)):
+    found = frontiers.merged(before, rows(first, loss="new"))
+    assert list(found["loss"]) == ["old"] * kept + ["new"]
+  found = frontiers.merged(before, rows(0, loss="new", density=0.1))
+  assert list(found["loss"]) == ["old"] * 4 + ["new"]
 
 
 def test_a_method_may_have_a_name_of_its_own(done, job):
@@ -157,56 +158,55 @@ def test_a_method_may_have_a_name_of_its_own(done, job):
   named, plain = ([row for row in rows if row["method"] == m] for m in ("quick", "imp:cycle_epochs=1"))
   assert [row["test_loss"] for row in named] == [row["test_loss"] for row in plain]
   assert len(named) == 2
-  assert "| quick |" in (done / "densities.md").read_text()
-  (entrant,) = stages.make_entrants(["all@dense"], densities.flags.FLAGS, done)
-  assert entrant.search.densities([0.2]) == [1.0]
+  assert "| quick |" in squeezed((done / "densities.md").read_text())
+  (method,) = method_labels.make_methods(["all@dense"], densities.flags.FLAGS)
+  assert [own.columns["target_density"] for own in frontiers.at_densities(method, [0.2])] == [1.0]
 
 
-def test_a_dense_network_alone_has_a_table_and_figures(tmp_path):
+SOUND = {"failed": "", "empty_layers": "none"}
+
+
+def test_a_dense_network_alone_has_a_table_and_figures():
   row = {"trial": 0, "density": 1.0, "test_accuracy": 0.9, "search_epochs": 0.0, "search_seconds": 0.0}
-  densities.write_outputs(tmp_path, [{"method": "dense", "target_density": 1.0, **row}])
-  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in (tmp_path / "densities.md").read_text()
-  assert (tmp_path / "figure_cost.png").exists()
+  results = pd.DataFrame([{"method": "dense", "target_density": 1.0, **row, **SOUND}])
+  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in squeezed(frontiers.accuracies(results))
+  assert set(frontiers.figures(results)) == {"figure_densities", "figure_cost"}
 
 
 def test_differences_are_paired_by_trial():
   def rows(method, density, *found):
     return [
       {"method": method, "target_density": density, "trial": t, "test_accuracy": a, "density": density}
-      | {"search_epochs": 1.0, "search_seconds": 2.0}
       for t, a in enumerate(found)
     ]
 
-  table = [
+  results = pd.DataFrame([
     *rows("guided", 0.2, 0.90, 0.80, 0.70), *rows("guided", 0.1, 0.60, 0.70), *rows("imp", 0.2, 0.91, 0.83),
     *rows("imp", 0.05, 0.5, 0.5), *rows("snip", 0.2, 0.7), *rows("dense", 1.0, 0.95, 0.95, 0.95),
-  ]  # fmt: skip
-  found = density_tables.differences(table)
-  places = [(row["method"], row["target_density"]) for row in found]
+  ])  # fmt: skip
+  found = frontiers.differences(results)
+  places = list(zip(found["method"], found["target_density"], strict=True))
   assert places == [("imp", 0.2), ("dense", 0.2), ("dense", 0.1)]  # one trial of SNIP says nothing of it
-  assert [row["difference"] for row in found] == pytest.approx([2, 15, 30])
+  assert list(found["difference"]) == pytest.approx([2, 15, 30])
   # Student's quantile is 12.706 for two trials: half of 1 and 3 points' interval is as wide as that.
-  assert found[0]["half_width"] == pytest.approx(12.706, abs=1e-3)
-  text = density_tables.difference_table(found)
-  assert "| imp | +2.0 ± 12.7 |  |" in text
+  assert found["half_width"][0] == pytest.approx(12.706, abs=1e-3)
+  text = squeezed(frontiers.difference_table(found))
+  assert "| imp | +2.0 ± 12.7 | |" in text
   assert "Difference from guided in points" in text
-  assert density_tables.difference_table(density_tables.differences(table[:5])) == ""
-  figure = differences_figure(found)
+  assert frontiers.difference_table(frontiers.differences(results[:5])) == ""
+  figure = differences_figure(tables.rows_of(found))
   assert [axes.get_xlabel() for axes in figure.axes] == ["points at 20 %", "points at 10 %"]
   assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["imp", "dense"]
 
 
-def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
-  row = {"density": 0.2, "target_density": 0.2, "search_epochs": 1.0, "search_seconds": 2.0}
-  rows = [
+def test_many_methods_are_a_table_and_differences_but_no_lines():
+  row = {"density": 0.2, "target_density": 0.2, "search_epochs": 1.0, "search_seconds": 2.0, **SOUND}
+  results = pd.DataFrame([
     {"method": f"guided:parents={i}", "trial": t, "test_accuracy": 0.9 + 0.01 * t, **row}
     for i in range(11)
     for t in range(2)
-  ]
-  densities.write_outputs(tmp_path, rows)
-  assert {p.name for p in tmp_path.iterdir()} == {
-    "densities.csv", "densities.md", "figure_differences.png", "figure_differences.svg",
-  }  # fmt: skip
+  ])  # fmt: skip
+  assert set(frontiers.figures(results)) == {"figure_differences"}
 
 
 @pytest.mark.parametrize(
@@ -220,17 +220,14 @@ def test_many_methods_are_a_table_and_differences_but_no_lines(tmp_path):
 )
 def test_the_ready_studies_are_such_that_run(preset, study):
   values = densities.flags.FLAGS
-  presets = pathlib.Path(densities.__file__).parent / "presets"
+  presets = command.PRESETS
   reset_flags()
-  command.parse(
-    ["densities", f"--flagfile={presets}/{preset}.flags", f"--flagfile={presets}/studies/{study}.flags"]
-  )
+  flagfiles = (f"--flagfile={presets}/{preset}.flags", f"--flagfile={presets}/studies/{study}.flags")
+  densities.parse(["densities", *flagfiles])
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
-  seen = set()
-  for entrant in stages.make_entrants(values.methods, values, pathlib.Path("x")):
-    ((_, own),) = densities.at_densities(entrant, [0.05], data).items()
-    seen.add(own.stage)
-  assert len(seen) == len(values.methods)  # no two are the same
+  methods = method_labels.make_methods(values.methods, values, data)
+  runs = frontiers.density_runs(methods, [0.05], [0], 0, pathlib.Path("x"))
+  assert len({run.path for run in runs}) == len(values.methods)  # no two are the same
 
 
 def test_the_nearest_cycle():
@@ -242,16 +239,16 @@ def test_the_nearest_cycle():
   assert found == [7, 7, 9, 15, 18, 21]  # the densities of Frankle & Carbin's rounds
 
 
-def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
+def test_a_guided_method_has_its_own_settings_and_the_flags_training():
   values = densities.flags.FLAGS
   reset_flags()
-  command.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
-  (entrant,) = stages.make_entrants(["guided:parents=3"], values, pathlib.Path("x"))
-  assert entrant.search == recipes.guided(parents=3, target_density=0.4)
+  densities.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
-  own = densities.at_densities(entrant, [0.1], data)[0.1]
+  (method,) = method_labels.make_methods(["guided:parents=3"], values, data)
+  assert method.search == recipes.guided(parents=3, target_density=0.4)
+  (own,) = frontiers.at_densities(method, [0.1])
   assert own.search == recipes.guided(parents=3, target_density=0.1)
-  assert (own.task(data).training, own.task(data).initialiser) == (
+  assert (own.task.training, own.task.initialiser) == (
     nets_jax.Training(learning_rate=0.3), nets_jax.Normal(0.1),
   )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 import nets_jax
 
 ROOT = pathlib.Path(nets_jax.__file__).parent
+FIGURES = ROOT / "analysis" / "figures.py"
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
   "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol", "evolution",
@@ -36,7 +37,7 @@ INNER = {
   ),
   "studies": (
     "methods", "places", "run_files", "batches", "workers", "trials", "work", "tables", "space", "adaptive",
-    "pruning", "comparison", "frontiers", "sweeps", "controls",
+    "pruning", "comparison", "frontiers", "sweeps", "ticket_controls",
   ),
   "cli": (
     "run_settings", "setting_flags", "records", "usage", "outcome", "frontier", "run_directory", "command",
@@ -91,8 +92,18 @@ def test_imports_point_upwards(path):
     assert place(other) < place(module), f"{module} imports {other}"
 
 
-def test_the_library_knows_no_experiments():
-  assert not any("experiments" in path.read_text() for path in ROOT.rglob("*.py"))
+def test_the_library_imports_no_experiments():
+  """So that a wheel, which has the library alone, has all that the commands do."""
+  for path in ROOT.rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text())):
+      names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+      names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+      assert not any(name.split(".")[0] == "experiments" for name in names), path
+
+
+def test_the_commands_are_thin():
+  commands = (*ROOT.parent.joinpath("experiments").glob("*.py"), *(ROOT / "cli").glob("*.py"))
+  assert sum(len(path.read_text().splitlines()) for path in commands) < 1500
 
 
 def loaded_by(statement):
@@ -105,10 +116,11 @@ def loaded_by(statement):
 
 def test_heavy_packages_load_only_when_used():
   loaded = loaded_by("import nets_jax")
-  assert not loaded & {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets", "orbax"}
+  heavy = {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets", "orbax", "pandas", "optuna"}
+  assert not loaded & heavy
 
 
 def test_figures_need_no_jax():
-  source = (ROOT / "analysis" / "figures.py").read_text()
-  assert "import jax" not in source
-  assert set(imported_modules(ROOT / "plots.py")) == {("errors",), ("files",), ("statistics",)}
+  """Else a notebook that only draws would wait for it; test_plots.py draws without."""
+  assert "import jax" not in FIGURES.read_text()
+  assert all(module[0] in ("analysis", "errors", "engine") for module in imported_modules(FIGURES))

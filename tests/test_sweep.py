@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from absl import flags
-from conftest import counted_compilations, made_once, reset_flags
+from conftest import counted_compilations, made_once, reset_flags, squeezed
 
 import nets_jax
 from nets_jax.analysis.history_figures import leaders
@@ -17,7 +18,7 @@ from nets_jax.cli import search, sweep
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import files
 from nets_jax.engine.tables import read_csv
-from nets_jax.studies import effects, plan
+from nets_jax.studies import sweeps, work
 
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
@@ -30,7 +31,7 @@ GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=o
 @pytest.fixture
 def job(run_binary):
   """A binary with the small problem in this process."""
-  return lambda binary, *arguments, small=SMALL: run_binary(command_module, *small, *arguments)
+  return lambda binary, *arguments, small=SMALL: run_binary(binary, *small, *arguments)
 
 
 @pytest.fixture
@@ -66,19 +67,19 @@ def test_each_run_is_that_of_the_search(done, job, tmp_path):
     alone, own = tmp_path / f"alone{i}", runs[rate, generations, seed]
     assert (own / "ticket.safetensors").read_bytes() == (alone / "ticket.safetensors").read_bytes()
     assert without_seconds(own / "history.csv") == without_seconds(alone / "history.csv")
-    trained = [row for row in without_seconds(alone / "training.csv") if row["ticket"] == "paper"]
+    trained = [row for row in without_seconds(alone / "training.csv") if row.pop("ticket") == "paper"]
     assert without_seconds(own / "training.csv") == trained
     summaries = [json.loads((path / "summary.json").read_text()) for path in (own, alone)]
-    assert summaries[0]["results"]["paper"] == summaries[1]["results"]["paper"]
+    assert summaries[0]["results"]["ticket"] == summaries[1]["results"]["paper"]
     configs = [json.loads((path / "config.json").read_text())["flags"] for path in (own, alone)]
-    of_a_search = {"workdir": "", "ticket": None, "frontier": 32}  # which a sweep has not
+    of_a_search = {"workdir": "", "seed": seed, "ticket": None, "frontier": 32}  # which a sweep has not
     assert configs[0] | of_a_search == configs[1] | of_a_search
 
 
 def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
-  assert {path.name for path in done.iterdir()} == {
+  assert {path.name for path in done.iterdir() if path.name[0] != "."} == {
     "config.json", "sweep.flags", "runs", "results.csv", "history.csv", "settings.csv", "settings.md",
-    "figure_effects.png", "best.flags",
+    "figure_effects.png", "best.flags", "trials.log",
   }  # fmt: skip
   results = read_csv(done / "results.csv")
   assert [(r["noise_rate"], r["generations"], r["seed"]) for r in results] == [
@@ -86,7 +87,7 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   ]
   for row in results:
     summary = json.loads((done / "runs" / row["run"] / "summary.json").read_text())
-    assert row["test_accuracy"] == summary["results"]["paper"]["test_accuracy"]
+    assert row["test_accuracy"] == summary["results"]["ticket"]["test_accuracy"]
     assert row["fitness"] == summary["best"]["fitness"]
     assert row["search_epochs"] == 4 * (row["generations"] + 1)
   history = read_csv(done / "history.csv")
@@ -123,7 +124,7 @@ def test_a_sweep_that_was_stopped_goes_on_with_what_is_left(done, job, monkeypat
   assert "best by valid_loss: python -m experiments.search --flagfile=out/best.flags" in out
   assert "; the next setting differs by +" in out
 
-  monkeypatch.setattr(nets_jax, "search_all", None)  # would fail if anything were run again
+  monkeypatch.setattr(work, "run_batch", None)  # would fail if anything were run again
   status, out, error = job(sweep, *GRID, "--best_by=test_accuracy")
   assert status == 0, error
   assert "8 runs, 8 of them done; 0 to go in 0 program(s)" in error
@@ -132,11 +133,11 @@ def test_a_sweep_that_was_stopped_goes_on_with_what_is_left(done, job, monkeypat
 
 def test_settings_that_do_not_shape_the_program_share_one_compilation(job, monkeypatch):
   calls = []
-  run_batch = sweep.run_batch
-  monkeypatch.setattr(sweep, "run_batch", lambda *arguments: calls.append(arguments) or run_batch(*arguments))
+  run_batch = work.run_batch
+  monkeypatch.setattr(work, "run_batch", lambda *arguments: calls.append(arguments) or run_batch(*arguments))
   grid = "--grid=noise_rate=0.1,0.2;target_density=0.2,0.4;penalty_weight=1,2;learning_rate=0.1,0.2"
   arguments = ("--seeds=0:2", "--train_epochs=1", "--at_once=12")
-  assert job(sweep, *arguments, grid, "--workdir=out", "--random_seed=1")[0] == 0
+  assert job(sweep, *arguments, grid, "--workdir=out")[0] == 0
   assert [len(runs) for _, runs, *_ in calls] == [11, 11, 10]  # 32 runs, at most 12 at once
   with counted_compilations() as compilations:
     assert job(sweep, *arguments, grid.replace("0.1,0.2", "0.3,0.4"), "--workdir=other")[0] == 0
@@ -188,7 +189,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   results = read_csv(tmp_path / "out" / "results.csv")
   assert [bool(row["failed"]) for row in results] == [False, False, True, True]
   assert "every genome of generation 0 diverged" in results[2]["failed"]
-  assert "2 (2 failed)" in out
+  assert "2 (2 failed)" in squeezed(out)
   assert "--learning_rate=0.1" in (tmp_path / "out" / "best.flags").read_text()
   listed = job(search, "--list=out")[1]
   assert listed.count("failed") == 2
@@ -253,7 +254,7 @@ def test_empty_layers_are_a_column_of_every_table(job, tmp_path):
   assert [row["empty_layers"] for row in results] == ["output"] * 3 + ["none"] * 3
   settings = read_csv(tmp_path / "out" / "settings.csv")
   assert [row["empty_layers"] for row in settings] == ["output in 3 of 3", "none"]
-  assert "| output in 3 of 3 |" in out
+  assert "| output in 3 of 3 |" in squeezed(out)
 
 
 def test_one_scale_and_one_for_each_layer_are_swept_together(job, tmp_path):
@@ -274,8 +275,20 @@ def test_one_scale_and_one_for_each_layer_are_swept_together(job, tmp_path):
     (["--grid=noise_rate=2"], "noise_rate must be in [0, 1], not 2.0"),
     (["--grid=seed=1,2"], "there is no setting 'seed'"),
     (["--grid=optimizer=sdg"], "did you mean sgd?"),
-    (["--grid=elites=0", "--random=2", "--ranges=elites=0:2"], "elites is in --grid and in --ranges"),
-    (["--random=2"], "random asks for at least 1 setting and for --ranges"),
+    (["--grid=elites=0", "--sampler=qmc", "--ranges=elites=0:2"], "elites is in --grid and in --ranges"),
+    (
+      ["--sampler=random", "--samples=2"],
+      "--sampler=random asks for --samples of at least 1 and for --ranges",
+    ),
+    (["--ranges=elites=0:2"], "--ranges and --samples are for --sampler=random, qmc or tpe; name one"),
+    (["--sampler=tpe", "--samples=2"], "--sampler=tpe asks for --samples of at least 1, for --ranges, and"),
+    (
+      ["--sampler=tpe", "--samples=2", "--ranges=elite=0:2"],
+      "there is no setting 'elite'; did you mean elites?",
+    ),
+    (["--random=2"], "no flag --random any more; its work is done by --sampler=random --samples=N"),
+    (["--max_hours=0"], "max_hours must be positive, not 0.0"),
+    (["--storage=nowhere"], "cannot use --storage=nowhere: it is no URL such as postgresql://"),
     (["--seeds=a"], "seeds must be first:end or whole numbers"),
     (["--seeds=3:3"], "seeds must be at least one, each once and none negative, not '3:3'"),
     (["--seeds=1,1"], "each once"),
@@ -295,7 +308,7 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, message, job,
 
 
 def test_a_ticket_is_for_the_search():
-  root = pathlib.Path(sweep.__file__).parent.parent
+  root = command_module.PRESETS.parent.parent
   command = [sys.executable, "-m", "experiments.sweep", "--ticket=t"]
   done = subprocess.run(command, cwd=root, capture_output=True, text=True)
   assert (done.returncode, done.stdout) == (2, "")
@@ -303,50 +316,53 @@ def test_a_ticket_is_for_the_search():
   assert done.stderr.count("\n") == 1
 
 
-def test_the_ready_sweeps_parse():
-  presets = pathlib.Path(sweep.__file__).parent / "presets" / "sweeps"
+def test_the_ready_sweeps_parse(monkeypatch):
+  presets = command_module.PRESETS / "sweeps"
   bases = {"digits", "mnist"}
   names = {path.stem for path in presets.glob("*.flags")}
   assert bases < names
   data = nets_jax.from_arrays(np.zeros((1438, 8, 8, 1)), np.arange(1438) % 10, valid_fraction=0.1)
+  monkeypatch.setattr(search_flags, "make_data", lambda values: data)
   for base in bases:
     for name in names - bases:
       reset_flags()
-      command_module.parse(
-        ["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"]
-      )
-      runs = plan.make_runs(flags.FLAGS, pathlib.Path("out"))
-      assert len(runs) == {"digits": 5, "mnist": 2}[base] * len({run.setting for run in runs})
-      for run in runs:
-        run.setting.search.check(search_flags.make_task(run.setting.values, data))
+      sweep.parse(["sweep", f"--flagfile={presets}/{base}.flags", f"--flagfile={presets}/{name}.flags"])
+      methods, seeds = sweep.make_settings(flags.FLAGS), sweeps.parse_seeds(flags.FLAGS.seeds)
+      assert len(seeds) == {"digits": 5, "mnist": 2}[base]
+      assert len({method.hash for method in methods}) == len(methods) > 1
+      for method in methods:
+        method.search.check(method.task)
 
 
 def test_the_best_setting():
+  def best(rows, metric):
+    return sweeps.best_setting(pd.DataFrame(rows), metric)
+
   def row(loss, failed=0, fitness=1.0):
     return {"valid_loss": loss, "valid_accuracy": 1 - loss, "fitness": fitness, "failed": failed}
 
   nan = float("nan")
-  assert effects.best([row(0.1), row(0.5, fitness=0.5)], None) == (0, "valid_loss")
+  assert best([row(0.1), row(0.5, fitness=0.5)], None) == (0, "valid_loss")
   rows = [row(0.5, fitness=0.1), row(0.3), row(0.1, failed=1)]
-  assert effects.best(rows, None) == (1, "valid_loss")
-  assert effects.best(rows, "fitness") == (0, "fitness")
-  assert effects.best([row(0.5, fitness=nan), row(0.3, fitness=nan)], None) == (1, "valid_loss")
-  assert effects.best([row(0.5), row(0.3)], "valid_accuracy") == (1, "valid_accuracy")
-  assert effects.best([row(nan, fitness=2.0), row(nan, fitness=1.5)], None) == (1, "fitness")
-  assert effects.best([row(nan, fitness=nan)], None) == (None, "fitness")
+  assert best(rows, None) == (1, "valid_loss")
+  assert best(rows, "fitness") == (0, "fitness")
+  assert best([row(0.5, fitness=nan), row(0.3, fitness=nan)], None) == (1, "valid_loss")
+  assert best([row(0.5), row(0.3)], "valid_accuracy") == (1, "valid_accuracy")
+  assert best([row(nan, fitness=2.0), row(nan, fitness=1.5)], None) == (1, "fitness")
+  assert best([row(nan, fitness=nan)], None) == (None, "fitness")
 
 
 def test_how_certain_the_best_setting_is():
   def told(*settings):
-    results = [
+    results = pd.DataFrame([
       {"elites": i, "seed": seed, "failed": "", "empty_layers": "none", "search_seconds": 1.0}
-      | dict.fromkeys(effects.METRICS, loss)
+      | dict.fromkeys(sweeps.METRICS, loss)
       for i, losses in enumerate(settings)
       for seed, loss in enumerate(losses)
-    ]
-    rows = effects.setting_rows(results, ["elites"])
-    best, metric = effects.best(rows, None)
-    return effects.certainty(results, rows, ["elites"], best, metric)
+    ])  # fmt: skip
+    rows = sweeps.setting_rows(results, ["elites"])
+    best, metric = sweeps.best_setting(rows, None)
+    return sweeps.certainty(results, rows, ["elites"], best, metric)
 
   # Student's quantile is 12.706 for two seeds: half of what they differ by, times that.
   assert told([0.1, 0.3], [0.2, 0.41]) == (
@@ -356,6 +372,32 @@ def test_how_certain_the_best_setting_is():
   assert told([0.1, 0.3], [0.2, 0.5]).endswith("so the two are not told apart; more seeds would tell")
   assert told([0.1], [0.2]).endswith("+0.1, paired by seed, one seed tells nothing of how certain that is")
   assert told([0.1]) == "mean valid_loss after the final training: 0.1 over 1 seed(s)"
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe"])
+def test_every_sampler_tries_as_many_settings_as_asked_for(sampler, job, tmp_path):
+  ranges = "--ranges=elites=1,2;noise_rate[elites=1]=0.1:0.5"
+  arguments = (f"--sampler={sampler}", "--samples=4", ranges, "--seeds=0:2", "--train_epochs=1")
+  status, out, error = job(sweep, *arguments, "--workdir=out")
+  assert status == 0, error
+  results = read_csv(tmp_path / "out" / "results.csv")
+  settings = read_csv(tmp_path / "out" / "settings.csv")
+  assert 2 <= len(settings) <= 4  # two draws may be one setting
+  assert len(results) == 2 * len(settings)
+  assert all(np.isnan(row["noise_rate"]) == (row["elites"] == 2) for row in results)
+  assert "best by valid_loss: " in out
+  again = job(sweep, *arguments, "--workdir=out")
+  assert again[0] == 0
+  assert again[1] == out  # nothing was tried again
+
+
+def test_a_pruner_ends_hopeless_runs(job, tmp_path):
+  arguments = ("--grid=noise_rate=0,1", "--seeds=0:8", "--pruner=median", "--at_once=1", "--workdir=out")
+  status, _, error = job(sweep, *arguments, "--train_epochs=0")
+  assert status == 0, error
+  failed = [row["failed"] for row in read_csv(tmp_path / "out" / "results.csv")]
+  assert 0 < sum("pruned after generation" in str(why) for why in failed) < 16
+  assert failed[:4] == [""] * 4  # the pruner begins when it has seen five runs
 
 
 def test_leaders_of_every_kind_of_history():

@@ -37,7 +37,7 @@ import nets_jax
 from experiments.benchmarking import memory, peers, table
 from nets_jax.cli import command, records
 from nets_jax.cli import setting_flags as search_flags
-from nets_jax.cli.run_directory import environment
+from nets_jax.studies.run_directory import environment
 from nets_jax.engine.layouts import compile_program, fetch, replicate
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json

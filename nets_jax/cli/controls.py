@@ -28,7 +28,7 @@ from nets_jax.cli import command, records, setting_flags, study
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.studies.controls import CONTROLS, control_runs, controls
+from nets_jax.studies.ticket_controls import CONTROLS, control_runs, controls
 from nets_jax.tickets.storage import load_ticket
 from nets_jax.tickets.ticket import check_fits
 

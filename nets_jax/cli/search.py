@@ -34,7 +34,7 @@ from nets_jax.analysis.style import save_figure
 from nets_jax.analysis.verdicts import judge
 from nets_jax.cli import command, distributed, frontier, outcome, records, study
 from nets_jax.cli import setting_flags as search_flags
-from nets_jax.cli.run_directory import RunDirectory, locked
+from nets_jax.studies.run_directory import RunDirectory, locked
 from nets_jax.engine import hosts, saving
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import read_csv, write_csv, write_json

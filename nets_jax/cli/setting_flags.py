@@ -97,6 +97,8 @@ flags.DEFINE_alias("method", "search")
 
 # Flags of 0.1 that are no more, and what does their work.
 RENAMED = {
+  "random": "--sampler=random --samples=N",
+  "random_seed": "--sampler_seed",
   "density_rule": "--ranking (of `schedule`: --search=guided)",
   "objectives": "--ranking=pareto",
   "dormancy": "--search (guided is by saliency; --saliency=random is blind)",

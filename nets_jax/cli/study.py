@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import filelock
 from absl import flags
 
-from nets_jax.cli.run_directory import LOCK, check_same, check_version, read_config
+from nets_jax.studies.run_directory import LOCK, check_same, check_version, read_config
 from nets_jax.engine.saving import Saving
 from nets_jax.engine.tables import write_json
 from nets_jax.errors import UsageError

@@ -119,6 +119,8 @@ class Comparison:
       if stage == "training":
         searched = self._searched(parts)
         found = found[found["run"].isin(searched)]
+        if not len(found):
+          continue
         found["seconds"] += found["run"].map(results["search_seconds"])
         found["density"] = found["run"].map(results["density"])
       parts.append(found)

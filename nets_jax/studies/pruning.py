@@ -38,6 +38,6 @@ def make_prune(
     trial = optuna.Trial(trials.study, numbers[run.name])
     best = min(rows, key=lambda row: row["fitness"])
     trial.report(best["fitness"], int(best["generation"]))
-    return trial.should_prune()
+    return bool(trial.should_prune())  # NumPy's, which a checkpoint does not take
 
   return prune
