@@ -95,7 +95,7 @@ def assert_same_files(one, other):
     {
       str(p.relative_to(root))
       for p in root.rglob("*")
-      if p.is_file() and p.suffix not in (".flags", ".png", ".svg")
+      if p.is_file() and p.suffix not in (".flags", ".png", ".svg", ".log") and p.name[0] != "."
     }
     for root in (one, other)
   ]

@@ -19,7 +19,8 @@ ORDER = (
 # Within a package too; modules that are not named come last.
 INNER = {
   "engine": (
-    "messages", "seeds", "files", "tables", "interrupts", "hosts", "layouts", "batching", "journal",
+    "messages", "startup", "seeds", "files", "tables", "interrupts", "watch", "hosts",
+    "layouts", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "dataset", "sources"),
@@ -36,11 +37,13 @@ INNER = {
     "study_figures", "density_figures", "figures", "tensorboard", "progress",
   ),
   "studies": (
-    "methods", "places", "run_files", "batches", "workers", "trials", "work", "tables", "space", "adaptive",
-    "pruning", "comparison", "frontiers", "sweeps", "ticket_controls",
+    "methods", "places", "run_files", "frontier_files", "outcome", "batches", "single_run", "workers",
+    "trials",
+    "run_directory", "work", "tables", "space", "adaptive", "pruning", "comparison", "frontiers", "sweeps",
+    "ticket_controls",
   ),
   "cli": (
-    "run_settings", "setting_flags", "records", "usage", "outcome", "frontier", "run_directory", "command",
+    "run_settings", "setting_flags", "records", "usage", "command",
     "distributed", "study", "method_labels",
   ),
 }  # fmt: skip

@@ -17,9 +17,10 @@ from conftest import assert_same_bits, reset_flags, table
 import nets_jax
 from nets_jax import recipes
 from nets_jax.baselines.random_tickets import random_ticket
-from nets_jax.cli import command as command_module
-from nets_jax.cli import run_directory, search
+from nets_jax.cli import search
 from nets_jax.cli import setting_flags as search_flags
+from nets_jax.engine import startup
+from nets_jax.studies import run_directory
 from nets_jax.tickets.ticket import maskable_count, unmasked_count
 
 ROOT = pathlib.Path(search.__file__).parent.parent
@@ -456,7 +457,7 @@ def test_a_directory_that_cannot_be_written(job, tmp_path):
 def read(*arguments):
   """The search and the training that flags name."""
   reset_flags()
-  command_module.parse(["search", *arguments])
+  search.parse(["search", *arguments])
   values = flags.FLAGS
   return search_flags.make_search(values), search_flags.component(nets_jax.Training(), values)
 
@@ -533,15 +534,15 @@ def test_precision_is_of_the_search_and_not_of_the_final_training(job, tmp_path)
 def test_compiled_programs_are_kept_where_asked(monkeypatch, tmp_path, capsys):
   kept = {}
   monkeypatch.setattr(jax.config, "update", kept.__setitem__)
-  monkeypatch.setattr(command_module, "instruction_set", lambda: "chip")
+  monkeypatch.setattr(startup, "instruction_set", lambda: "chip")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  command_module.keep_compiled_programs(str(tmp_path / "there"))
+  startup.keep_compiled_programs(str(tmp_path / "there"))
   assert kept["jax_compilation_cache_dir"] == str(tmp_path / "there")
-  command_module.keep_compiled_programs(None)
+  startup.keep_compiled_programs(None)
   assert kept["jax_compilation_cache_dir"] == jax.config.jax_compilation_cache_dir  # the environment's
-  command_module.keep_compiled_programs("")
+  startup.keep_compiled_programs("")
   assert kept["jax_compilation_cache_dir"] is None
   (tmp_path / "file").touch()
-  command_module.keep_compiled_programs(str(tmp_path / "file" / "programs"))
+  startup.keep_compiled_programs(str(tmp_path / "file" / "programs"))
   assert kept["jax_compilation_cache_dir"] is None
   assert capsys.readouterr().err.startswith("programs are not kept for the next run: ")

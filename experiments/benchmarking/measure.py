@@ -37,13 +37,13 @@ import nets_jax
 from experiments.benchmarking import memory, peers, table
 from nets_jax.cli import command, records
 from nets_jax.cli import setting_flags as search_flags
-from nets_jax.studies.run_directory import environment
 from nets_jax.engine.layouts import compile_program, fetch, replicate
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
 from nets_jax.evolution import breeding
 from nets_jax.evolution.configuration import fitness_steps, stack_settings
 from nets_jax.evolution.generation import generation_keys
+from nets_jax.studies.run_directory import environment
 from nets_jax.tickets.ticket import layers_of
 from nets_jax.training.train import minibatch_order
 

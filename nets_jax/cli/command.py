@@ -1,9 +1,7 @@
 """The frame of every binary: flags in, the work, and one line where it cannot be done."""
 
-import hashlib
 import os
 import pathlib
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -15,6 +13,7 @@ import nets_jax
 from nets_jax.cli import records, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
+from nets_jax.engine.startup import check_devices, keep_compiled_programs
 
 PRESETS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "presets"  # in a checkout
 NO_SEARCH = ("search", "method")
@@ -95,18 +94,6 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     fail(f"not enough memory on the device ({str(error).splitlines()[0]}); lower population_size or chunk")
 
 
-def check_devices() -> None:
-  """Raises UsageError where JAX is told to use a device that is not here."""
-  try:
-    jax.devices()
-  except (RuntimeError, AssertionError) as error:  # JAX raises either, now and then without a word
-    asked = jax.config.jax_platforms or "(not set)"
-    why = " ".join(str(error).split()) or "it has none of that kind"
-    raise nets_jax.UsageError(
-      f"JAX cannot use JAX_PLATFORMS={asked} on this machine ({why}); unset it, or install JAX for that kind"
-    ) from error
-
-
 def fail(message: str) -> None:
   """Prints one line and ends the program with status 2."""
   print(f"error: {message}", file=sys.stderr)
@@ -117,30 +104,3 @@ def end(message: str) -> None:
   """Prints one line and ends the program as the signal would have."""
   print(message, file=sys.stderr)
   sys.exit(interrupts.status())
-
-
-def keep_compiled_programs(directory: str | None) -> None:
-  """Has JAX keep compiled programs: there, or where its environment says, or in the user's cache."""
-  if directory is None:
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    ours = os.path.join(caches, "nets_jax", f"programs-{instruction_set()}")
-    directory = jax.config.jax_compilation_cache_dir or ours
-  if directory:
-    try:
-      os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-      print(f"programs are not kept for the next run: {directory}: {error.strerror}", file=sys.stderr)
-      directory = None
-  jax.config.update("jax_compilation_cache_dir", directory or None)
-  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def instruction_set() -> str:
-  """What this machine's programs may run on: hosts that share a home directory must not share them all."""
-  try:
-    with open("/proc/cpuinfo") as file:
-      words = next((line for line in file if line.startswith(("flags", "Features"))), "")
-  except OSError:
-    words = platform.processor()
-  return f"{platform.machine()}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

@@ -27,6 +27,7 @@ from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.studies.comparison import compare
 from nets_jax.studies.methods import check, trial_runs
+from nets_jax.studies.run_directory import claim
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
@@ -54,7 +55,7 @@ def run(values: flags.FlagValues) -> None:
     print(study.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
     return
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
-  study.claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
+  claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
   again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
   say(f"to repeat this comparison: python -m experiments.compare {again}")
   found = compare(methods, trials=values.trials, seed=values.seed, directory=directory, options=how)

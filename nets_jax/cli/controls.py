@@ -28,6 +28,7 @@ from nets_jax.cli import command, records, setting_flags, study
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
+from nets_jax.studies.run_directory import claim
 from nets_jax.studies.ticket_controls import CONTROLS, control_runs, controls
 from nets_jax.tickets.storage import load_ticket
 from nets_jax.tickets.ticket import check_fits
@@ -72,7 +73,7 @@ def run(values: flags.FlagValues) -> None:
     return
   own = {"tickets": [fingerprint(ticket) for ticket in tickets], "seed": values.seed}
   own |= {"given": records.given_plain(values)}
-  study.claim(directory, own | records.task_settings(values))
+  claim(directory, own | records.task_settings(values))
   found = controls(
     tickets, task, names=values.controls, snip=snip, seed=values.seed, directory=directory, options=how
   )

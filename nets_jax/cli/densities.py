@@ -20,6 +20,7 @@ from absl import flags
 from nets_jax.cli import command, method_labels, records, setting_flags, study
 from nets_jax.errors import UsageError
 from nets_jax.studies.frontiers import DENSITIES, check_densities, densities, density_runs
+from nets_jax.studies.run_directory import claim
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
@@ -53,7 +54,7 @@ def run(values: flags.FlagValues) -> None:
   if values.dry_run:
     print(study.plan(runs, how))
     return
-  study.claim(directory, {"seed": values.seed, **records.task_settings(values)})
+  claim(directory, {"seed": values.seed, **records.task_settings(values)})
   found = densities(
     methods,
     densities=asked,

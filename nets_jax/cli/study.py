@@ -1,19 +1,13 @@
 """What the commands of many runs share: how these are run, planned, and kept in one directory."""
 
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import filelock
 from absl import flags
 
-from nets_jax.studies.run_directory import LOCK, check_same, check_version, read_config
 from nets_jax.engine.saving import Saving
-from nets_jax.engine.tables import write_json
 from nets_jax.errors import UsageError
-from nets_jax.studies import trials
 from nets_jax.studies.batches import Machine
 from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import CONFIG, environment
 from nets_jax.studies.work import Options, describe, estimate
 
 flags.DEFINE_integer("at_once", None, "Runs side by side; default as many as have 256 genomes, at most 16.")
@@ -48,41 +42,3 @@ def saving(values: flags.FlagValues) -> Saving:
 def plan(runs: Sequence[Run], how: Options) -> str:
   """What a study will do, and how long it will take."""
   return f"{describe(runs, how.machine.at_once)}\n{estimate(runs, how.machine)}"
-
-
-def claim(directory: pathlib.Path, settings: Mapping[str, object], keeps: bool = True) -> None:
-  """Writes config.json, or checks that the directory is of these settings. Workers may come at once.
-
-  Args:
-    directory: made if there is none.
-    settings: that decide the results.
-    keeps: whether a directory keeps to its settings; else they are noted anew.
-
-  Raises:
-    UsageError: it is a file, another run's, or of other settings or another version.
-  """
-  if directory.exists() and not directory.is_dir():
-    raise UsageError(f"workdir {directory} is a file; give another --workdir")
-  path, advice = directory / CONFIG, "give another --workdir"
-  if path.exists():
-    check_alone(directory)
-    check_version(path, advice)
-    if keeps:
-      check_same(directory, read_config(path, "settings"), settings, advice)
-  directory.mkdir(parents=True, exist_ok=True)
-  with filelock.FileLock(directory / trials.LOCK):
-    if not path.exists() or not keeps:
-      write_json(path, {"settings": settings, **environment()})
-
-
-def check_alone(directory: pathlib.Path) -> None:
-  """Raises UsageError where a run of `experiments.search` is at work; studies share a directory."""
-  if not (directory / LOCK).exists():
-    return
-  try:
-    with filelock.FileLock(directory / LOCK, blocking=False):
-      pass
-  except filelock.Timeout as error:
-    raise UsageError(
-      f"another process is at work in {directory}; wait for it, or give another --workdir"
-    ) from error

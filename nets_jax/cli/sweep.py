@@ -34,6 +34,7 @@ from nets_jax.studies import space
 from nets_jax.studies.adaptive import Adaptive
 from nets_jax.studies.methods import Method, check, seed_runs
 from nets_jax.studies.pruning import PRUNERS, make_prune
+from nets_jax.studies.run_directory import claim
 from nets_jax.studies.sweeps import METRICS, Sweep, parse_seeds, sweep
 
 flags.adopt_module_key_flags(setting_flags)
@@ -77,7 +78,7 @@ def run(values: flags.FlagValues) -> None:
     return
   own = {name: values[name].value for name in OWN_FLAGS}
   record = {"search": values.search, **records.task_settings(values), **records.given_plain(values)}
-  study.claim(directory, record | {"sweep": own}, keeps=False)
+  claim(directory, record | {"sweep": own}, keeps=False)
   given = {name: value for name, value in records.as_given(values, OWN_FLAGS).items() if name != "seed"}
   again = records.leave_flagfile(directory / "sweep.flags", {"search": values.search, **given})
   say(f"to repeat this sweep: python -m experiments.sweep {again}")

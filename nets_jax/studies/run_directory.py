@@ -9,14 +9,14 @@ from typing import Any
 
 import filelock
 
-import nets_jax
 from nets_jax.analysis import tensorboard
-from nets_jax.cli import frontier
 from nets_jax.engine import saving
 from nets_jax.engine.files import SEAL
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
-from nets_jax.studies.run_files import FORMAT_VERSION, environment
+from nets_jax.errors import UsageError
+from nets_jax.studies import frontier_files, trials
+from nets_jax.studies.run_files import CONFIG, FORMAT_VERSION, environment
 
 FILES = (
   "config.json",
@@ -29,7 +29,7 @@ FILES = (
   "summary.json",
   SEAL,
 )
-DIRECTORIES = (tensorboard.DIRECTORY, frontier.DIRECTORY, saving.DIRECTORY)
+DIRECTORIES = (tensorboard.DIRECTORY, frontier_files.DIRECTORY, saving.DIRECTORY)
 LOCK = ".lock"
 
 
@@ -57,7 +57,7 @@ class RunDirectory:
     """
     self.path, self.is_begun = pathlib.Path(path), False
     if self.path.exists() and not self.path.is_dir():
-      raise nets_jax.UsageError(f"workdir {self.path} is a file; give another --workdir")
+      raise UsageError(f"workdir {self.path} is a file; give another --workdir")
     advice = f"give another --workdir, or --overwrite to remove {self._listed()} first"
     has_config, has_ended = ((self / name).exists() for name in ("config.json", "summary.json"))
     try:
@@ -66,8 +66,8 @@ class RunDirectory:
         check_same(self.path, read_config(self / "config.json", "flags"), deciding, advice)
         self.is_begun = True
       elif any(self._held()):
-        raise nets_jax.UsageError(f"{self.path} already holds a run; {advice}")
-    except nets_jax.UsageError:
+        raise UsageError(f"{self.path} already holds a run; {advice}")
+    except UsageError:
       if not overwrite:
         raise
 
@@ -114,14 +114,14 @@ def locked(path: str) -> Iterator[pathlib.Path]:
   """
   directory = pathlib.Path(path)
   if directory.exists() and not directory.is_dir():
-    raise nets_jax.UsageError(f"workdir {directory} is a file; give another --workdir")
+    raise UsageError(f"workdir {directory} is a file; give another --workdir")
   made = [path for path in (directory, *directory.parents) if not path.exists()]
   directory.mkdir(parents=True, exist_ok=True)
   lock = filelock.FileLock(directory / LOCK, blocking=False)
   try:
     lock.acquire()
   except filelock.Timeout as error:
-    raise nets_jax.UsageError(
+    raise UsageError(
       f"another process is at work in {directory}; wait for it, or give another --workdir"
     ) from error
   try:
@@ -147,7 +147,7 @@ def read_config(path: pathlib.Path, part: str) -> dict[str, Any]:
       return found
   except (ValueError, KeyError, TypeError, RecursionError):
     pass
-  raise nets_jax.UsageError(f"{path} is damaged; give another --workdir")
+  raise UsageError(f"{path} is damaged; give another --workdir")
 
 
 def check_version(path: pathlib.Path, advice: str) -> None:
@@ -158,7 +158,7 @@ def check_version(path: pathlib.Path, advice: str) -> None:
   except (ValueError, RecursionError):
     return  # `read_config` says that it is damaged
   if version != FORMAT_VERSION:
-    raise nets_jax.UsageError(
+    raise UsageError(
       f"{path.parent} holds a run of another version of nets_jax, which this one does not go on with; "
       f"{advice}"
     )
@@ -175,4 +175,42 @@ def check_same(
   differing = [name for name in sorted(here) if there.get(name) != here[name]]
   if differing:
     changes = ", ".join(f"{name} {there.get(name)} there and {here[name]} here" for name in differing)
-    raise nets_jax.UsageError(f"{directory} is of another configuration ({changes}); {advice}")
+    raise UsageError(f"{directory} is of another configuration ({changes}); {advice}")
+
+
+def claim(directory: pathlib.Path, settings: Mapping[str, Any], keeps: bool = True) -> None:
+  """Writes config.json, or checks that the directory is of these settings. Workers may come at once.
+
+  Args:
+    directory: made if there is none.
+    settings: that decide the results.
+    keeps: whether a directory keeps to its settings; else they are noted anew.
+
+  Raises:
+    UsageError: it is a file, another run's, or of other settings or another version.
+  """
+  if directory.exists() and not directory.is_dir():
+    raise UsageError(f"workdir {directory} is a file; give another --workdir")
+  path, advice = directory / CONFIG, "give another --workdir"
+  if path.exists():
+    check_alone(directory)
+    check_version(path, advice)
+    if keeps:
+      check_same(directory, read_config(path, "settings"), settings, advice)
+  directory.mkdir(parents=True, exist_ok=True)
+  with filelock.FileLock(directory / trials.LOCK):
+    if not path.exists() or not keeps:
+      write_json(path, {"settings": settings, **environment()})
+
+
+def check_alone(directory: pathlib.Path) -> None:
+  """Raises UsageError where a run of `experiments.search` is at work; studies share a directory."""
+  if not (directory / LOCK).exists():
+    return
+  try:
+    with filelock.FileLock(directory / LOCK, blocking=False):
+      pass
+  except filelock.Timeout as error:
+    raise UsageError(
+      f"another process is at work in {directory}; wait for it, or give another --workdir"
+    ) from error
