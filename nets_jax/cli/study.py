@@ -30,6 +30,10 @@ def options(values: flags.FlagValues) -> Options:
     raise UsageError(f"at_once must be at least 1, not {values.at_once}")
   if values.max_hours is not None and not values.max_hours > 0:
     raise UsageError(f"max_hours must be positive, not {values.max_hours}")
+  if values.storage is not None and "://" not in values.storage:
+    raise UsageError(
+      f"cannot use --storage={values.storage}: it is no URL such as postgresql://user@host/name"
+    )
   machine = Machine(values.devices, values.chunk, values.at_once, saving(values))
   return Options(machine, values.storage, values.max_hours)
 

@@ -34,8 +34,6 @@ def open_storage(directory: pathlib.Path, url: str | None) -> BaseStorage:
     if url is None:
       path = str(directory / JOURNAL)
       return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    if "://" not in url:
-      raise ValueError("it is no URL such as postgresql://user@host/name")
     return RDBStorage(url, heartbeat_interval=None)
   except Exception as error:  # of SQLAlchemy and the database's own driver
     why = " ".join(str(error).split())[:200]
