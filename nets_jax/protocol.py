@@ -12,6 +12,7 @@ from nets_jax.engine.saved import Unsaved
 from nets_jax.engine.seeds import as_keys
 from nets_jax.errors import SearchFailed, UsageError, raise_first
 from nets_jax.settings import names
+from nets_jax.structs import Row, Rows, Struct
 from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
 
@@ -35,7 +36,7 @@ class How(NamedTuple):
     return self.layout or make_layout(size, devices=self.devices, chunk=self.chunk)
 
 
-class Search:
+class Search(Struct):
   """Base of all ticket searches; a subclass is a `flax.struct.dataclass` whose fields are settings.
 
   To add one, write a class with `find` in a module of `baselines`, and name it in the module's table

@@ -12,7 +12,7 @@ import nets_jax
 ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
-  "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol", "evolution",
+  "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol", "evolution",
   "baselines", "searches", "analysis", "studies", "cli",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.

@@ -14,12 +14,13 @@ from flax import struct
 
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
+from nets_jax.structs import Struct
 
 TEST_FRACTION = 0.2
 
 
 @struct.dataclass
-class Split:
+class Split(Struct):
   """Inputs [examples, ...] float32 and labels [examples] int32."""
 
   inputs: jax.Array
@@ -30,7 +31,7 @@ class Split:
 
 
 @struct.dataclass
-class Dataset:
+class Dataset(Struct):
   """A classification problem.
 
   Attributes:

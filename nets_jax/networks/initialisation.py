@@ -12,10 +12,11 @@ from nets_jax.kinds import NUMBERS, POSITIVE
 from nets_jax.networks.adapter import Params, Scale, fresh_parameters, is_maskable
 from nets_jax.networks.layers import find_layers, layer_name, scale_of_each
 from nets_jax.settings import setting
+from nets_jax.structs import Struct
 
 
 @struct.dataclass
-class Normal:
+class Normal(Struct):
   """Kernels ~ N(0, scale) (paper, 3.1); see `initial_weights`.
 
   Attributes:

@@ -10,6 +10,7 @@ from flax import struct
 from nets_jax.kinds import NUMBER, SWITCH, WHOLES, Rule, choice, one_of
 from nets_jax.networks.precision import PRECISIONS, matrix_product
 from nets_jax.settings import check, check_value, setting
+from nets_jax.structs import Struct
 
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
 
@@ -60,7 +61,7 @@ NETWORKS: dict[str, Callable[..., MLP]] = {
 
 
 @struct.dataclass
-class NetworkSettings:
+class NetworkSettings(Struct):
   """A ready-made network by name, and what it is made with.
 
   Attributes:

@@ -17,10 +17,11 @@ from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Params, Scale, is_maskable
 from nets_jax.networks.initialisation import draw_like, initial_weights
 from nets_jax.networks.layers import Layer, find_layers, layer_name, natural
+from nets_jax.structs import Struct
 
 
 @struct.dataclass
-class Ticket:
+class Ticket(Struct):
   """The pair (theta_0, M) of Definition 2; also the genome of Definition 4.
 
   Attributes:

@@ -18,6 +18,7 @@ from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.layers import find_layers, scale_of_each
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
+from nets_jax.structs import Struct
 from nets_jax.training.optimizers import Optimizer, describe_optimizer, make_optimizer
 
 OPTIMIZER = Kind("the name of an optimiser of optax", str, describe)
@@ -36,7 +37,7 @@ class RateSchedule:
 
 
 @struct.dataclass
-class Training:
+class Training(Struct):
   """How a network is trained: optimiser, learning rate, batch.
 
   Attributes:
@@ -107,7 +108,7 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 @struct.dataclass
-class Task:
+class Task(Struct):
   """What a ticket is for. Every search, the final training, the verdict and the controls take it.
 
   A study may replace `training` and `initialiser` for one method, each at its own best, and nothing else.
