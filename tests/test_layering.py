@@ -27,7 +27,8 @@ INNER = {
   "training": ("optimizers", "task", "train", "trainer"),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
-    "configuration", "breeding", "generation", "halving", "frontier", "history", "search", "recipes",
+    "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",
+    "search", "recipes",
   ),
   "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp"),
   "analysis": (

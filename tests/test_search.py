@@ -487,7 +487,7 @@ def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
     ("--dormancy_rate=0.3", "--search=guided", "--density_schedule=constant"),
     ("--density_schedule=cubic", "--search=paper", "--search=guided"),
     ("--saliency=gradient", "--search=paper", "--search=guided"),
-    ("--awakening_rate=0.1", "--search=paper", "--search=guided"),
+    ("--regrowth_rate=0.1", "--search=paper", "--search=guided"),
     ("--parents=3", "--selection=rank", "--selection=truncation"),
     ("--noise_scale=0.5", "--search=guided", "--search=paper"),
   ],

@@ -77,7 +77,8 @@ def _define(name: str, place: Place, default: Any) -> None:
     flags.DEFINE(KindParser(kind), name, default, place.about.help, serializer=KindSerializer(kind))
 
 
-BARE_TASK = Task(None, None)  # its settings are those of every task
+# Its settings are those of every task; nothing else of it is looked at.
+BARE_TASK = Task(None, None)  # pyrefly: ignore[bad-argument-type]
 define(RunSettings())
 define(DataSettings())
 define(NetworkSettings())
@@ -97,6 +98,7 @@ flags.DEFINE_alias("method", "search")
 
 # Flags of 0.1 that are no more, and what does their work.
 RENAMED = {
+  "awakening_rate": "--regrowth_rate",
   "density_rule": "--ranking (of `schedule`: --search=guided)",
   "objectives": "--ranking=pareto",
   "dormancy": "--search (guided is by saliency; --saliency=random is blind)",
@@ -118,7 +120,7 @@ def explain(error: flags.Error) -> str:
     if parser.enum_values == list(NAMES) and wrong[2] == "nets":
       return f"{text}; NeTS is paper, as in the paper, or guided, this project's"
     return text + suggest(wrong[2], parser.enum_values)
-  kinds = {
+  kinds: dict[type, str] = {
     flags.IntegerParser: "a whole number",
     flags.FloatParser: "a number",
     flags.BooleanParser: "true or false",
