@@ -39,9 +39,20 @@ INNER = {
 }  # fmt: skip
 
 
+def _is_for_checkers(node):
+  """Whether a type checker alone reads what is under this line."""
+  return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
 def imported_modules(path):
   """The nets_jax modules that a file imports, at any depth of it, as tuples: ("evolution", "nets")."""
-  for node in ast.walk(ast.parse(path.read_text())):
+  tree = ast.parse(path.read_text())
+  for_checkers = {
+    inner for node in ast.walk(tree) if _is_for_checkers(node) for part in node.body for inner in ast.walk(part)
+  }
+  for node in ast.walk(tree):
+    if node in for_checkers:
+      continue
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nets_jax":
       package = tuple(node.module.split(".")[1:])
       for alias in node.names:

@@ -3,12 +3,11 @@
 import math
 import sys
 import time
-from typing import Any
 
 from tqdm import tqdm
 
 from nets_jax.engine.saved import Saved
-from nets_jax.evolution.ranking import INFEASIBLE
+from nets_jax.structs import INFEASIBLE, Rows
 
 LINE_SECONDS = 10.0  # least time between two lines of a log
 
@@ -24,7 +23,8 @@ class Progress:
   def __init__(self, title: str, total: int):
     """Starts at nothing of `total`."""
     self._title, self._total, self._done, self._before = title, total, 0, 0
-    self._first_at, self._said_at = None, None
+    self._first_at: float | None = None
+    self._said_at: float | None = None
     self._bar = tqdm(total=total, desc=title, disable=not sys.stderr.isatty())
 
   def take_up(self, saved: Saved) -> None:
@@ -32,7 +32,7 @@ class Progress:
     self._done = saved.turns
     self._bar.update(saved.turns)
 
-  def __call__(self, rows: list[dict[str, Any]]) -> None:
+  def __call__(self, rows: Rows) -> None:
     """Shows the best of some rows of a history."""
     best = min(rows, key=lambda row: row.get("fitness", row.get("valid_loss", 0.0)))
     shown = {k: f"{best[k]:.3f}" for k in ("fitness", "valid_loss", "density") if k in best}

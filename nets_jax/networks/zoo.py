@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
-import jax
 from flax import struct
+from jaxtyping import Array, Float, Shaped
 
 from nets_jax.kinds import NUMBER, SWITCH, WHOLES, Rule, choice, one_of
 from nets_jax.networks.precision import PRECISIONS, matrix_product
@@ -35,7 +35,9 @@ class MLP(nn.Module):
   precision: str = "float32"
 
   @nn.compact
-  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(
+    self, inputs: Shaped[Array, "batch ..."], *, train: bool = False
+  ) -> Float[Array, "batch classes"]:
     """Maps inputs [batch, ...] to logits [batch, num_classes]."""
     dense = functools.partial(
       nn.Dense, use_bias=self.use_bias, dot_general=matrix_product(self.precision if train else "float32")
@@ -101,8 +103,8 @@ class NetworkSettings(Struct):
       UsageError: an unknown name or activation, or an impossible size or rate.
     """
     check(self.replace(hidden_sizes=tuple(self.hidden_sizes) or (1,)))
-    own = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
-    return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **own)
+    fields = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
+    return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **fields)
 
 
 def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), **kwargs) -> MLP:
@@ -119,5 +121,5 @@ def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), 
   """
   precision = kwargs.pop("precision", "float32")
   check_value("precision", one_of(tuple(PRECISIONS)), precision)
-  made = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
-  return made.clone(precision=precision)
+  network = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
+  return network.clone(precision=precision)
