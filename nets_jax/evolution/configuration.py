@@ -4,7 +4,6 @@ from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jaxtyping import Array
 
@@ -209,8 +208,8 @@ def _of_one_length(initialisers: Sequence[Normal]) -> Sequence[Normal]:
     return initialisers
   if len(counts) > 1:
     raise UsageError(f"runs side by side have one network, not init_scale for {sorted(counts)} layers")
-  # One number for all layers is as many alike.
-  return [Normal((scale,) * max(counts) if np.ndim(scale) == 0 else scale) for scale in scales]
+  count = counts.pop()  # one number for all layers is as many alike
+  return [Normal(scale if isinstance(scale, tuple | list) else (scale,) * count) for scale in scales]
 
 
 def _is_traced(run: Settings, name: str) -> bool:

@@ -231,13 +231,13 @@ def _evaluate(
     training_key, order, settings = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
     task = task.replace(training=settings.training, initialiser=settings.initialiser)
     metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search)
-    return (metrics, genome) if changes else metrics
+    return metrics, genome if changes else None
 
   rows = (*row_places(runs, k, layout), population)
   shared = task.replace(training=None, initialiser=None), (training_keys, orders, settings)
-  result = map_tickets(trained, layout, rows, shared)
-  metrics, population = result if changes else (result, population)
+  metrics, changed = map_tickets(trained, layout, rows, shared)
   metrics = keep_replicated(metrics, layout)
+  population = population if changed is None else changed
   return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
 
 

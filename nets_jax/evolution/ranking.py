@@ -15,9 +15,9 @@ from nets_jax.evolution.fitness import Metrics, density_penalty
 from nets_jax.evolution.schedules import Number
 from nets_jax.kinds import DENSITY, NUMBER, at_least
 from nets_jax.settings import setting
+from nets_jax.structs import INFEASIBLE
 
 TOLERANCE = 1e-4  # of a density
-INFEASIBLE = 1e3  # nats; a network that has learnt anything loses less than ten
 
 
 def _target_density() -> Number:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Key
 from nets_jax import settings
 from nets_jax.engine.layouts import Layout, fetch_population, pad, replicate, unpadded
 from nets_jax.engine.saved import Saved, fingerprint
+from nets_jax.engine.saved import State as SavedState
 from nets_jax.evolution.configuration import NetsSettings
 from nets_jax.evolution.frontier import Frontier, FrontierTicket
 from nets_jax.evolution.generation import State
@@ -37,7 +38,7 @@ def identity(
 
 def to_save(
   state: State, records: Sequence[RunRecord], layout: Layout, clock: Mapping[str, int | float]
-) -> tuple[dict[str, object], dict[str, object]]:
+) -> SavedState:
   """The search between two generations, and the tickets of the runs that have ended.
 
   Args:
@@ -83,7 +84,7 @@ def restored(
   population = saved.tree("population", unpadded(state.population, layout))
   others = replicate(saved.tree("state", state.replace(population=None)), layout)
   like = take(state.best, 0)
-  found = []
+  resumed = []
   for i, (record, counts) in enumerate(zip(records, saved.record["runs"], strict=True)):
     of_run = (row for row in saved.rows if row.get("run", i) == i)
     rows = [{name: value for name, value in row.items() if name != "run"} for row in of_run]
@@ -93,5 +94,5 @@ def restored(
       for j, row in enumerate(saved.record["frontiers"][i])
     ]
     frontier = Frontier(frontier_size, tickets)
-    found.append(RunRecord(record.search, record.task, History(rows), frontier, ticket, **counts))
-  return others.replace(population=pad(population, layout)), found
+    resumed.append(RunRecord(record.search, record.task, History(rows), frontier, ticket, **counts))
+  return others.replace(population=pad(population, layout)), resumed
