@@ -82,7 +82,7 @@ NUMBERS = Kind(
 
 def choice(names: Sequence[str]) -> Kind:
   """One of some words."""
-  return Kind(f"one of {', '.join(names)}", str, lambda value: str(describe(value)), tuple(names))
+  return Kind(f"one of {', '.join(names)}", str, in_words, tuple(names))
 
 
 def describe(value: object) -> object:
@@ -97,6 +97,11 @@ def describe(value: object) -> object:
     return value
   named = value if hasattr(value, "__qualname__") else type(value)
   return f"{named.__module__}.{named.__qualname__}"
+
+
+def in_words(value: object) -> str:
+  """`describe` as a text."""
+  return str(describe(value))
 
 
 def is_whole(value: object) -> bool:

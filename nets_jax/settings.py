@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import jax
 
 from nets_jax.errors import UsageError, suggest
-from nets_jax.kinds import ANY, WHOLE, Kind, Rule, check_value, describe, is_whole
+from nets_jax.kinds import ANY, WHOLE, Kind, Rule, check_value, describe, in_words, is_whole
 
 # To be raised when a default changes, of a setting or in a recipe: a result on disk under a hash of settings
 # is then no longer taken for one of the new default. Adding a setting leaves it alone. A test holds both.
@@ -283,9 +283,9 @@ def _others(component: object) -> dict[str, object]:
 def _shape(component: object) -> str:
   """A part's class, with what is no setting of it: an operator's own function, say."""
   if not dataclasses.is_dataclass(component):
-    return str(describe(component))
+    return in_words(component)
   others = ", ".join(f"{name}={value}" for name, value in _others(component).items())
-  return f"{describe(type(component))}({others})" if others else str(describe(type(component)))
+  return f"{describe(type(component))}({others})" if others else in_words(type(component))
 
 
 def differences(component: object, default: object) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""All figures in one place: `from nets_jax.analysis import figures`."""
+"""All figures in one place: `from nets_jax.analysis import figures`. Nothing here needs JAX."""
 
 from nets_jax.analysis.density_figures import cost_figure, densities_figure, differences_figure
 from nets_jax.analysis.frontier_figures import frontier_figure

@@ -1,21 +1,19 @@
 """The tickets of one run, by density and validation loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nets_jax.analysis.history_figures import PANELS
-from nets_jax.analysis.style import COLOURS, label_axes
+from nets_jax.analysis.style import COLOURS, TableRow, label_axes
 
 LEAST_LOSS = 1e-6  # nats, to be drawn: a few examples that are learnt by heart have a loss of 0
 
 
-def frontier_figure(
-  history: Sequence[Mapping[str, float]], frontier: Sequence[Mapping[str, float]]
-) -> Figure:
+def frontier_figure(history: Sequence[TableRow], frontier: Sequence[TableRow]) -> Figure:
   """All tickets of a run by density and validation loss, and those that none dominates.
 
   Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
@@ -51,7 +49,7 @@ def frontier_figure(
   return figure
 
 
-def _height(row: Mapping[str, float]) -> float:
+def _height(row: TableRow) -> float:
   return max(row["valid_loss"], LEAST_LOSS)
 
 

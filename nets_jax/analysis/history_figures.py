@@ -1,6 +1,7 @@
 """Figures of one search, from its recorded history."""
 
 from collections.abc import Mapping, Sequence
+from typing import SupportsFloat
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,7 +34,9 @@ def axis_of(history: Sequence[Mapping[str, float]]) -> str:
   return next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
 
 
-def evolution_figure(history: Sequence[Mapping[str, float]], target_density: float | None = None) -> Figure:
+def evolution_figure(
+  history: Sequence[Mapping[str, float]], target_density: SupportsFloat | None = None
+) -> Figure:
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
@@ -54,7 +57,7 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
   for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
     _draw_evolution(axes, history, column)
     if column == "density" and target_density is not None:
-      axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
+      axes.axhline(100 * float(target_density), color="#444444", linestyle="--", linewidth=1, label="target")
     axes.legend(frameon=False)
   return figure
 

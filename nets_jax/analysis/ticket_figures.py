@@ -1,17 +1,20 @@
 """Figures of one ticket: its masks, its connections, its weights."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from nets_jax.analysis.style import COLOURS, finish_figure, label_axes, whole_numbers
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Params
-from nets_jax.tickets.ticket import Ticket
+
+if TYPE_CHECKING:  # drawing needs no JAX
+  from nets_jax.networks.adapter import Params
+  from nets_jax.tickets.ticket import Ticket
 
 
-def masks_figure(ticket: Ticket) -> Figure:
+def masks_figure(ticket: "Ticket") -> Figure:
   """The mask of each layer as an image: a row for each input, a column for each unit, dark where expressed.
 
   A kernel of more than two axes (a convolution's) is drawn with all axes but the last as its rows.
@@ -30,7 +33,7 @@ def masks_figure(ticket: Ticket) -> Figure:
   return figure
 
 
-def connectivity_figure(ticket: Ticket, image_shape: Sequence[int]) -> Figure:
+def connectivity_figure(ticket: "Ticket", image_shape: Sequence[int]) -> Figure:
   """How many connections of each input pixel survive, as an image.
 
   Args:
@@ -57,7 +60,7 @@ def connectivity_figure(ticket: Ticket, image_shape: Sequence[int]) -> Figure:
   return figure
 
 
-def weights_figure(ticket: Ticket, trained: Params) -> Figure:
+def weights_figure(ticket: "Ticket", trained: "Params") -> Figure:
   """The weights that a ticket keeps, before and after training: a histogram for each layer.
 
   Args:
@@ -78,6 +81,6 @@ def weights_figure(ticket: Ticket, trained: Params) -> Figure:
   return finish_figure(figure, "")
 
 
-def kernels(ticket: Ticket, tree: Params) -> list[tuple[str, np.ndarray]]:
+def kernels(ticket: "Ticket", tree: "Params") -> list[tuple[str, np.ndarray]]:
   """Name and array of each layer of a tree like the masks or the weights, in the order of application."""
   return [(name, np.asarray(leaf)) for name, leaf in ticket.by_layer(tree).items()]

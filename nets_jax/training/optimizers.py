@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from nets_jax.errors import UsageError, suggest
-from nets_jax.kinds import describe
+from nets_jax.kinds import in_words
 
 # A name in `optimizer_names`, a function from the learning rate to an optax transformation, or one made
 # already.
@@ -75,7 +75,7 @@ def describe_optimizer(optimizer: Optimizer) -> str:
   if isinstance(optimizer, str):
     return optimizer
   is_object = isinstance(optimizer, optax.GradientTransformation)
-  name = "an optax transformation" if is_object else describe(getattr(optimizer, "func", optimizer))
+  name = "an optax transformation" if is_object else in_words(getattr(optimizer, "func", optimizer))
   try:
     made, weights = make_optimizer(optimizer, 0.1), {"kernel": jnp.array([[0.5, -1.0], [2.0, 0.1]])}
     state, total = made.init(weights), 0

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nets_jax import settings
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
-from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, describe, one_of
+from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, describe, in_words, one_of
 from nets_jax.networks.adapter import Scale, check_module, check_outputs, with_tuples
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.layers import find_layers, scale_of_each
@@ -23,7 +23,7 @@ from nets_jax.settings import check_parts, part, setting
 from nets_jax.structs import Struct
 from nets_jax.training.optimizers import Optimizer, Rate, describe_optimizer, make_optimizer
 
-OPTIMIZER = Kind("the name of an optimiser of optax", str, describe)
+OPTIMIZER = Kind("the name of an optimiser of optax", str, in_words)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
