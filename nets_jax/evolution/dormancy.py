@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Int, Key, Num
 
@@ -152,7 +153,9 @@ class _Guided(Operator):
     """Unless chance decides."""
     return self.measure is not None
 
-  def observe(self, genome: Ticket, trained: Params, task: Task, order: Int[Array, "steps batch"]) -> Ticket:
+  def observe(
+    self, genome: Ticket, trained: Params, task: Task, order: Int[Array | np.ndarray, "steps batch"]
+  ) -> Ticket:
     """The genome with its saliencies."""
     if self.measure is None:
       return genome
@@ -170,7 +173,7 @@ class _Guided(Operator):
     return SCOPES[self.scope](genome, scores, count, regrow)
 
 
-def _saliency() -> str | Measure:
+def _saliency():
   names = tuple(measures.SALIENCIES)
   return setting(
     "taylor", "What a training tells of a gene; random is nothing.", group=GROUP, kind=choice(names),
@@ -178,7 +181,7 @@ def _saliency() -> str | Measure:
   )  # fmt: skip
 
 
-def _scope() -> str:
+def _scope():
   names = tuple(SCOPES)
   return setting(
     "global", "Genes of all layers ranked together, or of each.", group=GROUP, kind=choice(names),
@@ -186,7 +189,7 @@ def _scope() -> str:
   )  # fmt: skip
 
 
-def _regrowth_rate() -> float:
+def _regrowth_rate():
   return setting(
     0.0, "Share of a child's expressed genes that were dormant and grow back.", group=GROUP, kind=NUMBER,
     rule=SHARE, static=True, flag="regrowth_rate",

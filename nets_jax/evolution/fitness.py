@@ -76,7 +76,7 @@ def fitness(
   key: Key[Array, ""],
   ticket: Ticket,
   task: Task,
-  order: Int[Array, "steps batch"],
+  order: Int[Array | np.ndarray, "steps batch"],
   ranking: Scorer,
   objective: Objective | None = None,
 ) -> tuple[Metrics, Params]:

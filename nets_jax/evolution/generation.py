@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
@@ -194,7 +195,7 @@ def genome_fitness(
   index: int | Int[Array, ""],
   genome: Ticket,
   task: Task,
-  order: Int[Array, "steps batch"],
+  order: Int[Array | np.ndarray, "steps batch"],
   search: NetsSettings,
 ) -> tuple[Metrics, Ticket]:
   """The fitness of genome `index`, and the genome as it goes on.

@@ -23,7 +23,7 @@ from nets_jax.kinds import SHARE, at_least
 from nets_jax.networks.adapter import Params, Scale
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layers import scale_of_each
-from nets_jax.settings import setting
+from nets_jax.settings import Value, setting
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels, layers_of, map_kernels
 from nets_jax.training.task import Task
 
@@ -96,7 +96,9 @@ class Operator:
     """The child as the operator leaves it."""
     raise NotImplementedError
 
-  def observe(self, genome: Ticket, trained: Params, task: Task, order: Int[Array, "steps batch"]) -> Ticket:
+  def observe(
+    self, genome: Ticket, trained: Params, task: Task, order: Int[Array | np.ndarray, "steps batch"]
+  ) -> Ticket:
     """The genome with what it keeps of its training, in `scores`; its weights and masks stay as they are."""
     return genome
 
@@ -218,7 +220,7 @@ def _choose(key: Key[Array, ""], rate: Number, tree: Params) -> PyTree[Bool[Arra
   return draw_like(lambda size: jax.random.bernoulli(key, rate, (size,)), tree)
 
 
-def rate_setting(default: Rate, help: str) -> Rate:
+def rate_setting(default: Value, help: str) -> Value:
   """A probability, a number or a schedule."""
   return setting(default, help, group="genetic operators", kind=RATE, rule=SHARE)
 

@@ -20,7 +20,7 @@ from nets_jax.structs import INFEASIBLE
 TOLERANCE = 1e-4  # of a density
 
 
-def _target_density() -> Number:
+def _target_density():
   return setting(
     0.2, "Density of the ticket to find, in (0, 1].", group="fitness", kind=NUMBER, rule=DENSITY,
     flag="target_density",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from nets_jax.networks.adapter import Params, forward
@@ -71,7 +72,7 @@ def saliency(
   ticket: Ticket,
   trained: Params,
   task: Task,
-  order: Int[Array, "steps batch"],
+  order: Int[Array | np.ndarray, "steps batch"],
   regrowth: bool,
 ) -> Params:
   """What a training showed of each gene; the higher, the more it matters.
