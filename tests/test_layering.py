@@ -12,8 +12,8 @@ import nets_jax
 ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
-  "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol", "evolution",
-  "baselines", "searches", "analysis", "studies", "cli",
+  "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol",
+  "evolution", "baselines", "searches", "analysis", "studies", "cli",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
@@ -47,7 +47,11 @@ def imported_modules(path):
   """The nets_jax modules that a file imports, at any depth of it, as tuples: ("evolution", "nets")."""
   tree = ast.parse(path.read_text())
   for_checkers = {
-    inner for node in ast.walk(tree) if _is_for_checkers(node) for part in node.body for inner in ast.walk(part)
+    inner
+    for node in ast.walk(tree)
+    if _is_for_checkers(node)
+    for part in node.body
+    for inner in ast.walk(part)
   }
   for node in ast.walk(tree):
     if node in for_checkers:

@@ -11,6 +11,7 @@ from nets_jax.cli import outcome
 from nets_jax.engine.tables import read_csv, write_csv
 from nets_jax.evolution.frontier import Met
 from nets_jax.tickets.storage import save_ticket
+from nets_jax.tickets.ticket import empty_layers
 
 DIRECTORY = "frontier"
 
@@ -31,7 +32,7 @@ def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.ML
     file = f"ticket-{i:02}.safetensors"
     save_ticket(directory / DIRECTORY / file, met.ticket, network)
     own = {name: value for name, value in met.row.items() if name not in ("parent_1", "parent_2")}
-    empty = outcome.name_layers(nets_jax.empty_layers(met.ticket))
+    empty = outcome.name_layers(empty_layers(met.ticket))
     rows.append({"file": file, **own, "empty_layers": empty})
   write_csv(directory / DIRECTORY / "frontier.csv", rows)
   figure = frontier_figure(read_csv(directory / "history.csv"), rows)

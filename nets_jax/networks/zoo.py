@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
@@ -36,7 +37,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(
-    self, inputs: Shaped[Array, "batch ..."], *, train: bool = False
+    self, inputs: Shaped[Array | np.ndarray, "batch ..."], *, train: bool = False
   ) -> Float[Array, "batch classes"]:
     """Maps inputs [batch, ...] to logits [batch, num_classes]."""
     dense = functools.partial(
