@@ -6,9 +6,9 @@ tenth of the training part becomes the validation part (paper, 3.2). Inputs are 
 mean and deviation of the training part that is left, one of each per channel (the last axis).
 """
 
-import jax
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Float, Int
 
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
@@ -21,8 +21,8 @@ TEST_FRACTION = 0.2
 class Split(Struct):
   """Inputs [examples, ...] float32 and labels [examples] int32."""
 
-  inputs: jax.Array | np.ndarray
-  labels: jax.Array | np.ndarray
+  inputs: Float[Array | np.ndarray, "examples ..."]
+  labels: Int[Array | np.ndarray, " examples"]
 
   def __len__(self) -> int:
     return self.labels.shape[0]
@@ -41,8 +41,8 @@ class Dataset(Struct):
   train: Split
   valid: Split
   test: Split
-  mean: jax.Array | np.ndarray
-  deviation: jax.Array | np.ndarray
+  mean: Float[Array | np.ndarray, " channels"]
+  deviation: Float[Array | np.ndarray, " channels"]
   num_classes: int = struct.field(pytree_node=False)
 
   @property
