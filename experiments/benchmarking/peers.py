@@ -60,7 +60,7 @@ def _loss_of_a_genome(work: Work) -> Callable[..., jax.Array]:
   def loss(genome, data, order):
     task = work.task.replace(data=data, training=nets_jax.Training("sgd", work.learning_rate))
     metrics, _ = fitness(jax.random.key(0), genome, task, order, Penalised())
-    return metrics.valid_loss
+    return jnp.asarray(metrics.valid_loss)
 
   return loss
 
