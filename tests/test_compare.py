@@ -10,6 +10,7 @@ from conftest import made_once, reset_flags, table
 
 import nets_jax
 from nets_jax import searches
+from nets_jax.baselines.random_tickets import Dense, Random
 from nets_jax.cli import command, compare
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import files
@@ -94,7 +95,7 @@ def test_a_finished_stage_is_not_run_again(done, job, monkeypatch):
   def never(*args, **kwargs):
     raise AssertionError("a finished stage was run again")
 
-  for search in (nets_jax.Nets, nets_jax.Random, nets_jax.Imp, nets_jax.Dense):
+  for search in (nets_jax.Nets, Random, nets_jax.Imp, Dense):
     monkeypatch.setattr(search, "run", never)
   monkeypatch.setattr(nets_jax, "train_tickets", never)
   status, _, error = job(*TINY, ALL)

@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
+from nets_jax.baselines.one_shot import Snip
 from nets_jax.cli import controls
 from nets_jax.tickets.ticket import initialise, maskable_count, unmasked_count
 
@@ -44,7 +45,7 @@ def test_the_controls(network, data, ticket):
   task = nets_jax.Task(network, data)
   made = {
     name: control(jax.random.key(9), ticket)
-    for name, control in controls.make_controls(task, nets_jax.Snip(score_batch=20)).items()
+    for name, control in controls.make_controls(task, Snip(score_batch=20)).items()
   }
   assert tuple(made) == controls.NAMES
   count = lambda t: int(unmasked_count(t))  # noqa: E731

@@ -10,7 +10,10 @@ from conftest import made_once, reset_flags, table
 import nets_jax
 from nets_jax import recipes
 from nets_jax.analysis.density_figures import differences_figure
+from nets_jax.baselines.random_tickets import Dense, Random
 from nets_jax.cli import command, densities
+from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.zoo import lenet_300_100
 from nets_jax.studies import density_tables, stages
 
 PROBLEM = (
@@ -118,7 +121,7 @@ def test_the_table_grows_and_nothing_runs_twice(done, job, monkeypatch):
   rows = table(done / "densities.csv")
   assert rows[: len(before)] == before
   assert [(row["method"], row["density"]) for row in rows[len(before) :]] == [("random", "0.5")] * 2
-  for search in (nets_jax.Nets, nets_jax.Imp, nets_jax.Random, nets_jax.Dense):
+  for search in (nets_jax.Nets, nets_jax.Imp, Random, Dense):
     monkeypatch.setattr(search, "run", None)
   monkeypatch.setattr(nets_jax, "train_tickets", None)
   assert job(*TINY, f"--methods={GUIDED},imp,dense,random", "--densities=0.5")[0] == 0
@@ -235,7 +238,7 @@ def test_the_ready_studies_are_such_that_run(preset, study):
 
 def test_the_nearest_cycle():
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
-  task = nets_jax.Task(nets_jax.lenet_300_100(), data, nets_jax.Training(batch_size=2))
+  task = nets_jax.Task(lenet_300_100(), data, nets_jax.Training(batch_size=2))
   found = [
     nets_jax.Imp().at_density(density, task).cycles for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
   ]
@@ -252,7 +255,7 @@ def test_the_guided_entrant_has_the_presets_search_and_its_own_training():
   own = densities.at_densities(entrant, [0.1], data)[0.1]
   assert own.search == recipes.guided(parents=3, target_density=0.1)
   assert (own.task(data).training, own.task(data).initialiser) == (
-    nets_jax.Training(learning_rate=0.3), nets_jax.Normal(0.1),
+    nets_jax.Training(learning_rate=0.3), Normal(0.1),
   )  # fmt: skip
 
 

@@ -15,12 +15,14 @@ import nets_jax
 from nets_jax import operators
 from nets_jax.evolution import dormancy, saliency
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
+from nets_jax.evolution.generation import init, step
 from nets_jax.evolution.operators import Context, Crossover
 from nets_jax.evolution.ranking import Feasible, Penalised
 from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Truncation
 from nets_jax.settings import change
+from nets_jax.tickets.ticket import phenotype
 from nets_jax.training.train import minibatch_order, train
 
 GUIDED = nets_jax.Nets(
@@ -130,7 +132,7 @@ def trained(task, data, ticket):
   """A ticket's weights before and after a training, and its minibatches."""
   order = minibatch_order(KEY, len(data.train), 8, 12)
   after = train(KEY, ticket, task, order)
-  return jax.device_get((nets_jax.phenotype(ticket), after, order))
+  return jax.device_get((phenotype(ticket), after, order))
 
 
 @pytest.mark.parametrize("regrowth", [False, True])
@@ -179,13 +181,13 @@ def test_the_signal_travels_with_its_gene(network, data):
 def populations(task, search, steps):
   """The genomes of each generation, as NumPy arrays without padding."""
   layout = nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(KEY, task, search, layout)
+  state = init(KEY, task, search, layout)
   found = []
   for _ in range(steps):
     found.append(
       jax.tree.map(lambda x: np.asarray(x)[: search.population_size], jax.device_get(state.population))
     )
-    state, _ = nets_jax.step(state, task, search, layout)
+    state, _ = step(state, task, search, layout)
   return found, jax.device_get(state)
 
 
@@ -283,9 +285,7 @@ def test_layers_are_scaled_whole(ticket):
 
 def test_the_first_genomes_layers_are_scaled_too(task):
   layout = nets_jax.make_layout(GUIDED.population_size)
-  plain, scaled = (
-    nets_jax.init(KEY, task, GUIDED.change(scale_deviation=d), layout).population for d in (0.0, 0.7)
-  )
+  plain, scaled = (init(KEY, task, GUIDED.change(scale_deviation=d), layout).population for d in (0.0, 0.7))
   logs = []
   for layer, weights in scaled.weights.items():
     ratio = np.asarray(weights["kernel"])[:5] / np.asarray(plain.weights[layer]["kernel"])[:5]
@@ -305,8 +305,8 @@ def test_children_two_by_two_take_opposite_steps(task):
   search = GUIDED.replace(operators=(Crossover(1.0), ScaleLayers(0.7)), ranking=Penalised(), elites=0)
   search = search.change(parents=1)
   layout = nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(KEY, task, search, layout)
-  after, metrics = nets_jax.step(state, task, search, layout)
+  state = init(KEY, task, search, layout)
+  after, metrics = step(state, task, search, layout)
   best = int(np.argmin(metrics.fitness))
   logs = []
   for layer, weights in after.population.weights.items():

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ import nets_jax
 ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
-  "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol", "evolution",
-  "baselines", "searches", "analysis", "studies", "cli",
+  "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol",
+  "evolution", "baselines", "searches", "analysis", "studies", "cli",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
@@ -48,7 +49,11 @@ def imported_modules(path):
   """The nets_jax modules that a file imports, at any depth of it, as tuples: ("evolution", "nets")."""
   tree = ast.parse(path.read_text())
   for_checkers = {
-    inner for node in ast.walk(tree) if _is_for_checkers(node) for part in node.body for inner in ast.walk(part)
+    inner
+    for node in ast.walk(tree)
+    if _is_for_checkers(node)
+    for part in node.body
+    for inner in ast.walk(part)
   }
   for node in ast.walk(tree):
     if node in for_checkers:
@@ -114,6 +119,20 @@ def test_heavy_packages_load_only_when_used():
 
 
 def test_figures_need_no_jax():
-  source = (ROOT / "analysis" / "figures.py").read_text()
-  assert "import jax" not in source
-  assert set(imported_modules(ROOT / "plots.py")) == {("errors",), ("files",), ("statistics",)}
+  for path in (ROOT / "analysis").glob("*figures.py"):
+    assert not re.search(r"^(import|from) (jax|flax)\b", path.read_text(), re.MULTILINE), path.name
+
+
+LONGEST_FILE, LONGEST_FUNCTION = 300, 60
+SOURCES = [path for folder in (ROOT, ROOT.parent / "experiments") for path in sorted(folder.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT.parent)))
+def test_files_and_functions_are_short(path):
+  """Of a function its docstring does not count."""
+  text = path.read_text()
+  assert len(text.splitlines()) <= LONGEST_FILE
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      start = node.body[0].end_lineno + 1 if ast.get_docstring(node) else node.lineno
+      assert node.end_lineno - start < LONGEST_FUNCTION, f"{node.name} in line {node.lineno}"

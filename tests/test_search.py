@@ -16,7 +16,7 @@ from conftest import assert_same_bits, reset_flags, table
 
 import nets_jax
 from nets_jax import recipes
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.random_tickets import Random, random_ticket
 from nets_jax.cli import command as command_module
 from nets_jax.cli import run_directory, search
 from nets_jax.cli import setting_flags as search_flags
@@ -470,7 +470,7 @@ def test_the_presets_parse():
   assert found == nets_jax.Nets() == recipes.paper()
   assert training == nets_jax.Training(learning_rate=0.001, batch_size=72)
   assert read("--search=imp")[0] == nets_jax.Imp()
-  assert read("--search=random")[0] == nets_jax.Random()
+  assert read("--search=random")[0] == Random()
 
 
 def test_the_flags_and_presets_of_guided_nets_are_the_library_s():

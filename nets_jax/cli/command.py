@@ -14,6 +14,7 @@ import nets_jax
 from nets_jax.cli import records, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
+from nets_jax.engine.checkpoints import Stopped
 
 NO_SEARCH = ("search", "method")
 
@@ -75,7 +76,7 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     check_devices()
     search_flags.check_run(values)
     run(values)
-  except nets_jax.Stopped as stopped:
+  except Stopped as stopped:
     end(f"stopped by {interrupts.name()} {stopped}; the same command goes on")
   except interrupts.Interrupted:
     end(

@@ -39,9 +39,10 @@ from nets_jax.engine.files import damaged, replace_file, seal, set_aside
 from nets_jax.engine.progress import say
 from nets_jax.engine.saved import fingerprint
 from nets_jax.engine.tables import read_csv, write_csv
+from nets_jax.networks.initialisation import Normal
 from nets_jax.studies import tables
 from nets_jax.tickets.controls import reinitialise, shuffle_mask, unmask
-from nets_jax.tickets.ticket import check_fits, maskable_count, unmasked_count
+from nets_jax.tickets.ticket import check_fits, empty_layers, maskable_count, unmasked_count
 
 flags.adopt_module_key_flags(search_flags)
 flags.DEFINE_string(
@@ -66,7 +67,7 @@ def make_controls(
 
   def scored(key, ticket):
     search = snip.change(target_density=float(nets_jax.density(ticket)))
-    return nets_jax.search(key, task.replace(initialiser=nets_jax.Normal(scales(ticket))), search).ticket
+    return nets_jax.search(key, task.replace(initialiser=Normal(scales(ticket))), search).ticket
 
   def reinitialised(key, ticket):
     return reinitialise(key, ticket, network, shape, scales(ticket))
@@ -123,7 +124,7 @@ def train_control(
   outcome.warn_of_empty_layers(name, list(made.values()))
   about = [
     {"ticket": i, "unmasked": int(unmasked_count(t)), "weights": maskable_count(t)}
-    | {"empty_layers": outcome.name_layers(nets_jax.empty_layers(t)), "failed": ""}
+    | {"empty_layers": outcome.name_layers(empty_layers(t)), "failed": ""}
     for i, t in made.items()
   ]
   curves = []

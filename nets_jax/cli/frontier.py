@@ -9,13 +9,14 @@ from nets_jax.analysis.frontier_figures import frontier_figure
 from nets_jax.analysis.style import save_figure
 from nets_jax.cli import outcome
 from nets_jax.engine.tables import read_csv, write_csv
-from nets_jax.evolution.frontier import FrontierTicket
+from nets_jax.tickets.results import KeptTicket
 from nets_jax.tickets.storage import save_ticket
+from nets_jax.tickets.ticket import empty_layers
 
 DIRECTORY = "frontier"
 
 
-def write(directory: pathlib.Path, frontier: Sequence[FrontierTicket], network: nets_jax.MLP) -> None:
+def write(directory: pathlib.Path, frontier: Sequence[KeptTicket], network: nets_jax.MLP) -> None:
   """Writes ticket-00.safetensors, the sparsest, and the others, frontier.csv and figure_frontier.png.
 
   Args:
@@ -31,7 +32,7 @@ def write(directory: pathlib.Path, frontier: Sequence[FrontierTicket], network: 
     file = f"ticket-{i:02}.safetensors"
     save_ticket(directory / DIRECTORY / file, each.ticket, network)
     own = {name: value for name, value in each.row.items() if name not in ("parent_1", "parent_2")}
-    empty = outcome.name_layers(nets_jax.empty_layers(each.ticket))
+    empty = outcome.name_layers(empty_layers(each.ticket))
     rows.append({"file": file, **own, "empty_layers": empty})
   write_csv(directory / DIRECTORY / "frontier.csv", rows)
   figure = frontier_figure(read_csv(directory / "history.csv"), rows)

@@ -10,6 +10,7 @@ from typing import Any
 import nets_jax
 from nets_jax.analysis import verdicts as verdicts_module
 from nets_jax.engine.progress import say
+from nets_jax.tickets.ticket import empty_layers
 
 NEAR = 1.01  # times the target density: what a rounded count may come to
 RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
@@ -18,7 +19,7 @@ RESULT_COLUMNS = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 def results_of(ticket: nets_jax.Ticket, last: Mapping[str, float]) -> dict[str, float]:
   """A trained ticket's results: its density, the last row of its curve, and its empty layers."""
   results = {column: last[column] for column in RESULT_COLUMNS}
-  empty = list(nets_jax.empty_layers(ticket))
+  empty = list(empty_layers(ticket))
   return {"density": float(nets_jax.density(ticket)), **results, "empty_layers": empty}
 
 
@@ -36,7 +37,7 @@ def tally_layers(cells: Sequence[str]) -> str:
 
 def warn_of_empty_layers(label: str, tickets: Sequence[nets_jax.Ticket]) -> None:
   """Says which layers some tickets of one name leave empty, if they do."""
-  tally = tally_layers([name_layers(nets_jax.empty_layers(ticket)) for ticket in tickets])
+  tally = tally_layers([name_layers(empty_layers(ticket)) for ticket in tickets])
   if tally not in ("none", "-"):
     say(f"{label}: no weight is left in a layer ({tally} tickets), which cuts whatever passes through it")
 

@@ -2,8 +2,10 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import flax.linen as nn
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
@@ -36,7 +38,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(
-    self, inputs: Shaped[Array, "batch ..."], *, train: bool = False
+    self, inputs: Shaped[Array | np.ndarray, "batch ..."], *, train: bool = False
   ) -> Float[Array, "batch classes"]:
     """Maps inputs [batch, ...] to logits [batch, num_classes]."""
     dense = functools.partial(
@@ -50,9 +52,17 @@ class MLP(nn.Module):
     return dense(self.num_classes, name="output")(x)
 
 
-def lenet_300_100(num_classes: int = 10, **kwargs) -> MLP:
+class MLPOptions(TypedDict, total=False):
+  """What a ready-made network may have otherwise; see `MLP`."""
+
+  use_bias: bool
+  activation: str
+  dropout_rate: float
+
+
+def lenet_300_100(num_classes: int = 10, *, precision: str = "float32", **kwargs: Unpack[MLPOptions]) -> MLP:
   """LeNet-300-100 (LeCun et al., 1998): 266,200 maskable weights on 28 x 28 inputs."""
-  return MLP(hidden_sizes=(300, 100), num_classes=num_classes, **kwargs)
+  return MLP(hidden_sizes=(300, 100), num_classes=num_classes, precision=precision, **kwargs)
 
 
 # Ready-made networks by name: each takes the number of classes, `hidden_sizes` and `MLP`'s other fields.
@@ -107,19 +117,25 @@ class NetworkSettings(Struct):
     return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **fields)
 
 
-def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), **kwargs) -> MLP:
+def make_network(
+  name: str,
+  num_classes: int,
+  hidden_sizes: Sequence[int] = (),
+  *,
+  precision: str = "float32",
+  **kwargs: Unpack[MLPOptions],
+) -> MLP:
   """A ready-made network by name.
 
   Args:
     name: in `NETWORKS`.
     num_classes: number of classes.
     hidden_sizes: units of each hidden layer of an `mlp`.
-    **kwargs: `use_bias`, `activation`, `dropout_rate`, `precision` of `MLP`.
+    precision, **kwargs: `use_bias`, `activation`, `dropout_rate` of `MLP`, and its `precision`.
 
   Raises:
     UsageError: an unknown name, activation or precision, or an impossible size or rate.
   """
-  precision = kwargs.pop("precision", "float32")
   check_value("precision", one_of(tuple(PRECISIONS)), precision)
   network = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
   return network.clone(precision=precision)

@@ -32,8 +32,8 @@ class TrainingState:
 class Evaluation:
   """The means over a split of the task's loss (cross-entropy in nats) and score (accuracy in [0, 1])."""
 
-  loss: jax.Array
-  accuracy: jax.Array
+  loss: Float[Array, "..."]
+  accuracy: Float[Array, "..."]
 
 
 def minibatch_order(
