@@ -14,7 +14,7 @@ ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
   "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol",
-  "evolution", "baselines", "searches", "analysis", "studies", "cli",
+  "evolution", "baselines", "searches", "analysis", "studies", "cli", "__main__",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {

@@ -15,7 +15,8 @@ NUMBERS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, float("inf"), float("nan")
 POPULATIONS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=9, max_size=9)
 
 RANKS, CROWDING, ORDER = (
-  jax.jit(function) for function in (pareto.non_dominated_ranks, pareto.crowding_distances, pareto.pareto_order)
+  jax.jit(function)
+  for function in (pareto.non_dominated_ranks, pareto.crowding_distances, pareto.pareto_order)
 )
 
 
