@@ -68,7 +68,8 @@ def test_every_command_is_a_module_with_a_main():
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_without_a_command_they_are_listed(arguments, capsys):
   commands.main(arguments)
-  assert all(name in capsys.readouterr().out for name in commands.COMMANDS)
+  listed = capsys.readouterr().out
+  assert all(name in listed for name in commands.COMMANDS)
 
 
 def test_an_unknown_command_is_one_line_and_status_2(capsys):
