@@ -16,42 +16,27 @@ thrown away. NeTS in ten lines:
     nets_jax.save_ticket("ticket.safetensors", result.ticket, network)
 """
 
-from nets_jax.analysis.intervals import mean_and_interval
-from nets_jax.analysis.verdicts import judge_ticket
-from nets_jax.analysis.verdicts import summarise as summarise_verdicts
+from typing import NoReturn
+
+from nets_jax.analysis.verdicts import Verdict, judge_ticket
 from nets_jax.baselines.imp import Imp
-from nets_jax.baselines.one_shot import Grasp, Magnitude, OneShot, Snip, Synflow
-from nets_jax.baselines.random_tickets import Dense, Random, random_ticket
-from nets_jax.data.dataset import Dataset, Split, from_arrays
+from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.data.dataset import Dataset, from_arrays
 from nets_jax.data.sources import load as load_data
-from nets_jax.engine.checkpoints import Checkpoints, Stopped
-from nets_jax.engine.hosts import join as join_processes
+from nets_jax.engine.checkpoints import Checkpoints
 from nets_jax.engine.layouts import Layout, make_layout, use_cpu_cores
 from nets_jax.engine.seeds import key_of_seed
-from nets_jax.errors import Diverged, SearchFailed, UsageError
-from nets_jax.evolution import dormancy, operators, ranking, recipes, scales, schedules, selection
-from nets_jax.evolution.fitness import Candidate, Metrics, density_penalty
-from nets_jax.evolution.generation import State, init, step
+from nets_jax.errors import SearchFailed, UsageError
+from nets_jax.evolution import operators, recipes
 from nets_jax.evolution.search import Nets
-from nets_jax.networks.initialisation import Normal
-from nets_jax.networks.zoo import MLP, lenet_300_100, make_network
+from nets_jax.networks.zoo import MLP
 from nets_jax.protocol import Search
 from nets_jax.searches import search, search_all
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import load_network, load_ticket, save_ticket
-from nets_jax.tickets.ticket import (
-  Ticket,
-  density,
-  empty_layers,
-  layer_densities,
-  layer_scales,
-  phenotype,
-  stack,
-  take,
-)
+from nets_jax.tickets.ticket import Ticket, density, layer_densities, layer_scales, stack, take
 from nets_jax.training.task import Task, Training
-from nets_jax.training.train import class_accuracies, evaluate
-from nets_jax.training.trainer import train_tickets
+from nets_jax.training.trainer import Trained, train_tickets
 
 __version__ = "0.1.0"
 
@@ -60,77 +45,69 @@ _GONE = {
   "guided_config": "recipes.guided()",
   "offspring": "the operators of operators.py",
 }
+# What fewer need, by the module that has it.
+_ELSEWHERE = {
+  "analysis.intervals": ("mean_and_interval",),
+  "analysis.verdicts": ("summarise",),
+  "baselines.one_shot": ("Grasp", "Magnitude", "OneShot", "Snip", "Synflow"),
+  "baselines.random_tickets": ("Dense", "Random"),
+  "data.dataset": ("Split",),
+  "engine.checkpoints": ("Stopped",),
+  "engine.hosts": ("join",),
+  "errors": ("Diverged",),
+  "evolution": ("dormancy", "ranking", "scales", "schedules", "selection"),
+  "evolution.fitness": ("Candidate", "Metrics", "density_penalty"),
+  "evolution.generation": ("State", "init", "step"),
+  "networks.initialisation": ("Normal",),
+  "networks.zoo": ("lenet_300_100", "make_network"),
+  "tickets.ticket": ("empty_layers", "phenotype"),
+  "training.train": ("class_accuracies", "evaluate"),
+}
 
 
-def __getattr__(name: str):
-  """Says what has taken the place of a name of 0.1."""
-  hint = f"; {_GONE[name]} took its place (CHANGELOG.md, Moving from 0.1)" if name in _GONE else ""
+def __getattr__(name: str) -> NoReturn:
+  """Says where a name is now, or what has taken the place of one of 0.1."""
+  home = next((f"nets_jax.{module}" for module, names in _ELSEWHERE.items() if name in names), None)
+  hint = f"; it is in {home}" if home else ""
+  if name in _GONE:
+    hint = f"; {_GONE[name]} took its place (CHANGELOG.md, Moving from 0.1)"
   raise AttributeError(f"module 'nets_jax' has no attribute {name!r}{hint}")
 
 
 __all__ = [
   "MLP",
-  "Candidate",
   "Checkpoints",
   "Cost",
   "Dataset",
-  "Dense",
-  "Diverged",
-  "Grasp",
   "Imp",
   "Layout",
-  "Magnitude",
-  "Metrics",
   "Nets",
-  "Normal",
-  "OneShot",
-  "Random",
   "Search",
   "SearchFailed",
   "SearchResult",
-  "Snip",
-  "Split",
-  "State",
-  "Stopped",
-  "Synflow",
   "Task",
   "Ticket",
+  "Trained",
   "Training",
   "UsageError",
-  "class_accuracies",
+  "Verdict",
   "density",
-  "density_penalty",
-  "dormancy",
-  "empty_layers",
-  "evaluate",
   "from_arrays",
-  "init",
-  "join_processes",
   "judge_ticket",
   "key_of_seed",
   "layer_densities",
   "layer_scales",
-  "lenet_300_100",
   "load_data",
   "load_network",
   "load_ticket",
   "make_layout",
-  "make_network",
-  "mean_and_interval",
   "operators",
-  "phenotype",
   "random_ticket",
-  "ranking",
   "recipes",
   "save_ticket",
-  "scales",
-  "schedules",
   "search",
   "search_all",
-  "selection",
   "stack",
-  "step",
-  "summarise_verdicts",
   "take",
   "train_tickets",
   "use_cpu_cores",

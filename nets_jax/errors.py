@@ -2,7 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from nets_jax.tickets.results import SearchResult
 
 
 class UsageError(ValueError):
@@ -23,7 +26,7 @@ class SearchFailed(UsageError):
     result: the `SearchResult` up to there, its ticket from before the failure; None if there is none.
   """
 
-  def __init__(self, message: str, result: Any = None):
+  def __init__(self, message: str, result: "SearchResult | None" = None):
     """Takes the message, and what the search had found."""
     super().__init__(message)
     self.result = result
@@ -33,7 +36,7 @@ class Diverged(SearchFailed):
   """A search that has ended early, for its trainings diverged."""
 
 
-def raise_first(outcomes: Sequence[Any]) -> None:
+def raise_first(outcomes: Sequence[object]) -> None:
   """Raises the first of some outcomes that is a failure."""
   for outcome in outcomes:
     if isinstance(outcome, SearchFailed):

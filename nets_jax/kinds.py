@@ -2,8 +2,14 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+
+from nets_jax.errors import UsageError
 
 
 class Rule(NamedTuple):
@@ -40,7 +46,7 @@ class Kind(NamedTuple):
   """
 
   what: str
-  parse: Callable[[str], Any]
+  parse: Callable[[str], object]
   write: Callable[[Any], str] = str
   choices: tuple[str, ...] = ()
 
@@ -52,9 +58,9 @@ def _switch(text: str) -> bool:
   raise ValueError(text)
 
 
-def _numbers(text: str) -> Any:
-  found = [float(word) for word in text.replace("/", ",").split(",")]
-  return found[0] if len(found) == 1 else tuple(found)
+def _numbers(text: str) -> float | tuple[float, ...]:
+  numbers = [float(word) for word in text.replace("/", ",").split(",")]
+  return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 WHOLE = Kind("a whole number", int)
@@ -76,18 +82,46 @@ NUMBERS = Kind(
 
 def choice(names: Sequence[str]) -> Kind:
   """One of some words."""
-  return Kind(f"one of {', '.join(names)}", str, describe, tuple(names))
+  return Kind(f"one of {', '.join(names)}", str, in_words, tuple(names))
 
 
-def describe(value: Any) -> Any:
+def describe(value: object) -> object:
   """A value for a record: a function by its name, not by its address; a component by its settings."""
   if isinstance(value, tuple | list):
-    return [describe(own) for own in value]
+    return [describe(item) for item in value]
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
-    own = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    shown = ", ".join(f"{name}={own[name]}" for name in own if name not in ("parent", "name"))
+    fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    shown = ", ".join(f"{name}={text}" for name, text in fields.items() if name not in ("parent", "name"))
     return f"{type(value).__name__}({shown})"
   if not callable(value):
     return value
   named = value if hasattr(value, "__qualname__") else type(value)
   return f"{named.__module__}.{named.__qualname__}"
+
+
+def in_words(value: object) -> str:
+  """`describe` as a text."""
+  return str(describe(value))
+
+
+def is_whole(value: object) -> bool:
+  """Whether it is a whole number, of Python, NumPy or JAX."""
+  try:
+    operator.index(cast(Any, value))
+  except TypeError:
+    return False
+  return True
+
+
+def check_value(name: str, rule: Rule, value: object) -> None:
+  """Raises UsageError unless each number of a value (of a schedule, a tuple, an array) keeps to a rule."""
+  leaves = jax.tree.leaves(value)
+  try:
+    holds = all(rule.holds(n) for leaf in leaves for n in (np.ravel(leaf) if np.ndim(leaf) else [leaf]))
+  except (TypeError, ValueError):  # a word where a number should be
+    holds = False
+  if not holds:
+    shown = repr(value) if isinstance(value, str) else describe(value)
+    raise UsageError(f"{name} must be {rule.text}, not {shown}")
+  if problem := getattr(value, "problem", ""):
+    raise UsageError(f"{name}={describe(value)}: {problem}")

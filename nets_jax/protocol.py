@@ -1,19 +1,21 @@
 """What every ticket search is: settings in a frozen dataclass, and a `run`."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, Self, TypedDict, Unpack, overload
 
-import jax
+from jaxtyping import Array, Key
 
 from nets_jax import settings
 from nets_jax.engine import hosts
 from nets_jax.engine.checkpoints import Checkpoints
 from nets_jax.engine.layouts import Layout, make_layout
-from nets_jax.engine.saved import Unsaved
-from nets_jax.engine.seeds import as_keys
+from nets_jax.engine.saved import LoopCheckpoints, Unsaved
+from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.errors import SearchFailed, UsageError, raise_first
 from nets_jax.settings import names
+from nets_jax.structs import Rows, Struct
 from nets_jax.tickets.results import SearchResult
+from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.task import Task
 
 # What comes of a run among others: its result, or why it has none.
@@ -29,12 +31,12 @@ class How(NamedTuple):
   layout: Layout | None = None
   devices: int | None = None
   chunk: int | None = None
-  on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None
-  on_tickets: Callable[[int, Any], None] = lambda number, tickets: None
+  on_rows: Callable[[Rows], object] = lambda rows: None
+  on_tickets: Callable[[int, Ticket], object] = lambda number, tickets: None
   frontier_size: int = 0
   max_seconds: float | None = None
-  prune: Callable[[int, list[dict[str, Any]]], bool] | None = None
-  checkpoints: Checkpoints | Unsaved = Unsaved()
+  prune: Callable[[int, Rows], bool] | None = None
+  checkpoints: LoopCheckpoints = Unsaved()
 
   def is_over(self, seconds: float) -> bool:
     """Whether a search has had its time, in any of the processes."""
@@ -45,7 +47,21 @@ class How(NamedTuple):
     return self.layout or make_layout(size, devices=self.devices, chunk=self.chunk)
 
 
-class Search:
+class RunOptions(TypedDict, total=False):
+  """What a run takes by name besides `keep_failures`; see `Search.run_all`."""
+
+  layout: Layout | None
+  devices: int | None
+  chunk: int | None
+  on_rows: Callable[[Rows], object] | None
+  on_tickets: Callable[[int, Ticket], object] | None
+  frontier_size: int
+  max_seconds: float | None
+  prune: Callable[[int, Rows], bool] | None
+  checkpoints: Checkpoints | None
+
+
+class Search(Struct):
   """Base of all ticket searches; a subclass is a `flax.struct.dataclass` whose fields are settings.
 
   To add one, write a class with `find` in a module of `baselines`, and name it in the module's table
@@ -69,7 +85,7 @@ class Search:
   passes_densities = False
   varies: tuple[str, ...] = ()
 
-  def find(self, keys: jax.Array, task: Task, how: How) -> list[Outcome]:
+  def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> Sequence[Outcome]:
     """One ticket for each key, or why there is none; each run as it would be alone.
 
     Settings and task have been checked.
@@ -78,34 +94,46 @@ class Search:
 
   @classmethod
   def find_all(
-    cls, keys: jax.Array, tasks: Sequence[Task], searches: Sequence["Search"], how: How
-  ) -> list[Outcome]:
+    cls, keys: Key[Array, " runs"], tasks: Sequence[Task], searches: Sequence[Self], how: How
+  ) -> Sequence[Outcome]:
     """As `find`, each run with a task and settings of its own; here they must all be alike."""
-    if any(own != searches[0] for own in searches) or any(not _alike(task, tasks[0]) for task in tasks):
+    if any(search != searches[0] for search in searches) or any(not _alike(task, tasks[0]) for task in tasks):
       raise UsageError(f"runs of {cls.__name__} side by side must have the same settings")
     return searches[0].find(keys, tasks[0], how)
 
-  def run(self, keys: jax.Array, task: Task, **how: Any) -> list[Outcome]:
+  @overload
+  def run(
+    self, keys: KeysLike, task: Task, *, keep_failures: Literal[False] = False, **how: Unpack[RunOptions]
+  ) -> list[SearchResult]: ...
+
+  @overload
+  def run(
+    self, keys: KeysLike, task: Task, *, keep_failures: bool, **how: Unpack[RunOptions]
+  ) -> list[Outcome]: ...
+
+  def run(
+    self, keys: KeysLike, task: Task, *, keep_failures: bool = False, **how: Unpack[RunOptions]
+  ) -> Sequence[Outcome]:
     """One ticket for each key, the runs side by side: `run_all` with the same task and settings for all."""
     keys = as_keys(keys)
-    return self.run_all(keys, [task] * len(keys), [self] * len(keys), **how)
+    return self.run_all(keys, [task] * len(keys), [self] * len(keys), keep_failures=keep_failures, **how)
 
   @classmethod
   def run_all(
     cls,
-    keys: jax.Array,
+    keys: Key[Array, " runs"],
     tasks: Sequence[Task],
-    searches: Sequence["Search"],
+    searches: Sequence[Self],
     *,
     layout: Layout | None = None,
     devices: int | None = None,
     chunk: int | None = None,
-    on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
-    on_tickets: Callable[[int, Any], None] | None = None,
+    on_rows: Callable[[Rows], object] | None = None,
+    on_tickets: Callable[[int, Ticket], object] | None = None,
     keep_failures: bool = False,
     frontier_size: int = 0,
     max_seconds: float | None = None,
-    prune: Callable[[int, list[dict[str, Any]]], bool] | None = None,
+    prune: Callable[[int, Rows], bool] | None = None,
     checkpoints: Checkpoints | None = None,
   ) -> list[Outcome]:
     """One ticket for each key, the runs side by side, each as it would be alone.
@@ -145,14 +173,16 @@ class Search:
     pairs = zip(searches, tasks, strict=True)
     for search, task in {(id(search), id(task)): (search, task) for search, task in pairs}.values():
       search.check(task)
-    given = {"on_rows": on_rows, "on_tickets": on_tickets, "checkpoints": checkpoints}
-    given = {name: value for name, value in given.items() if value is not None}
     if max_seconds is not None and not max_seconds > 0:
       raise UsageError(f"max_seconds must be positive, not {max_seconds}")
-    limits = {"frontier_size": frontier_size, "max_seconds": max_seconds, "prune": prune}
-    how = How(layout, devices, chunk, **limits, **given)
-    outcomes = cls.find_all(keys, tasks, searches, how)
-    if len(outcomes) != len(keys) or not all(isinstance(own, Outcome) for own in outcomes):
+    how = How(layout, devices, chunk, frontier_size=frontier_size, max_seconds=max_seconds, prune=prune)
+    how = how._replace(
+      on_rows=how.on_rows if on_rows is None else on_rows,
+      on_tickets=how.on_tickets if on_tickets is None else on_tickets,
+      checkpoints=how.checkpoints if checkpoints is None else checkpoints,
+    )
+    outcomes = list(cls.find_all(keys, tasks, searches, how))
+    if len(outcomes) != len(keys) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
       raise UsageError(f"{cls.__name__}.find must give a SearchResult, or a SearchFailed, for each key")
     if not keep_failures:
       raise_first(outcomes)
@@ -164,7 +194,7 @@ class Search:
     task.check()
     task.at_precision(getattr(self, "precision", "float32"))
 
-  def change(self, **changes: Any) -> "Search":
+  def change(self, **changes: object) -> Self:
     """The same search with other settings, by their names on the command line.
 
     Raises:
@@ -172,7 +202,7 @@ class Search:
     """
     return settings.change(self, changes)
 
-  def at_density(self, density: float, task: Task) -> "Search":
+  def at_density(self, density: float, task: Task) -> Self:
     """The same search for tickets of exactly that density, or the nearest that it can find."""
     del task
     return self.change(**({"target_density": density} if "target_density" in names(self) else {}))
@@ -191,7 +221,7 @@ class Search:
     del task
     return 0.0
 
-  def identity(self) -> dict[str, Any]:
+  def identity(self) -> dict[str, object]:
     """All that its results depend on: its class, what differs from the class's defaults, their version."""
     kind, name = type(self), type(self).__name__
     shown = name if kind.__module__.startswith("nets_jax.") else f"{kind.__module__}.{name}"
@@ -211,6 +241,6 @@ class Search:
     return 1
 
 
-def _alike(one: Task, other: Task) -> bool:
+def _alike(task: Task, other: Task) -> bool:
   """Whether two tasks are one: the same data, and all else equal."""
-  return one.data is other.data and one.replace(data=None) == other.replace(data=None)
+  return task.data is other.data and task.replace(data=None) == other.replace(data=None)

@@ -3,33 +3,33 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
-
-import jax
+from typing import Literal, TypeVar, Unpack, overload
 
 from nets_jax import baselines, evolution
-from nets_jax.engine.seeds import as_keys
+from nets_jax.engine.seeds import KeyLike, KeysLike, as_keys
 from nets_jax.errors import UsageError, suggest
 from nets_jax.evolution import recipes
-from nets_jax.protocol import Outcome, Search
+from nets_jax.protocol import Outcome, RunOptions, Search
 from nets_jax.settings import DEFAULTS_VERSION, Part, Place, change, differences, names, places
 from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
+
+Kind = TypeVar("Kind")
 
 
 def _named() -> Iterator[tuple[str, Callable[..., Search]]]:
   """What the modules of `evolution` and `baselines` have in their own tables `SEARCHES`."""
   for package in (evolution, baselines):
     for module in pkgutil.iter_modules(package.__path__):
-      found = importlib.import_module(f"{package.__name__}.{module.name}")
-      yield from getattr(found, "SEARCHES", {}).items()
+      loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+      yield from getattr(loaded, "SEARCHES", {}).items()
 
 
 # A name's value takes settings by name, and gives a search.
 SEARCHES: dict[str, Callable[..., Search]] = dict(_named())
 
 
-def make(name: str, changes: Mapping[str, Any] | None = None) -> Search:
+def make(name: str, changes: Mapping[str, object] | None = None) -> Search:
   """The search of a name, with other settings than its own for some.
 
   Raises:
@@ -37,12 +37,12 @@ def make(name: str, changes: Mapping[str, Any] | None = None) -> Search:
   """
   if name not in SEARCHES:
     raise UsageError(f"search must be one of {', '.join(SEARCHES)}, not {name!r}{suggest(name, SEARCHES)}")
-  search = SEARCHES[name]()
-  for setting in changes or {}:
+  search, changes = SEARCHES[name](), changes or {}
+  for setting in changes:
     chosen = _with_parts(search, changes)
     if setting not in names(chosen):
       raise UsageError(f"{name} has no setting {setting!r}{_advice(setting, chosen, name)}")
-  return change(search, changes or {}, name)
+  return change(search, changes, name)
 
 
 def _advice(setting: str, search: Search, name: str) -> str:
@@ -57,7 +57,7 @@ def _advice(setting: str, search: Search, name: str) -> str:
   return advice or suggest(setting, names(search))
 
 
-def _with_parts(search: Search, changes: Mapping[str, Any]) -> Search:
+def _with_parts(search: Search, changes: Mapping[str, object]) -> Search:
   """The search with those parts changed that are chosen by name, which bring settings of their own."""
   parts = {name for name, place in places(search) if isinstance(place.about, Part)}
   return change(search, {name: value for name, value in changes.items() if name in parts})
@@ -65,12 +65,12 @@ def _with_parts(search: Search, changes: Mapping[str, Any]) -> Search:
 
 def having_setting(name: str) -> list[str]:
   """The searches that have a setting as they are; if none has, those that have it with another part."""
-  made = {search: make() for search, make in SEARCHES.items()}
-  as_they_are = [search for search, own in made.items() if name in names(own)]
-  return as_they_are or [search for search, own in made.items() if name in dict(all_places(own))]
+  made = {label: make() for label, make in SEARCHES.items()}
+  as_they_are = [label for label, search in made.items() if name in names(search)]
+  return as_they_are or [label for label, search in made.items() if name in dict(all_places(search))]
 
 
-def all_places(component: Any) -> Iterator[tuple[str, Place]]:
+def all_places(component: object) -> Iterator[tuple[str, Place]]:
   """The settings of a component, and of every part that could be chosen for one of its own."""
   for name, place in places(component):
     yield name, place
@@ -79,13 +79,13 @@ def all_places(component: Any) -> Iterator[tuple[str, Place]]:
         yield from all_places(option())
 
 
-def identity(name: str, search: Search) -> dict[str, Any]:
+def identity(name: str, search: Search) -> dict[str, object]:
   """All of a search that a result depends on: its name, what differs from its defaults, and their version."""
   differing = differences(search, SEARCHES[name]())
   return {"search": name, "defaults": DEFAULTS_VERSION, **differing}
 
 
-def search(key: jax.Array, task: Task, search: Search | None = None, **how: Any) -> SearchResult:
+def search(key: KeyLike, task: Task, search: Search | None = None, **how: Unpack[RunOptions]) -> SearchResult:
   """Finds a ticket for a task: the `run` of a search for one key.
 
   The same key gives the same ticket on any number of devices of a kind, alone or beside other runs.
@@ -105,19 +105,43 @@ def search(key: jax.Array, task: Task, search: Search | None = None, **how: Any)
   return search_all(keys, task, search, **how)[0]
 
 
+@overload
 def search_all(
-  keys: jax.Array,
+  keys: KeysLike,
   task: Task | Sequence[Task],
   search: Search | Sequence[Search] | None = None,
-  **how: Any,
-) -> list[Outcome]:
+  *,
+  keep_failures: Literal[False] = False,
+  **how: Unpack[RunOptions],
+) -> list[SearchResult]: ...
+
+
+@overload
+def search_all(
+  keys: KeysLike,
+  task: Task | Sequence[Task],
+  search: Search | Sequence[Search] | None = None,
+  *,
+  keep_failures: bool,
+  **how: Unpack[RunOptions],
+) -> list[Outcome]: ...
+
+
+def search_all(
+  keys: KeysLike,
+  task: Task | Sequence[Task],
+  search: Search | Sequence[Search] | None = None,
+  *,
+  keep_failures: bool = False,
+  **how: Unpack[RunOptions],
+) -> Sequence[Outcome]:
   """One ticket for each key, the runs side by side, each as it would be alone.
 
   Args:
     keys: one per run, or seeds.
     task: of all runs, or of each.
     search: of all runs, or of each; those of NeTS may differ in all that is traced.
-    **how: see `protocol.Search.run_all`.
+    keep_failures, **how: see `protocol.Search.run_all`.
 
   Raises:
     UsageError, SearchFailed: see there.
@@ -125,19 +149,22 @@ def search_all(
   keys = as_keys(keys)
   search = recipes.guided() if search is None else search
   tasks, searches = _for_each(task, Task, len(keys)), _for_each(search, Search, len(keys))
-  kinds = {type(own) for own in searches}
+  kinds = {type(each) for each in searches}
   if len(kinds) != 1:
     raise UsageError("runs side by side are of one kind of search; run the others apart")
-  return kinds.pop().run_all(keys, tasks, searches, **how)
+  return kinds.pop().run_all(keys, tasks, searches, keep_failures=keep_failures, **how)
 
 
-def _for_each(value: Any, kind: type, count: int) -> list[Any]:
+def _for_each(value: Kind | Sequence[Kind], kind: type[Kind], count: int) -> list[Kind]:
   """One for each run: of one for all, or as many."""
-  found = [value] * count if isinstance(value, kind) else value
-  for own in found if isinstance(found, list | tuple) else [found]:
-    if not isinstance(own, kind):
+  if isinstance(value, kind):
+    return [value] * count
+  values = []
+  for item in value if isinstance(value, list | tuple) else [value]:
+    if not isinstance(item, kind):
       raise UsageError(
         "a search takes (key, task, search): a nets_jax.Task and, say, nets_jax.recipes.guided(), not "
-        f"{own if isinstance(own, str) else type(own).__name__}"
+        f"{item if isinstance(item, str) else type(item).__name__}"
       )
-  return list(found)
+    values.append(item)
+  return values

@@ -10,19 +10,21 @@ A name is one setting's alone: where an operator occurs twice, its copies have n
 """
 
 import dataclasses
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
-import numpy as np
 
 from nets_jax.errors import UsageError, suggest
-from nets_jax.kinds import ANY, WHOLE, Kind, Rule, describe
+from nets_jax.kinds import ANY, WHOLE, Kind, Rule, check_value, describe, in_words, is_whole
 
 # To be raised when a default changes, of a setting or in a recipe: a result on disk under a hash of settings
 # is then no longer taken for one of the new default. Adding a setting leaves it alone. A test holds both.
 DEFAULTS_VERSION = 1
+
+Value = TypeVar("Value")
+Component = TypeVar("Component")
+Path = tuple[str | int, ...]
 
 
 class Setting(NamedTuple):
@@ -43,12 +45,17 @@ class Part(NamedTuple):
   help: str
   group: str
   flag: str | None
-  options: Mapping[str, Callable[[], Any]]
+  options: Mapping[str, Callable[[], object]]
   base: type
+
+  @property
+  def decides(self) -> bool:
+    """Whether a result depends on it: on which part there is, always."""
+    return True
 
 
 def setting(
-  default: Any,
+  default: Value,
   help: str,
   *,
   group: str,
@@ -57,7 +64,7 @@ def setting(
   static: bool = False,
   flag: str | None = None,
   decides: bool = True,
-) -> Any:
+) -> Value:
   """A field of a component that is a setting.
 
   Args:
@@ -75,14 +82,14 @@ def setting(
 
 
 def part(
-  default: Callable[[], Any],
+  default: Callable[[], Value],
   help: str = "",
   *,
   group: str = "",
   flag: str | None = None,
-  options: Mapping[str, Callable[[], Any]] | None = None,
+  options: Mapping[str, Callable[[], object]] | None = None,
   base: type = object,
-) -> Any:
+) -> Value:
   """A field of a component that holds another, or a tuple of some.
 
   Args:
@@ -99,14 +106,14 @@ def part(
 class Place(NamedTuple):
   """Where a setting is: the way to its field from a component, and what the field says of itself."""
 
-  path: tuple[str | int, ...]
+  path: Path
   about: Setting | Part
-  default: Any
+  default: object
 
 
-def places(component: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, Place]]:
+def places(component: object, path: Path = ()) -> Iterator[tuple[str, Place]]:
   """Every setting of a component and its parts, by its name outside, in the order of the fields."""
-  for field in dataclasses.fields(component):
+  for field in _fields(component):
     value, where = getattr(component, field.name), (*path, field.name)
     about = field.metadata.get("setting")
     if about is not None:
@@ -116,52 +123,65 @@ def places(component: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
       continue
     if about.flag is not None:
       yield about.flag, Place(where, about, None)
-    for i, own in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
-      if dataclasses.is_dataclass(own):
-        yield from places(own, where if i is None else (*where, i))
+    for i, inner in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
+      if dataclasses.is_dataclass(inner):
+        yield from places(inner, where if i is None else (*where, i))
 
 
-def _flag(component: Any, field: str, about: Setting) -> str:
-  own, name = getattr(type(component), "name", ""), getattr(component, "name", "")
-  if about.flag is not None and own == name:
+def _fields(component: object) -> tuple[dataclasses.Field[Any], ...]:
+  """Of a dataclass, which a component is; its class's base, a `Search` say, need not be one."""
+  return dataclasses.fields(cast(Any, component))
+
+
+def _flag(component: object, field: str, about: Setting) -> str:
+  usual, name = getattr(type(component), "name", ""), getattr(component, "name", "")
+  if about.flag is not None and usual == name:
     return about.flag
   return f"{name}_{field}" if name else about.flag or field
 
 
-def names(component: Any) -> list[str]:
+def names(component: object) -> list[str]:
   """The names of a component's settings."""
   return list(dict.fromkeys(name for name, _ in places(component)))
 
 
-def value_at(component: Any, path: Sequence[str | int]) -> Any:
+def value_at(component: object, path: Sequence[str | int]) -> object:
   """What is at a place."""
   for step in path:
-    component = component[step] if isinstance(step, int) else getattr(component, step)
+    component = _inner(component, step)
   return component
 
 
-def _put(component: Any, path: Sequence[str | int], value: Any) -> Any:
+def _inner(component: object, step: str | int) -> object:
+  return cast(tuple, component)[step] if isinstance(step, int) else getattr(component, step)
+
+
+def _put(component: Component, path: Sequence[str | int], value: object) -> Component:
   """The component with another value at a place."""
   step, *rest = path
-  inner = component[step] if isinstance(step, int) else getattr(component, step)
-  value = _put(inner, rest, value) if rest else value
+  value = _put(_inner(component, step), rest, value) if rest else value
   if isinstance(step, int):
-    return (*component[:step], value, *component[step + 1 :])
-  return dataclasses.replace(component, **{step: value})
+    parts = cast(tuple, component)
+    return cast(Component, (*parts[:step], value, *parts[step + 1 :]))
+  return _with(component, step, value)
 
 
-def values(component: Any) -> dict[str, Any]:
+def _with(component: Component, field: str, value: object) -> Component:
+  return dataclasses.replace(cast(Any, component), **{field: value})
+
+
+def values(component: object) -> dict[str, object]:
   """Every setting's value, by its name outside; of a part that is chosen by name that name."""
-  found = {}
+  by_name: dict[str, object] = {}
   for name, place in places(component):
     value = value_at(component, place.path)
     if isinstance(place.about, Part):
       value = next((key for key, make in place.about.options.items() if type(make()) is type(value)), value)
-    found.setdefault(name, value)
-  return found
+    by_name.setdefault(name, value)
+  return by_name
 
 
-def change(component: Any, changes: Mapping[str, Any], what: str = "") -> Any:
+def change(component: Component, changes: Mapping[str, object], what: str = "") -> Component:
   """The component with other values for some settings; those that choose a part come first.
 
   Args:
@@ -175,34 +195,33 @@ def change(component: Any, changes: Mapping[str, Any], what: str = "") -> Any:
   """
   is_part = {name: isinstance(place.about, Part) for name, place in places(component)}
   for name, value in sorted(changes.items(), key=lambda item: not is_part.get(item[0], False)):
-    there = [place for own, place in places(component) if own == name]
-    if not there and name in {field.name for field in dataclasses.fields(component)}:
-      component = dataclasses.replace(component, **{name: value})  # an objective, say, or the operators
+    there = [place for known, place in places(component) if known == name]
+    if not there and name in {field.name for field in _fields(component)}:
+      component = _with(component, name, value)  # an objective, say, or the operators
       continue
     if not there:
       known = names(component)
       raise UsageError(f"{what or type(component).__name__} has no setting {name!r}{suggest(name, known)}")
     for place in there:
-      new = _chosen(name, value, place, component) if isinstance(place.about, Part) else value
+      new = value
+      if isinstance(place.about, Part) and isinstance(value, str):
+        new = _chosen(name, value, place.about.options, value_at(component, place.path))
       component = _put(component, place.path, new)
   return component
 
 
-def _chosen(name: str, value: Any, place: Place, component: Any) -> Any:
+def _chosen(name: str, value: str, options: Mapping[str, Callable[[], object]], before: object) -> object:
   """The part of that name, with the settings that the one before had too."""
-  if not isinstance(value, str):
-    return value
-  if value not in place.about.options:
-    known = place.about.options
-    raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}{suggest(value, known)}")
-  new, before = place.about.options[value](), value_at(component, place.path)
+  if value not in options:
+    raise UsageError(f"{name} must be one of {', '.join(options)}, not {value!r}{suggest(value, options)}")
+  new = options[value]()
   if type(new) is type(before):
     return before
   kept = values(before) if dataclasses.is_dataclass(before) else {}
-  return change(new, {own: kept[own] for own in names(new) if own in kept})
+  return change(new, {setting: kept[setting] for setting in names(new) if setting in kept})
 
 
-def check(component: Any) -> None:
+def check(component: object) -> None:
   """Raises UsageError for the first setting that breaks its rule, or the first part that is none.
 
   The message is `<name> must be <rule>, not <value>`. None is allowed where it is the default.
@@ -216,84 +235,64 @@ def check(component: Any) -> None:
         raise UsageError(f"{name} must be {_in_words(place.about)}, not None")
       continue
     check_value(name, place.about.rule, value)
-    if place.about.kind is WHOLE and not _is_whole(value):
+    if place.about.kind is WHOLE and not is_whole(value):
       raise UsageError(f"{name} must be a whole number, not {value}")
   check_parts(component)
 
 
-def check_parts(component: Any) -> None:
+def check_parts(component: object) -> None:
   """Raises UsageError for a part that is not of its base, or that JAX does not know as a pytree."""
-  for field in dataclasses.fields(component):
+  for field in _fields(component):
     about = field.metadata.get("part")
-    for own in _as_tuple(getattr(component, field.name)) if about is not None else ():
-      if not isinstance(own, about.base):
+    if about is None:
+      continue
+    for inner in _as_tuple(getattr(component, field.name)):
+      if not isinstance(inner, about.base):
         raise UsageError(
-          f"{field.name} must be of {about.base.__module__}.{about.base.__name__}, not {own!r}"
+          f"{field.name} must be of {about.base.__module__}.{about.base.__name__}, not {inner!r}"
         )
-      if jax.tree_util.all_leaves([own]):
+      if jax.tree_util.all_leaves([inner]):
         raise UsageError(
-          f"decorate {type(own).__name__} with flax.struct.dataclass, so that JAX can see into it"
+          f"decorate {type(inner).__name__} with flax.struct.dataclass, so that JAX can see into it"
         )
-      if dataclasses.is_dataclass(own):
-        check_parts(own)
+      if dataclasses.is_dataclass(inner):
+        check_parts(inner)
 
 
 def _in_words(about: Setting) -> str:
   return about.kind.what if about.rule is ANY else about.rule.text
 
 
-def _is_whole(value: Any) -> bool:
-  try:
-    operator.index(value)
-  except TypeError:
-    return False
-  return True
-
-
-def check_value(name: str, rule: Rule, value: Any) -> None:
-  """Raises UsageError unless each number of a value (of a schedule, a tuple, an array) keeps to a rule."""
-  leaves = jax.tree.leaves(value)
-  try:
-    holds = all(rule.holds(own) for leaf in leaves for own in (np.ravel(leaf) if np.ndim(leaf) else [leaf]))
-  except (TypeError, ValueError):  # a word where a number should be
-    holds = False
-  if not holds:
-    shown = repr(value) if isinstance(value, str) else describe(value)
-    raise UsageError(f"{name} must be {rule.text}, not {shown}")
-  if problem := getattr(value, "problem", ""):
-    raise UsageError(f"{name}={describe(value)}: {problem}")
-
-
-def record(component: Any) -> dict[str, Any]:
+def record(component: object) -> dict[str, object]:
   """All that a component's results depend on: which parts it has, and every setting's value."""
   others = _others(component)
   shape = [type(component).__name__]
-  for field in dataclasses.fields(component):
+  for field in _fields(component):
     if "part" in field.metadata:
-      shape += [_shape(own) for own in _as_tuple(getattr(component, field.name))]
-  found = {name: describe(value) for name, value in values(component).items()}
-  return {"parts": " ".join(shape), **others, **found}
+      shape += map(_shape, _as_tuple(getattr(component, field.name)))
+  described = {name: describe(value) for name, value in values(component).items()}
+  return {"parts": " ".join(shape), **others, **described}
 
 
-def _others(component: Any) -> dict[str, Any]:
+def _others(component: object) -> dict[str, object]:
   """The fields that are neither settings nor parts, nor the name that settings have before theirs."""
-  fields = [field for field in dataclasses.fields(component) if not {"setting", "part"} & set(field.metadata)]
+  fields = [field for field in _fields(component) if not {"setting", "part"} & set(field.metadata)]
   return {field.name: describe(getattr(component, field.name)) for field in fields if field.name != "name"}
 
 
-def _shape(own: Any) -> str:
+def _shape(component: object) -> str:
   """A part's class, with what is no setting of it: an operator's own function, say."""
-  if not dataclasses.is_dataclass(own):
-    return describe(own)
-  others = ", ".join(f"{name}={value}" for name, value in _others(own).items())
-  return describe(type(own)) + (f"({others})" if others else "")
+  if not dataclasses.is_dataclass(component):
+    return in_words(component)
+  others = ", ".join(f"{name}={value}" for name, value in _others(component).items())
+  return f"{describe(type(component))}({others})" if others else in_words(type(component))
 
 
-def differences(component: Any, default: Any) -> dict[str, Any]:
+def differences(component: object, default: object) -> dict[str, object]:
   """What of `record` is not as in a default, by name."""
   here, there = record(component), record(default)
   return {name: value for name, value in here.items() if name not in there or there[name] != value}
 
 
-def _as_tuple(value: Any) -> tuple:
+def _as_tuple(value: object) -> tuple[object, ...]:
   return value if isinstance(value, tuple) else (value,)

@@ -23,6 +23,10 @@ import numpy as np
 import pytest
 from absl import flags
 
+import jaxtyping
+
+jaxtyping.install_import_hook("nets_jax", "shape_checks.check_shapes")
+
 import nets_jax
 from nets_jax.engine import interrupts
 from nets_jax.cli import search

@@ -9,6 +9,9 @@ from test_search import SMALL, table
 
 import nets_jax
 from nets_jax.baselines import one_shot
+from nets_jax.errors import Diverged
+from nets_jax.tickets.ticket import empty_layers
+from nets_jax.training.train import class_accuracies
 
 SEARCH = nets_jax.recipes.paper(population_size=3, generations=3, elites=0, dormancy_rate=0.3)
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=12)
@@ -61,17 +64,15 @@ def test_a_class_that_a_part_lacks(lacking):
   trained = nets_jax.train_tickets(KEY, tickets, lacking, epochs=2)
   assert all(np.isfinite(list(row.values())).all() for row in trained.curves)
   weights = jax.tree.map(lambda leaf: leaf[0], trained.weights)
-  accuracies = np.asarray(nets_jax.class_accuracies(lacking, weights, lacking.data.valid))
+  accuracies = np.asarray(class_accuracies(lacking, weights, lacking.data.valid))
   assert np.isnan(accuracies).tolist() == [False, False, True, True]
 
 
 def test_an_objective_that_is_never_a_number_is_named(lacking):
   def worst_class(candidate):
-    return 1 - jnp.min(nets_jax.class_accuracies(lacking, candidate.weights, candidate.valid))
+    return 1 - jnp.min(class_accuracies(lacking, candidate.weights, candidate.valid))
 
-  with pytest.raises(
-    nets_jax.Diverged, match="generation 0 has an objective that is not a finite number"
-  ) as e:
+  with pytest.raises(Diverged, match="generation 0 has an objective that is not a finite number") as e:
     nets_jax.search(KEY, lacking, SEARCH.change(ranking="none").replace(objective=worst_class))
   assert e.value.result is None
 
@@ -97,7 +98,7 @@ def test_what_was_found_before_all_genomes_failed_is_kept(task):
   search = SEARCH.change(ranking="none").replace(
     objective=lambda candidate: jnp.where(candidate.density == 1, candidate.valid_loss, jnp.nan)
   )
-  with pytest.raises(nets_jax.Diverged, match="every genome of generation 1 has an objective") as error:
+  with pytest.raises(Diverged, match="every genome of generation 1 has an objective") as error:
     nets_jax.search(KEY, task, search)
   result = error.value.result
   assert [row["generation"] for row in result.history] == [0, 0, 0, 1, 1, 1]
@@ -145,7 +146,7 @@ def test_a_layer_whose_mask_is_empty(tmp_path, task, network, data):
   for layers in empty:
     nets_jax.save_ticket(tmp_path / "t", emptied(network, data, *layers), network)
     loaded.append(nets_jax.load_ticket(tmp_path / "t"))
-    assert nets_jax.empty_layers(loaded[-1]) == layers
+    assert empty_layers(loaded[-1]) == layers
   loaded.append(emptied(network, data, "hidden_0", "hidden_1", "output"))
   empty.append(("hidden_0", "hidden_1", "output"))
   trained = nets_jax.train_tickets(KEY, nets_jax.stack(loaded), task, epochs=3)

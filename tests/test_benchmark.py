@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import nets_jax
-from experiments.benchmarking import measure, memory, table
+from experiments.benchmarking import cases, measure, memory, table
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.engine.tables import read_csv
+from nets_jax.networks.zoo import lenet_300_100
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 COMMAND = (
@@ -81,19 +82,18 @@ def test_a_wrong_request_is_one_line(argument, message, tmp_path):
 
 
 def test_the_work_of_lenet_is_counted_as_the_notes_say():
-  ticket = random_ticket(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), 1.0)
-  assert measure.training_flops(ticket, 54_000) == 54_000 * (6 * 266_200 - 2 * 235_200)
+  ticket = random_ticket(jax.random.key(0), lenet_300_100(), (28, 28, 1), 1.0)
+  assert cases.training_flops(ticket, 54_000) == 54_000 * (6 * 266_200 - 2 * 235_200)
 
 
-def test_cases_take_turns_and_ratios_are_within_a_repeat(monkeypatch):
+def test_cases_take_turns_and_ratios_are_within_a_repeat():
   turns = []
   took = {"a": iter([9.0, 1.0, 2.0]), "b": iter([9.0, 3.0, 10.0])}  # a first run each, then two repeats
-  monkeypatch.setattr(measure, "limit", lambda: lambda: 2.0)
 
   def case(name):
-    return measure.Case("peers", name, lambda: turns.append(name) or next(took[name]), 8.0, 4.0)
+    return cases.Case("peers", name, lambda: turns.append(name) or next(took[name]), 8.0, 4.0)
 
-  first, second = measure.measure([case("a"), case("b")], repeats=2)
+  first, second = measure.measure([case("a"), case("b")], repeats=2, limit=lambda: 2.0)
   assert turns == ["a", "b"] * 3
   assert (first["seconds"], first["seconds_low"], first["seconds_high"]) == (1.5, 1, 2)
   assert (second["seconds"], second["times_the_first"]) == (6.5, (3 / 1 + 10 / 2) / 2)

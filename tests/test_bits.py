@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import nets_jax
+from nets_jax.evolution.generation import init, step
 
 jax.config.update("jax_num_cpu_devices", 4)
 data = nets_jax.load_data("digits")
@@ -31,9 +32,9 @@ def of_result(result):
 
 def of_steps(key, search):
   layout = nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(key, task, search, layout)
+  state = init(key, task, search, layout)
   for _ in range(search.generations + 1):
-    state, _ = nets_jax.step(state, task, search, layout)
+    state, _ = step(state, task, search, layout)
   return bits(state.best)
 
 

@@ -11,6 +11,11 @@ from flax import nnx, struct
 
 import nets_jax
 from nets_jax import recipes
+from nets_jax.baselines.one_shot import Snip
+from nets_jax.baselines.random_tickets import Dense, Random
+from nets_jax.evolution import ranking, schedules, selection
+from nets_jax.evolution.generation import init, step
+from nets_jax.networks.initialisation import Normal
 from nets_jax.training.optimizers import make_optimizer, optimizer_names
 
 KEY = jax.random.key(7)
@@ -92,7 +97,7 @@ def test_a_learning_rate_may_be_a_function_of_the_iteration(task, ticket):
 
 def test_a_module_with_a_list_is_the_one_with_a_tuple(task):
   listed, tupled = (task.replace(network=Stack(sizes)) for sizes in ([8, 4], (8, 4)))
-  for search in (SEARCH, nets_jax.Snip(score_batch=20), nets_jax.Random()):
+  for search in (SEARCH, Snip(score_batch=20), Random()):
     assert_same_results([nets_jax.search(KEY, listed, search)], [nets_jax.search(KEY, tupled, search)])
 
 
@@ -189,7 +194,7 @@ def test_an_operator_that_gives_no_ticket_is_one_line(task, operator, message):
     ({"epochs": 0}, "epochs must be at least 1, not 0"),
     ({"eval_every": 0}, "eval_every must be at least 1, not 0"),
     (
-      {"initialiser": nets_jax.Normal((0.1, 0.2))},
+      {"initialiser": Normal((0.1, 0.2))},
       "init_scale must be one number, or one for each .* 3 layers",
     ),
     ({"precision": "bfloat8"}, "precision must be one of float32, tensorfloat32, bfloat16, not 'bfloat8'"),
@@ -210,13 +215,13 @@ def test_a_fraction_is_no_count(task):
 def test_other_arguments_than_a_search_takes_are_told(task, network, data):
   with pytest.raises(nets_jax.UsageError, match=r"a search takes \(key, task, search\): .*, not MLP"):
     nets_jax.search(KEY, network, data)
-  for search in (SEARCH, nets_jax.Imp(), nets_jax.Snip(), nets_jax.Random(), nets_jax.Dense()):
+  for search in (SEARCH, nets_jax.Imp(), Snip(), Random(), Dense()):
     with pytest.raises(TypeError, match="frontier_sise"):
       nets_jax.search(KEY, task, search, frontier_sise=3)
   with pytest.raises(nets_jax.UsageError, match="2 keys ask for as many tasks and searches"):
     nets_jax.search_all([1, 2], task, [SEARCH])
   with pytest.raises(nets_jax.UsageError, match="runs of Snip side by side must have the same settings"):
-    nets_jax.search_all([1, 2], task, [nets_jax.Snip(share, score_batch=20) for share in (0.1, 0.2)])
+    nets_jax.search_all([1, 2], task, [Snip(share, score_batch=20) for share in (0.1, 0.2)])
 
 
 def test_a_network_without_precision_trains_in_float32_alone(task):
@@ -233,8 +238,8 @@ def test_a_network_without_precision_trains_in_float32_alone(task):
     (recipes.paper(population_size=5.0), "population_size must be a whole number, not 5.0"),
     (recipes.paper(population_size=None), "population_size must be at least 1, not None"),
     (recipes.paper(noise_rate=None), r"noise_rate must be in \[0, 1\], not None"),
-    (recipes.paper(noise_rate=nets_jax.schedules.Geometric(0.0, 0.1)), "geometric schedule begins and ends"),
-    (recipes.paper(ranking=nets_jax.selection.Rank()), r"ranking must be of nets_jax\.evolution\.ranking"),
+    (recipes.paper(noise_rate=schedules.Geometric(0.0, 0.1)), "geometric schedule begins and ends"),
+    (recipes.paper(ranking=selection.Rank()), r"ranking must be of nets_jax\.evolution\.ranking"),
     (nets_jax.Nets(operators=[nets_jax.operators.Noise(rate) for rate in (0.1, 0.2)]), "setting 'noise_"),
     (nets_jax.Imp(cycles=2.0), "cycles must be a whole number, not 2.0"),
   ],
@@ -246,12 +251,12 @@ def test_a_setting_that_makes_no_search_is_one_line(task, search, message):
 
 def test_parts_may_be_given_by_name_and_one_operator_alone(task):
   search = nets_jax.Nets(selection="truncation", ranking="none", operators=nets_jax.operators.Noise())
-  assert search.selection == nets_jax.selection.Truncation()
-  assert search.ranking == nets_jax.ranking.Unconstrained()
+  assert search.selection == selection.Truncation()
+  assert search.ranking == ranking.Unconstrained()
   assert search.operators == (nets_jax.operators.Noise(),)
   short = task.replace(training="adam", initialiser=0.2)
-  assert (short.training, short.initialiser) == (nets_jax.Training("adam"), nets_jax.Normal(0.2))
-  assert nets_jax.Normal(np.array([0.1, 0.2])).scale == (0.1, 0.2)
+  assert (short.training, short.initialiser) == (nets_jax.Training("adam"), Normal(0.2))
+  assert Normal(np.array([0.1, 0.2])).scale == (0.1, 0.2)
 
 
 def test_a_class_that_jax_cannot_see_into_is_one_line(task):
@@ -261,7 +266,7 @@ def test_a_class_that_jax_cannot_see_into_is_one_line(task):
     def __call__(self, key, child, context):
       return child
 
-  class Mine(nets_jax.ranking.Feasible):
+  class Mine(ranking.Feasible):
     pass
 
   with pytest.raises(nets_jax.UsageError, match=r"decorate Plain with flax\.struct\.dataclass"):
@@ -285,13 +290,13 @@ def test_precision_is_the_searchs_or_the_tasks_and_not_the_networks(task):
     nets_jax.search(KEY, rounded, SEARCH)
   own = task.replace(network=Stack((4,)), precision="bfloat16")
   with pytest.raises(nets_jax.UsageError, match="Stack has no field `precision`"):
-    nets_jax.search(KEY, own, nets_jax.Random())
+    nets_jax.search(KEY, own, Random())
   layout = nets_jax.make_layout(3)
   losses = {}
   for precision in ("float32", "bfloat16"):
     search = SEARCH.change(precision=precision)
-    state = nets_jax.init(KEY, task, search, layout)
-    losses[precision] = np.asarray(nets_jax.step(state, task, search, layout)[1].valid_loss)
+    state = init(KEY, task, search, layout)
+    losses[precision] = np.asarray(step(state, task, search, layout)[1].valid_loss)
     searched = [row["valid_loss"] for row in nets_jax.search(KEY, task, search, layout=layout).history[:3]]
     np.testing.assert_array_equal(losses[precision], np.float32(searched))
   assert (losses["float32"] != losses["bfloat16"]).any()
@@ -323,5 +328,7 @@ def test_names_of_0_1_say_what_took_their_place():
   ):
     with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{hint}.*Moving from 0.1"):
       getattr(nets_jax, name)
+  with pytest.raises(AttributeError, match=r"no attribute 'Snip'; .*nets_jax.baselines.one_shot"):
+    nets_jax.Snip  # noqa: B018
   with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
     nets_jax.nonsense  # noqa: B018

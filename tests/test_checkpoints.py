@@ -12,7 +12,7 @@ from conftest import assert_same_bits, assert_same_results, changed, without_sec
 
 import nets_jax
 from nets_jax.engine import journal
-from nets_jax.engine.checkpoints import Checkpoints
+from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.engine.saved import Unsaved
 from nets_jax.settings import change
 
@@ -44,7 +44,7 @@ def in_pieces(run, directory, turns=2):
     checkpoints = stopping(directory, turns)
     try:
       return run(checkpoints), stops
-    except nets_jax.Stopped:
+    except Stopped:
       pass
     finally:
       checkpoints.close()
@@ -63,7 +63,7 @@ def test_a_search_in_pieces_is_the_whole_search(tmp_path, task):
   assert_same_results(pieces, whole)
 
   # On other devices, and once more at its end, where nothing is left to do.
-  with pytest.raises(nets_jax.Stopped, match="generation 2, which is saved"):
+  with pytest.raises(Stopped, match="generation 2, which is saved"):
     search(stopping(tmp_path / "b", 3), 4)
   for _ in range(2):
     assert_same_results(search(Checkpoints(tmp_path / "b"), 3), whole)
@@ -104,7 +104,7 @@ def test_a_training_in_pieces_is_the_whole_training(tmp_path, task, network, dat
 def stopped(tmp_path_factory, task):
   """A search stopped after generation 2, whose checkpoints are of turns 2 and 3."""
   directory = tmp_path_factory.mktemp("stopped")
-  with pytest.raises(nets_jax.Stopped):
+  with pytest.raises(Stopped):
     nets_jax.search(jax.random.key(0), task, SEARCH, checkpoints=stopping(directory, 3))
   assert sorted(path.name for path in directory.iterdir()) == ["2", "3", "journal.csv"]
   return directory

@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_same_bits
 
 import nets_jax
+from nets_jax.baselines.one_shot import Snip
 from nets_jax.cli import controls
 from nets_jax.studies.ticket_controls import CONTROLS
 from nets_jax.tickets.ticket import initialise, maskable_count, unmasked_count
@@ -43,7 +44,7 @@ def test_the_controls(network, data, ticket):
     jax.random.key(5), network, data.input_shape, init_scale=(0.02, 0.3, 4.0), initial_density=0.4
   )
   task = nets_jax.Task(network, data)
-  snip = nets_jax.Snip(score_batch=20)
+  snip = Snip(score_batch=20)
   made = {name: make(jax.random.key(9), ticket, task, snip) for name, make in CONTROLS.items()}
   count = lambda t: int(unmasked_count(t))  # noqa: E731
   scales = lambda t: np.array([float(s) for s in nets_jax.layer_scales(t).values()])  # noqa: E731

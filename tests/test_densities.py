@@ -14,6 +14,8 @@ import nets_jax
 from nets_jax import recipes
 from nets_jax.analysis.density_figures import differences_figure
 from nets_jax.cli import command, densities, method_labels
+from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.zoo import lenet_300_100
 from nets_jax.studies import frontiers, tables, work
 
 PROBLEM = (
@@ -232,7 +234,7 @@ def test_the_ready_studies_are_such_that_run(preset, study):
 
 def test_the_nearest_cycle():
   data = nets_jax.from_arrays(np.zeros((20, 784)), np.arange(20) % 10)
-  task = nets_jax.Task(nets_jax.lenet_300_100(), data, nets_jax.Training(batch_size=2))
+  task = nets_jax.Task(lenet_300_100(), data, nets_jax.Training(batch_size=2))
   found = [
     nets_jax.Imp().at_density(density, task).cycles for density in (0.211, 0.2, 0.135, 0.0358, 0.0185, 0.01)
   ]
@@ -249,7 +251,7 @@ def test_a_guided_method_has_its_own_settings_and_the_flags_training():
   (own,) = frontiers.at_densities(method, [0.1])
   assert own.search == recipes.guided(parents=3, target_density=0.1)
   assert (own.task.training, own.task.initialiser) == (
-    nets_jax.Training(learning_rate=0.3), nets_jax.Normal(0.1),
+    nets_jax.Training(learning_rate=0.3), Normal(0.1),
   )  # fmt: skip
 
 

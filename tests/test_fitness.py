@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nets_jax
-from nets_jax.evolution.fitness import density_penalty, fitness, retain
+from nets_jax.evolution.fitness import Metrics, density_penalty, fitness, retain
 from nets_jax.evolution.ranking import Penalised, Unconstrained
-from nets_jax.training.train import minibatch_order
+from nets_jax.training.train import class_accuracies, minibatch_order
 
 
 @settings(deadline=None, max_examples=50)
@@ -64,7 +64,7 @@ def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(task, 
 
   def objective(candidate):
     seen["candidate"] = candidate
-    classes = nets_jax.class_accuracies(task, candidate.weights, candidate.valid)
+    classes = class_accuracies(task, candidate.weights, candidate.valid)
     return (
       jnp.floor(10 * candidate.valid_accuracy)
       + candidate.density
@@ -97,4 +97,4 @@ def test_retained_weights_replace_expressed_genes_only(task, ticket):
 def test_all_metrics_are_scalars(task, ticket):
   metrics, _, _ = run(task, ticket, Penalised(0.2, 1.0))
   assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
-  assert isinstance(metrics, nets_jax.Metrics)
+  assert isinstance(metrics, Metrics)

@@ -11,6 +11,7 @@ from test_pareto import dominates
 
 import nets_jax
 from nets_jax.evolution.frontier import Frontier
+from nets_jax.evolution.generation import init, step
 
 SEARCH = nets_jax.recipes.paper(population_size=5, generations=3)
 KEY = jax.random.key(1)
@@ -86,14 +87,14 @@ def test_a_search_keeps_the_genomes_themselves(task):
   )
   assert len(result.frontier) > 1
   layout = nets_jax.make_layout(5, devices=1)
-  state = nets_jax.init(KEY, task, SEARCH, layout)
+  state = init(KEY, task, SEARCH, layout)
   taken = {(met.row["generation"], met.row["genome"]): met.ticket for met in result.frontier}
   for generation in range(4):
     for genome in range(5):
       if (generation, genome) in taken:
         own = nets_jax.take(jax.device_get(state.population), genome)
         assert_same_bits(taken.pop((generation, genome)), own)
-    state, _ = nets_jax.step(state, task, SEARCH, layout)
+    state, _ = step(state, task, SEARCH, layout)
   assert not taken
   # It changes nothing else, and is not kept unless it is asked for.
   plain = nets_jax.search(KEY, task, SEARCH, devices=4)

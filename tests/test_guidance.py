@@ -15,12 +15,14 @@ import nets_jax
 from nets_jax import operators
 from nets_jax.evolution import dormancy, saliency
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
+from nets_jax.evolution.generation import init, step
 from nets_jax.evolution.operators import Context, Crossover
 from nets_jax.evolution.ranking import Feasible, Penalised
 from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Truncation
 from nets_jax.settings import change
+from nets_jax.tickets.ticket import phenotype
 from nets_jax.training.train import minibatch_order, train
 
 GUIDED = nets_jax.Nets(
@@ -51,7 +53,7 @@ def flat(masks):
   return np.concatenate([np.asarray(masks[name]["kernel"]).reshape(-1) for name in LAYERS])
 
 
-def reference_keep(masks, scores, count, awaken, floors):
+def reference_keep(masks, scores, count, regrow, floors):
   """One gene after another, by index where equal."""
   first = []
   start = 0
@@ -64,7 +66,7 @@ def reference_keep(masks, scores, count, awaken, floors):
     (i for i in range(TOTAL) if masks[i]), key=lambda i: (i not in first, -scores[i] if i not in first else 0)
   )
   dormant = sorted((i for i in range(TOTAL) if not masks[i]), key=lambda i: -scores[i])
-  stay = expressed[: max(0, count - min(awaken, len(dormant)))]
+  stay = expressed[: max(0, count - min(regrow, len(dormant)))]
   kept = set(stay) | set(dormant[: count - len(stay)])
   return np.array([i in kept for i in range(TOTAL)])
 
@@ -76,21 +78,21 @@ def reference_keep(masks, scores, count, awaken, floors):
   st.integers(3, TOTAL),
   st.integers(0, 8),
 )
-def test_keep_has_the_exact_count_and_the_highest(masks, scores, count, awaken):
-  awaken = min(awaken, count)
+def test_keep_has_the_exact_count_and_the_highest(masks, scores, count, regrow):
+  regrow = min(regrow, count)
   ticket = nets_jax.Ticket(tree(np.zeros(TOTAL)), tree(masks))
-  kept = flat(keep(ticket, tree(np.float32(scores)), count, awaken).masks)
+  kept = flat(keep(ticket, tree(np.float32(scores)), count, regrow).masks)
   floors = [
     max(1, round(np.float32(dormancy.LAYER_FLOOR * count) * np.float32(np.prod(s) / TOTAL)))
     for s in LAYERS.values()
   ]
-  np.testing.assert_array_equal(kept, reference_keep(masks, np.float32(scores), count, awaken, floors))
+  np.testing.assert_array_equal(kept, reference_keep(masks, np.float32(scores), count, regrow, floors))
   assert kept.sum() == count
 
 
 @functools.partial(jax.jit, static_argnames="scope")
-def keep(ticket, scores, count, awaken, scope="global"):
-  return dormancy.SCOPES[scope](ticket, scores, count, awaken)
+def keep(ticket, scores, count, regrow, scope="global"):
+  return dormancy.SCOPES[scope](ticket, scores, count, regrow)
 
 
 def test_a_layer_never_dies():
@@ -130,14 +132,14 @@ def trained(task, data, ticket):
   """A ticket's weights before and after a training, and its minibatches."""
   order = minibatch_order(KEY, len(data.train), 8, 12)
   after = train(KEY, ticket, task, order)
-  return jax.device_get((nets_jax.phenotype(ticket), after, order))
+  return jax.device_get((phenotype(ticket), after, order))
 
 
-@pytest.mark.parametrize("awakening", [False, True])
+@pytest.mark.parametrize("regrowth", [False, True])
 @pytest.mark.parametrize("name", MEASURES)
-def test_saliencies(task, network, data, ticket, trained, name, awakening):
+def test_saliencies(task, network, data, ticket, trained, name, regrowth):
   before, after, order = trained
-  found = saliency.saliency(saliency.SALIENCIES[name], ticket, after, task, order, awakening)
+  found = saliency.saliency(saliency.SALIENCIES[name], ticket, after, task, order, regrowth)
   rows = order[-saliency.GRADIENT_BATCHES :].reshape(-1)
 
   def loss(weights):
@@ -148,7 +150,7 @@ def test_saliencies(task, network, data, ticket, trained, name, awakening):
   for layer, mask in ticket.masks.items():
     w_0, w, g, m = (np.asarray(t[layer]["kernel"]) for t in (before, after, gradient, ticket.masks))
     expected = {"taylor": w * (w - w_0), "movement": w - w_0, "magnitude": w, "gradient": g * w}[name]
-    expected = np.where(m, np.abs(expected), np.abs(g) if awakening else 0)
+    expected = np.where(m, np.abs(expected), np.abs(g) if regrowth else 0)
     np.testing.assert_allclose(found[layer]["kernel"], expected, rtol=1e-3, atol=1e-7)
     assert found[layer]["bias"] is None
     assert mask["bias"] is None
@@ -179,13 +181,13 @@ def test_the_signal_travels_with_its_gene(network, data):
 def populations(task, search, steps):
   """The genomes of each generation, as NumPy arrays without padding."""
   layout = nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(KEY, task, search, layout)
+  state = init(KEY, task, search, layout)
   found = []
   for _ in range(steps):
     found.append(
       jax.tree.map(lambda x: np.asarray(x)[: search.population_size], jax.device_get(state.population))
     )
-    state, _ = nets_jax.step(state, task, search, layout)
+    state, _ = step(state, task, search, layout)
   return found, jax.device_get(state)
 
 
@@ -247,17 +249,17 @@ def test_without_a_schedule_a_child_loses_the_rate(task):
   assert [found == {want} for found, want in zip(counts.values(), expected, strict=True)] == [True] * 5
 
 
-def test_awakening_brings_dormant_genes_back(task):
+def test_regrowth_brings_dormant_genes_back(task):
   search = GUIDED.change(
-    initial_density=0.5, target_density=0.5, awakening_rate=0.2, crossover_rate=1.0, elites=0
+    initial_density=0.5, target_density=0.5, regrowth_rate=0.2, crossover_rate=1.0, elites=0
   )
   generations, _ = populations(task, search, 3)
   ever = jax.tree.map(lambda mask: mask.any(axis=0), generations[0].masks)
   later = generations[2].masks
-  awakened = sum(
+  regrown = sum(
     int((mask & ~was).sum()) for mask, was in zip(jax.tree.leaves(later), jax.tree.leaves(ever), strict=True)
   )
-  assert awakened > 0
+  assert regrown > 0
   rising = search.change(initial_density=0.2, target_density=0.6)
   history = nets_jax.search(KEY, task, rising).history
   assert history[-1]["density"] == pytest.approx(0.6, abs=0.01)
@@ -283,9 +285,7 @@ def test_layers_are_scaled_whole(ticket):
 
 def test_the_first_genomes_layers_are_scaled_too(task):
   layout = nets_jax.make_layout(GUIDED.population_size)
-  plain, scaled = (
-    nets_jax.init(KEY, task, GUIDED.change(scale_deviation=d), layout).population for d in (0.0, 0.7)
-  )
+  plain, scaled = (init(KEY, task, GUIDED.change(scale_deviation=d), layout).population for d in (0.0, 0.7))
   logs = []
   for layer, weights in scaled.weights.items():
     ratio = np.asarray(weights["kernel"])[:5] / np.asarray(plain.weights[layer]["kernel"])[:5]
@@ -305,8 +305,8 @@ def test_children_two_by_two_take_opposite_steps(task):
   search = GUIDED.replace(operators=(Crossover(1.0), ScaleLayers(0.7)), ranking=Penalised(), elites=0)
   search = search.change(parents=1)
   layout = nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(KEY, task, search, layout)
-  after, metrics = nets_jax.step(state, task, search, layout)
+  state = init(KEY, task, search, layout)
+  after, metrics = step(state, task, search, layout)
   best = int(np.argmin(metrics.fitness))
   logs = []
   for layer, weights in after.population.weights.items():
@@ -335,7 +335,7 @@ def test_feasible_comes_first():
 
 
 def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task):
-  plain = GUIDED.change(awakening_rate=0.1)
+  plain = GUIDED.change(regrowth_rate=0.1)
   searches = [
     plain.change(scale_deviation=Linear(0.6, 0.1)),
     plain.change(scale_deviation=Linear(0.1, 0.0), target_density=0.4, parents=3, generations=3),
@@ -364,7 +364,7 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task
     ({"density_schedule": "steep"}, "density_schedule must be one of geometric, cubic, constant"),
     ({"dormancy_scope": "row"}, "dormancy_scope must be one of global, layer"),
     ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),
-    ({"awakening_rate": 1.5}, r"awakening_rate must be in \[0, 1\], not 1.5"),
+    ({"regrowth_rate": 1.5}, r"regrowth_rate must be in \[0, 1\], not 1.5"),
     ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
   ],
 )

@@ -8,6 +8,7 @@ from conftest import assert_same_bits, changed
 
 import nets_jax
 from nets_jax.baselines.imp_counts import EVERY_LAYER, prune
+from nets_jax.errors import Diverged
 from nets_jax.networks.layers import Layer
 from nets_jax.settings import change
 from nets_jax.tickets.ticket import phenotype
@@ -120,12 +121,12 @@ def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(task):
 
   own = changed(task, IMP, optimizer=optimizer, cycles=2)
   outcomes = nets_jax.search_all(KEYS, *own, keep_failures=True)
-  failed = [isinstance(outcome, nets_jax.Diverged) for outcome in outcomes]
+  failed = [isinstance(outcome, Diverged) for outcome in outcomes]
   assert set(failed) == {True, False}
   bad = outcomes[failed.index(True)]
   assert "the training of cycle 0 diverged; lower learning_rate (0.2) or init_scale (0.5)" in str(bad)
   assert all(np.asarray(mask).all() for mask in jax.tree.leaves(bad.result.ticket.masks))
-  with pytest.raises(nets_jax.Diverged, match="the training of cycle 0 diverged"):
+  with pytest.raises(Diverged, match="the training of cycle 0 diverged"):
     nets_jax.search_all(KEYS, *own)
   good = failed.index(False)
   alone = nets_jax.search(KEYS[good], *own)

@@ -9,7 +9,9 @@ import pytest
 import nets_jax
 from nets_jax import operators
 from nets_jax.baselines import one_shot
+from nets_jax.baselines.one_shot import Synflow
 from nets_jax.networks import layers
+from nets_jax.networks.initialisation import Normal
 from nets_jax.tickets.controls import unmask
 
 KEY = jax.random.key(0)
@@ -92,19 +94,19 @@ def test_each_number_of_init_scale_is_the_layers_in_that_order(task, data):
   again = operators.resample(KEY, unmask(ticket), 1.0, scales)
   found = nets_jax.layer_scales(again)
   assert found["trunk"] < 0.02 < 1 < found["head"]
-  task = task.replace(network=network, initialiser=nets_jax.Normal(scales))
+  task = task.replace(network=network, initialiser=Normal(scales))
   search = nets_jax.recipes.paper(
     population_size=3, generations=1, resample_rate=1.0, noise_rate=0.0, elites=0
   )
   found = nets_jax.layer_scales(nets_jax.search(KEY, task, search).ticket)
   assert found["trunk"] < 0.02 < 1 < found["head"]
   with pytest.raises(nets_jax.UsageError, match="in the order of application these are trunk, head"):
-    nets_jax.search(KEY, task.replace(initialiser=nets_jax.Normal((1.0, 1.0, 1.0))), search)
+    nets_jax.search(KEY, task.replace(initialiser=Normal((1.0, 1.0, 1.0))), search)
 
 
 def test_runs_side_by_side_may_have_one_scale_and_one_for_each_layer(task):
   search = nets_jax.recipes.paper(population_size=3, generations=1)
-  tasks = [task, task.replace(initialiser=nets_jax.Normal((0.1, 0.2, 0.3)))]
+  tasks = [task, task.replace(initialiser=Normal((0.1, 0.2, 0.3)))]
   keys = jax.random.split(KEY, 2)
   for i, result in enumerate(nets_jax.search_all(keys, tasks, search)):
     alone = nets_jax.search(keys[i], tasks[i], search)
@@ -139,7 +141,7 @@ def numpy_synflow(kernels, count):
 
 @pytest.mark.parametrize("network", [TrunkAndHead(), Nested()])
 def test_synflow_is_the_numpy_reference_behind_a_normalisation_too(network, data):
-  search = nets_jax.Synflow(target_density=0.4, rounds=1, score_batch=20)
+  search = Synflow(target_density=0.4, rounds=1, score_batch=20)
   result = nets_jax.search(KEY, nets_jax.Task(network, data), search)
   kernels = [np.asarray(w, np.float64) for w in result.ticket.by_layer(result.ticket.weights).values()]
   want = numpy_synflow(kernels, round(0.4 * sum(k.size for k in kernels)))

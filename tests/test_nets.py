@@ -11,8 +11,10 @@ from conftest import assert_same_bits, changed, counted_compilations
 
 import nets_jax
 from nets_jax import dormancy
+from nets_jax.baselines.one_shot import Snip
+from nets_jax.baselines.random_tickets import Random
 from nets_jax.evolution.configuration import fitness_steps
-from nets_jax.evolution.generation import genome_fitness
+from nets_jax.evolution.generation import genome_fitness, init, step
 from nets_jax.settings import change
 from nets_jax.tickets.ticket import initialise
 from nets_jax.training.train import minibatch_order
@@ -29,10 +31,10 @@ def without_seconds(history):
 def states(task, search, layout=None, key=KEY):
   """The state before each generation, and each generation's metrics."""
   layout = layout or nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(key, task, search, layout)
+  state = init(key, task, search, layout)
   found = [(state, None)]
   for _ in range(search.generations + 1):
-    state, metrics = nets_jax.step(state, task, search, layout)
+    state, metrics = step(state, task, search, layout)
     found.append((state, metrics))
   return found
 
@@ -84,8 +86,8 @@ def test_another_seed_is_another_search(task, result):
 def test_a_genome_of_a_population_is_that_genome_alone(task, network, data):
   search = SEARCH.replace(population_size=8)
   layout = nets_jax.make_layout(8)
-  state = nets_jax.init(KEY, task, search, layout)
-  _, metrics = nets_jax.step(state, task, search, layout)
+  state = init(KEY, task, search, layout)
+  _, metrics = step(state, task, search, layout)
   shuffle_key, training_key, _ = jax.random.split(jax.random.fold_in(state.key, 0), 3)
   order = minibatch_order(shuffle_key, len(data.train), 12, fitness_steps(search, task))
   population_key = jax.random.split(KEY)[0]
@@ -101,9 +103,7 @@ def test_a_genome_of_a_population_is_that_genome_alone(task, network, data):
 
 
 def test_a_larger_population_leaves_the_other_genomes_as_they_were(task):
-  small, large = (
-    nets_jax.init(KEY, task, SEARCH.replace(population_size=k), nets_jax.make_layout(k)) for k in (3, 7)
-  )
+  small, large = (init(KEY, task, SEARCH.replace(population_size=k), nets_jax.make_layout(k)) for k in (3, 7))
   for i in range(3):
     assert_same_bits(*(jax.device_get(nets_jax.take(s.population, i)) for s in (small, large)))
 
@@ -277,8 +277,8 @@ def test_a_network_with_too_few_outputs_is_refused_by_every_search(task, data, o
   for run in (
     lambda: nets_jax.search(KEY, task, SEARCH),
     lambda: nets_jax.search(KEY, task, nets_jax.Imp()),
-    lambda: nets_jax.search(KEY, task, nets_jax.Snip(score_batch=20)),
-    lambda: nets_jax.search(KEY, task, nets_jax.Random()),
+    lambda: nets_jax.search(KEY, task, Snip(score_batch=20)),
+    lambda: nets_jax.search(KEY, task, Random()),
     lambda: nets_jax.train_tickets(KEY, nets_jax.stack([ticket]), task, epochs=1),
     lambda: nets_jax.judge_ticket(KEY[None], ticket, task, epochs=1),
   ):
@@ -354,9 +354,11 @@ def large(task):
   task = task.for_search().replace(network=nets_jax.MLP((200, 50), 3))
   search = SEARCH.replace(population_size=256)
   layout = nets_jax.make_layout(256, devices=4)
-  state = nets_jax.init(jax.random.key(0), task, search, layout)
-  step = nets_jax.step.lower(state, task, search, layout).compile()
-  return step, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.population)
+  state = init(jax.random.key(0), task, search, layout)
+  compiled = step.lower(state, task, search, layout).compile()
+  return compiled, jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.population
+  )
 
 
 def test_no_device_ever_gathers_the_population(large):

@@ -10,7 +10,7 @@ import nets_jax
 from nets_jax.networks import initialisation
 from nets_jax.networks.adapter import forward
 from nets_jax.networks.precision import matrix_product
-from nets_jax.networks.zoo import ACTIVATIONS
+from nets_jax.networks.zoo import ACTIVATIONS, lenet_300_100, make_network
 from nets_jax.tickets.ticket import initialise, maskable_count, phenotype
 
 
@@ -21,13 +21,13 @@ def test_forward_is_the_numpy_reference(network, data, ticket):
 
 
 def test_lenet_has_the_papers_weights():
-  ticket = jax.eval_shape(lambda k: initialise(k, nets_jax.lenet_300_100(), (28, 28, 1)), jax.random.key(0))
+  ticket = jax.eval_shape(lambda k: initialise(k, lenet_300_100(), (28, 28, 1)), jax.random.key(0))
   assert maskable_count(ticket) == 266_200
   assert [leaf.shape for leaf in jax.tree.leaves(ticket.masks)] == [(784, 300), (300, 100), (100, 10)]
 
 
 def test_initial_weights_are_normal_and_biases_zero():
-  weights = initialisation.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), 0.1)
+  weights = initialisation.initial_weights(jax.random.key(0), lenet_300_100(), (28, 28, 1), 0.1)
   for layer in weights.values():
     assert not layer["bias"].any()
     kernel = np.asarray(layer["kernel"]).ravel()
@@ -40,7 +40,7 @@ def test_initial_weights_are_normal_and_biases_zero():
 
 def test_layers_may_have_scales_of_their_own():
   def draw(scale):
-    return initialisation.initial_weights(jax.random.key(0), nets_jax.lenet_300_100(), (784,), scale)
+    return initialisation.initial_weights(jax.random.key(0), lenet_300_100(), (784,), scale)
 
   one, own = draw(1.0), draw((0.01, 2.0, 0.5))
   for (_, a), (_, b), scale in zip(one.items(), own.items(), (0.01, 2.0, 0.5), strict=True):
@@ -51,7 +51,7 @@ def test_layers_may_have_scales_of_their_own():
 
 
 def test_network_without_biases(data):
-  network = nets_jax.make_network("mlp", 3, (4,), use_bias=False)
+  network = make_network("mlp", 3, (4,), use_bias=False)
   weights = initialisation.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
   assert {leaf for layer in weights.values() for leaf in layer} == {"kernel"}
 
@@ -124,7 +124,7 @@ def test_modules_that_cannot_be_tickets(module, message):
 )
 def test_impossible_networks(kwargs, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    nets_jax.make_network(**{"name": "mlp", "num_classes": 3, **kwargs})
+    make_network(**{"name": "mlp", "num_classes": 3, **kwargs})
 
 
 def test_activations():

@@ -8,6 +8,9 @@ from conftest import assert_same_bits
 import nets_jax
 from nets_jax import searches
 from nets_jax.baselines import one_shot, scores
+from nets_jax.baselines.one_shot import Synflow
+from nets_jax.baselines.random_tickets import Random
+from nets_jax.networks.initialisation import Normal
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.ticket import maskable_count, phenotype, unmasked_count
 
@@ -95,7 +98,7 @@ def test_synflow_is_the_share_of_each_weight_in_the_flow(task, ticket, batch):
 @pytest.mark.parametrize("score", list(one_shot.SEARCHES))
 def test_the_exact_count_of_the_highest_scores_is_kept(task, data, score):
   search = one_shot.SEARCHES[score](target_density=0.3, rounds=1, score_batch=30)
-  task = task.replace(initialiser=nets_jax.Normal(0.5))
+  task = task.replace(initialiser=Normal(0.5))
   for key, result in zip(KEYS, nets_jax.search_all(KEYS, task, search), strict=True):
     count = round(0.3 * 103)
     assert int(unmasked_count(result.ticket)) == count
@@ -124,7 +127,7 @@ def test_tickets_side_by_side_are_the_tickets_alone(task, score):
 def test_synflow_keeps_every_layer_alive_at_one_percent_on_an_exponential_schedule():
   data = nets_jax.load_data("digits")
   network = nets_jax.MLP((100, 100, 100, 50), 10)
-  search = nets_jax.Synflow(target_density=0.01, score_batch=50)
+  search = Synflow(target_density=0.01, score_batch=50)
   result = nets_jax.search(KEYS[0], nets_jax.Task(network, data), search)
   total = maskable_count(result.ticket)
   assert len(result.history) == 100
@@ -157,7 +160,7 @@ def test_impossible_settings(task, name, changes, message):
 
 
 def test_random_tickets_draw_their_density(task):
-  search = nets_jax.Random(target_density=0.4, density_deviation=0.1)
+  search = Random(target_density=0.4, density_deviation=0.1)
   densities = [
     r.history[0]["density"]
     for r in nets_jax.search_all(jax.random.split(jax.random.key(1), 40), task, search)

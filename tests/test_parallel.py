@@ -8,6 +8,7 @@ import nets_jax
 from nets_jax.engine.batching import fetch_rows, map_tickets, take_rows
 from nets_jax.engine.layouts import SHARDED, Layout, compile_program
 from nets_jax.tickets.ticket import initialise
+from nets_jax.training.train import evaluate
 
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=8)
 
@@ -115,7 +116,7 @@ def test_training_learns_and_reports_every_epoch(task, data, population):
   seconds = [row["seconds"] for row in curves]
   assert seconds == sorted(seconds)
   assert trained.compile_seconds > 0
-  evaluated = nets_jax.evaluate(task, jax.tree.map(lambda x: x[2], trained.weights), data.test)
+  evaluated = evaluate(task, jax.tree.map(lambda x: x[2], trained.weights), data.test)
   np.testing.assert_allclose(evaluated.loss, curves[-3]["test_loss"], rtol=1e-5)
 
 

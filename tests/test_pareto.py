@@ -14,8 +14,9 @@ from nets_jax.evolution import pareto
 NUMBERS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, float("inf"), float("nan")])
 POPULATIONS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=9, max_size=9)
 
-RANKS, CROWDING, STANDINGS = (
-  jax.jit(function) for function in (pareto.non_dominated_ranks, pareto.crowding_distances, pareto.standings)
+RANKS, CROWDING, ORDER = (
+  jax.jit(function)
+  for function in (pareto.non_dominated_ranks, pareto.crowding_distances, pareto.pareto_order)
 )
 
 
@@ -62,8 +63,8 @@ def test_ranks_and_crowding_are_the_references(points):
 
 @settings(deadline=None, max_examples=150)
 @given(POPULATIONS)
-def test_standings_go_by_front_then_crowding_then_index(points):
-  places = np.asarray(STANDINGS(jnp.array(points)))
+def test_the_order_goes_by_front_then_crowding_then_index(points):
+  places = np.asarray(ORDER(jnp.array(points)))
   ranks = reference_ranks(points)
   crowding = reference_crowding(points, ranks)
   finite = [i for i, point in enumerate(points) if np.isfinite(point).all()]
@@ -74,7 +75,7 @@ def test_standings_go_by_front_then_crowding_then_index(points):
 
 def test_the_ends_of_the_first_front_come_first():
   values = jnp.array([[0.5, 0.5], [0.0, 1.0], [1.0, 0.0], [0.6, 0.6], [0.9, 0.2]])
-  assert pareto.standings(values).tolist() == [2, 0, 1, 4, 3]
+  assert pareto.pareto_order(values).tolist() == [2, 0, 1, 4, 3]
 
 
 def test_a_search_keeps_both_ends_of_its_frontier(network, data):

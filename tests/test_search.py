@@ -16,7 +16,7 @@ from conftest import assert_same_bits, reset_flags, table
 
 import nets_jax
 from nets_jax import recipes
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.random_tickets import Random, random_ticket
 from nets_jax.cli import search
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import startup
@@ -471,7 +471,7 @@ def test_the_presets_parse():
   assert found == nets_jax.Nets() == recipes.paper()
   assert training == nets_jax.Training(learning_rate=0.001, batch_size=72)
   assert read("--search=imp")[0] == nets_jax.Imp()
-  assert read("--search=random")[0] == nets_jax.Random()
+  assert read("--search=random")[0] == Random()
 
 
 def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
@@ -488,7 +488,7 @@ def test_the_flags_and_presets_of_guided_nets_are_the_library_s():
     ("--dormancy_rate=0.3", "--search=guided", "--density_schedule=constant"),
     ("--density_schedule=cubic", "--search=paper", "--search=guided"),
     ("--saliency=gradient", "--search=paper", "--search=guided"),
-    ("--awakening_rate=0.1", "--search=paper", "--search=guided"),
+    ("--regrowth_rate=0.1", "--search=paper", "--search=guided"),
     ("--parents=3", "--selection=rank", "--selection=truncation"),
     ("--noise_scale=0.5", "--search=guided", "--search=paper"),
   ],

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 import nets_jax
 from nets_jax import searches
+from nets_jax.baselines.random_tickets import Random
 from nets_jax.cli import records
 from nets_jax.cli import setting_flags as cli_flags
+from nets_jax.evolution import ranking, selection
 from nets_jax.evolution.schedules import SHAPES, Linear, parse_rate, rate_at, write_rate
 from nets_jax.kinds import NUMBER, SHARE
 from nets_jax.settings import DEFAULTS_VERSION, check, record, setting, values
@@ -53,7 +55,7 @@ def test_every_default_is_on_record():
 
 
 @struct.dataclass
-class Wider(nets_jax.Random):
+class Wider(Random):
   """A search that has got one more setting."""
 
   tilt: float = setting(0.5, "A new one.", group="other searches", kind=NUMBER, rule=SHARE)
@@ -113,8 +115,8 @@ def test_naming_a_setting_that_the_search_lacks_says_which_have_it():
 
 def test_a_part_chosen_by_name_brings_its_settings_and_keeps_those_it_shares():
   search = nets_jax.recipes.paper(target_density=0.1, ranking="feasible", selection="truncation", parents=3)
-  assert search.ranking == nets_jax.ranking.Feasible(0.1)
-  assert search.selection == nets_jax.selection.Truncation(3)
+  assert search.ranking == ranking.Feasible(0.1)
+  assert search.selection == selection.Truncation(3)
   with pytest.raises(nets_jax.UsageError, match=r"no setting 'penalty_weight'"):
     nets_jax.recipes.paper(ranking="feasible", penalty_weight=2.0)
   with pytest.raises(

@@ -11,6 +11,7 @@ from conftest import assert_same_bits
 import nets_jax
 from nets_jax.engine import files
 from nets_jax.engine.tables import read_csv, write_csv, write_json
+from nets_jax.networks.zoo import lenet_300_100
 from nets_jax.tickets.storage import checksum
 
 
@@ -40,7 +41,7 @@ def test_anyone_can_read_the_file(path, ticket):
   [
     nets_jax.MLP((8, 5), 3),
     nets_jax.MLP((7,), 2, use_bias=False, activation="tanh", dropout_rate=0.25),
-    nets_jax.lenet_300_100(),
+    lenet_300_100(),
   ],
 )
 def test_the_file_says_what_network_it_is_for(tmp_path, module):

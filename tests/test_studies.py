@@ -15,7 +15,10 @@ from conftest import assert_same_bits
 
 import nets_jax
 from nets_jax import studies
+from nets_jax.baselines.one_shot import Snip
+from nets_jax.baselines.random_tickets import Random
 from nets_jax.engine.tables import read_csv
+from nets_jax.networks.initialisation import Normal
 from nets_jax.studies import methods, trials, workers
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
@@ -32,7 +35,7 @@ PAPER = nets_jax.recipes.paper(population_size=3, generations=1)
 
 
 def test_a_comparison_in_five_lines(small):
-  found = studies.compare({"nets": PAPER, "random": nets_jax.Random()}, small, trials=2)
+  found = studies.compare({"nets": PAPER, "random": Random()}, small, trials=2)
   results = found.results
   assert isinstance(results, pd.DataFrame)
   assert list(results["method"]) == ["nets"] * 2 + ["random"] * 2
@@ -71,7 +74,7 @@ def test_a_sweep_in_five_lines(small, tmp_path):
 
 
 def test_densities_and_controls_in_five_lines(small, tmp_path):
-  found = studies.densities({"snip": nets_jax.Snip(score_batch=20)}, small, [0.5, 0.25], trials=1)
+  found = studies.densities({"snip": Snip(score_batch=20)}, small, [0.5, 0.25], trials=1)
   assert list(found.results["density"]) == [0.5, 0.25]
   ticket = nets_jax.load_ticket(found.runs[0].path / "ticket.safetensors")
   names = ["ticket", "shuffle_mask", "dense"]
@@ -94,11 +97,11 @@ def test_a_hash_tells_data_settings_and_training_apart(small):
     named(PAPER, small),
     named(PAPER, small.replace(data=other)),
     named(PAPER, small.replace(epochs=3)),
-    named(PAPER, small.replace(initialiser=nets_jax.Normal(0.2))),
+    named(PAPER, small.replace(initialiser=Normal(0.2))),
     named(PAPER, small.replace(training=nets_jax.Training(learning_rate=0.3, batch_size=10))),
     named(PAPER.change(noise_rate=0.3), small),
     named(nets_jax.recipes.guided(), small),
-    named(nets_jax.Random(), small),
+    named(Random(), small),
   }
   assert len(names) == 8
 

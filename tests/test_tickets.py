@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import nets_jax
 from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.networks.zoo import lenet_300_100
 from nets_jax.tickets.controls import reinitialise, shuffle_mask, unmask
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import (
@@ -45,7 +46,7 @@ def test_phenotype_is_zero_where_masked_whatever_the_weight(ticket):
 
 
 def test_first_masks_are_bernoulli_and_independent_of_the_weights():
-  ticket = initialise(jax.random.key(0), nets_jax.lenet_300_100(), (28, 28, 1), initial_density=0.3)
+  ticket = initialise(jax.random.key(0), lenet_300_100(), (28, 28, 1), initial_density=0.3)
   assert abs(float(nets_jax.density(ticket)) - 0.3) < 0.005
   for name, layer in ticket.masks.items():
     mask, weight = (

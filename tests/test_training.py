@@ -7,6 +7,7 @@ import reference
 from conftest import assert_same_bits
 
 import nets_jax
+from nets_jax.tickets.ticket import phenotype
 from nets_jax.training import train as training
 from nets_jax.training.task import cross_entropy
 
@@ -88,7 +89,7 @@ def test_evaluation_is_the_numpy_reference(task, data, ticket, monkeypatch):
   )
   for batch in (1000, 32):  # the second leaves a smaller last batch
     monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
-    got = training.evaluate(task, nets_jax.phenotype(ticket), data.train)
+    got = training.evaluate(task, phenotype(ticket), data.train)
     np.testing.assert_allclose([got.loss, got.accuracy], want, rtol=1e-5)
 
 

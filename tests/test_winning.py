@@ -6,6 +6,7 @@ import pytest
 import nets_jax
 from nets_jax.analysis import intervals
 from nets_jax.analysis import verdicts as verdicts_module
+from nets_jax.networks.initialisation import Normal
 
 
 def curve(losses, accuracies):
@@ -63,7 +64,7 @@ def test_several_seeds_are_summed_up():
 
 def test_a_ticket_is_judged_against_both_dense_networks_over_seeds(network, data, ticket):
   training = nets_jax.Training(learning_rate=0.3, batch_size=8)
-  task = nets_jax.Task(network, data, training, nets_jax.Normal(0.5), epochs=4, eval_every=5)
+  task = nets_jax.Task(network, data, training, Normal(0.5), epochs=4, eval_every=5)
   keys = jax.random.split(jax.random.key(0), 2)
   verdicts = verdicts_module.judge_ticket(keys, ticket, task)
   assert set(verdicts) == {"unmasked", "dense"}

@@ -8,6 +8,7 @@ the work to a call that does it once and returns the validation losses [populati
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import nets_jax
 from nets_jax.engine.layouts import fetch
 from nets_jax.evolution.fitness import fitness
 from nets_jax.evolution.ranking import Penalised
+from nets_jax.tickets.ticket import phenotype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +43,12 @@ class Work:
   @property
   def network(self) -> nets_jax.MLP:
     """The task's."""
-    return self.task.network
+    return cast(nets_jax.MLP, self.task.network)
 
   @property
   def learning_rate(self) -> float:
     """Of SGD."""
-    return float(self.task.training.learning_rate)
+    return float(cast(float, self.task.training.learning_rate))
 
   @property
   def size(self) -> int:
@@ -54,19 +56,19 @@ class Work:
     return len(jax.tree.leaves(self.population)[0])
 
 
-def _fitness_of_one(work: Work) -> Callable[..., jax.Array]:
-  def one(genome, data, order):
+def _loss_of_a_genome(work: Work) -> Callable[..., jax.Array]:
+  def loss(genome, data, order):
     task = work.task.replace(data=data, training=nets_jax.Training("sgd", work.learning_rate))
     metrics, _ = fitness(jax.random.key(0), genome, task, order, Penalised())
-    return metrics.valid_loss
+    return jnp.asarray(metrics.valid_loss)
 
-  return one
+  return loss
 
 
 def jax_vmap(work: Work) -> Callable[[], np.ndarray]:
   """`jax.vmap` over the genomes, jitted, on one device."""
   data, population = _on_first_device(work)
-  run = jax.jit(jax.vmap(_fitness_of_one(work), in_axes=(0, None, None)))
+  run = jax.jit(jax.vmap(_loss_of_a_genome(work), in_axes=(0, None, None)))
   return lambda: np.asarray(run(population, data, work.order))
 
 
@@ -74,7 +76,7 @@ def jax_loop(work: Work) -> Callable[[], np.ndarray]:
   """A Python loop over the genomes, each a call of a jitted epoch, on one device."""
   data, population = _on_first_device(work)
   genomes = [nets_jax.take(population, i) for i in range(work.size)]
-  run = jax.jit(_fitness_of_one(work))
+  run = jax.jit(_loss_of_a_genome(work))
   return lambda: np.array([float(run(genome, data, work.order)) for genome in genomes])
 
 
@@ -133,8 +135,10 @@ def torch_vmap(work: Work) -> Callable[[], np.ndarray]:
   def run():
     parameters = [(weights.clone(), bias.clone()) for weights, bias, _ in layers]
     for examples in order:
-      found = gradient(parameters, data["inputs"][examples], data["labels"][examples])
-      for (weights, bias), (by_weights, by_bias), (_, _, mask) in zip(parameters, found, layers, strict=True):
+      gradients = gradient(parameters, data["inputs"][examples], data["labels"][examples])
+      for (weights, bias), (by_weights, by_bias), (_, _, mask) in zip(
+        parameters, gradients, layers, strict=True
+      ):
         weights.sub_(by_weights.mul_(mask), alpha=work.learning_rate)
         bias.sub_(by_bias, alpha=work.learning_rate)
     with torch.no_grad():
@@ -162,8 +166,16 @@ def _for_torch(work: Work):
   import torch
 
   device = "cuda" if torch.cuda.is_available() else "cpu"
-  tensor = lambda x: torch.as_tensor(np.array(x), device=device)  # noqa: E731
-  flat = lambda split: tensor(split.inputs).reshape(len(split), -1)  # noqa: E731
+
+  def tensor(x):
+    return torch.as_tensor(np.array(x), device=device)
+
+  def flat(split):
+    return tensor(split.inputs).reshape(len(split), -1)
+
+  def turned(kernel):
+    return tensor(jnp.swapaxes(kernel, 1, 2)).contiguous()
+
   data = jax.device_get(work.data)
   tensors = {
     "inputs": flat(data.train),
@@ -172,9 +184,8 @@ def _for_torch(work: Work):
     "valid_labels": tensor(data.valid.labels).long(),
   }
   genomes = fetch(work.population)
-  weights, masks = nets_jax.phenotype(genomes), genomes.masks
+  weights, masks = phenotype(genomes), genomes.masks
   names = [f"hidden_{i}" for i in range(len(work.network.hidden_sizes))] + ["output"]
-  turned = lambda kernel: tensor(jnp.swapaxes(kernel, 1, 2)).contiguous()  # noqa: E731
   layers = [
     (turned(weights[n]["kernel"]), tensor(weights[n]["bias"]), turned(masks[n]["kernel"])) for n in names
   ]

@@ -2,9 +2,10 @@
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -12,10 +13,11 @@ from nets_jax.analysis.style import COLOURS, STYLE, label_axes, save_figure
 from nets_jax.engine.files import replace_file
 from nets_jax.engine.tables import read_csv, write_csv
 
+Row = dict[str, Any]  # a line: its part and name are words, all else numbers
 LIMIT_AT_END = "limit, at the end"
 
 
-def earlier_rows(directory: pathlib.Path) -> list[dict[str, Any]]:
+def earlier_rows(directory: pathlib.Path) -> list[Row]:
   """What an earlier run left in the directory."""
   if not (directory / "benchmark.csv").exists():
     return []
@@ -23,15 +25,18 @@ def earlier_rows(directory: pathlib.Path) -> list[dict[str, Any]]:
   return [{name: v for name, v in row.items() if isinstance(v, str) or not math.isnan(v)} for row in table]
 
 
-def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def in_order(rows: Sequence[Row]) -> list[Row]:
   """The last of each line's rows, in the order of the parts; the limit first and last."""
   parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples")
   last = {(row["part"], row["name"]): row for row in rows}.values()
-  place = lambda row: (row["name"] == LIMIT_AT_END, parts.index(row["part"]), row.get("population", 0))  # noqa: E731
+
+  def place(row):
+    return row["name"] == LIMIT_AT_END, parts.index(row["part"]), row.get("population", 0)
+
   return sorted(last, key=place)
 
 
-def write(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+def write(directory: pathlib.Path, rows: Sequence[Row]) -> None:
   """The table as CSV and markdown, and the figure drawn from the CSV."""
   rows = in_order(rows)
   columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -42,7 +47,7 @@ def write(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
   save_figure(figure(read_csv(directory / "benchmark.csv")), directory / "figure_benchmark.png")
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def markdown(rows: Sequence[Row]) -> str:
   """The table for a reader."""
   head = (
     "",
@@ -55,27 +60,32 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     "compile s",
   )
   lines = [head, ["---"] * len(head)]
-  for row in rows:
-    known = lambda name, form, row=row: format(row[name], form) if name in row else ""  # noqa: E731
-    share = known("share_of_limit", ".2f")
-    if "share_low" in row:
-      share += f" ({row['share_low']:.2f}-{row['share_high']:.2f})"
-    lines.append(
-      [
-        row["name"],
-        f"{row['seconds']:.3f} ({row['seconds_low']:.3f}-{row['seconds_high']:.3f})",
-        known("genome_epochs_per_second", ".2f"),
-        known("gflops", ".1f"),
-        share,
-        known("times_the_first", ".3g") if row["part"] in ("peers", "breeding") else "",
-        f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
-        known("compile_seconds", ".1f"),
-      ]
-    )
+  lines += [_cells(row) for row in rows]
   return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def _cells(row: Row) -> list[str]:
+  """A line's cells; what it has no number for stays empty."""
+
+  def known(name: str, form: str) -> str:
+    return format(row[name], form) if name in row else ""
+
+  share = known("share_of_limit", ".2f")
+  if "share_low" in row:
+    share += f" ({row['share_low']:.2f}-{row['share_high']:.2f})"
+  return [
+    row["name"],
+    f"{row['seconds']:.3f} ({row['seconds_low']:.3f}-{row['seconds_high']:.3f})",
+    known("genome_epochs_per_second", ".2f"),
+    known("gflops", ".1f"),
+    share,
+    known("times_the_first", ".3g") if row["part"] in ("peers", "breeding") else "",
+    f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
+    known("compile_seconds", ".1f"),
+  ]
+
+
+def figure(rows: Sequence[Row]) -> Figure:
   """Speed beside the machine's limit: population sizes, peers, devices, network width, size of the data set.
 
   Args:
@@ -87,39 +97,47 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     "width": ("width", "width of the hidden layers (LeNet = 1)"),
     "examples": ("examples", "training examples"),
   }
-  found = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
-  panels = [part for part, own in found.items() if own] or ["population"]
+  by_part = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
+  panels = [part for part, lines in by_part.items() if lines] or ["population"]
   drawn = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
   grid = list(drawn.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat)
   for axes in grid:
     axes.set_visible(False)
   for axes, part in zip(grid, panels, strict=False):
     axes.set_visible(True)
-    own = found[part]
     if part == "peers":
-      colours = [COLOURS["nets"], *["#9aa5b1"] * (len(own) - 1)]
-      axes.barh([row["name"] for row in own], [row["genome_epochs_per_second"] for row in own], color=colours)
-      axes.invert_yaxis()
-      label_axes(axes, "genome-epochs per second", "")
-      continue
-    column, label = scaling[part]
-    x = [row[column] for row in own]
-    y = [row["seconds"] for row in own]
-    spread = [
-      [row["seconds"] - row["seconds_low"] for row in own],
-      [row["seconds_high"] - row["seconds"] for row in own],
-    ]
-    axes.errorbar(x, y, spread, color=COLOURS["nets"], marker="o", capsize=3, label="seconds", **STYLE)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    if max(y) < 8 * min(y):  # powers of two alone may leave no tick
-      axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
-    axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    label_axes(axes, label, "seconds a generation")
-    other = axes.twinx()
-    other.plot(x, [row["share_of_limit"] for row in own], color="#c0392b", marker="s", linestyle="--")
-    other.set_ylim(0, 1.05)
-    other.set_ylabel("share of the limit (dashed)", color="#c0392b")
-    other.spines[["top"]].set_visible(False)
+      _draw_peers(axes, by_part[part])
+    else:
+      _draw_scaling(axes, by_part[part], *scaling[part])
   return drawn
+
+
+def _draw_peers(axes: Axes, rows: Sequence[Row]) -> None:
+  """A bar for each peer, ours first and in colour."""
+  colours = [COLOURS["nets"], *["#9aa5b1"] * (len(rows) - 1)]
+  axes.barh([row["name"] for row in rows], [row["genome_epochs_per_second"] for row in rows], color=colours)
+  axes.invert_yaxis()
+  label_axes(axes, "genome-epochs per second", "")
+
+
+def _draw_scaling(axes: Axes, rows: Sequence[Row], column: str, label: str) -> None:
+  """Seconds of a generation against a column, and its share of the machine's limit."""
+  x = [row[column] for row in rows]
+  y = [row["seconds"] for row in rows]
+  spread = [
+    [row["seconds"] - row["seconds_low"] for row in rows],
+    [row["seconds_high"] - row["seconds"] for row in rows],
+  ]
+  axes.errorbar(x, y, spread, color=COLOURS["nets"], marker="o", capsize=3, label="seconds", **STYLE)
+  axes.set_xscale("log", base=2)
+  axes.set_yscale("log", base=2)
+  if max(y) < 8 * min(y):  # powers of two alone may leave no tick
+    axes.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
+  axes.set_xticks(x, [f"{value:g}" for value in x])
+  axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+  label_axes(axes, label, "seconds a generation")
+  other = axes.twinx()
+  other.plot(x, [row["share_of_limit"] for row in rows], color="#c0392b", marker="s", linestyle="--")
+  other.set_ylim(0, 1.05)
+  other.set_ylabel("share of the limit (dashed)", color="#c0392b")
+  other.spines[["top"]].set_visible(False)

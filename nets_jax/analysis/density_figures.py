@@ -1,21 +1,20 @@
 """Figures over density: what methods reach at several densities, and at what cost."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nets_jax.analysis.intervals import mean_and_interval
-from nets_jax.analysis.style import COLOURS, STYLE, label_axes, method_colours
+from nets_jax.analysis.style import COLOURS, STYLE, TableRow, label_axes, method_colours
 
 LEGEND_WIDTH = 44  # characters
 WIDE = 20  # points of accuracy, from which on an axis is that of the error's logarithm
 LEAST_ERROR = 0.05  # percent, to be drawn there
 
 
-def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def densities_figure(rows: Sequence[TableRow]) -> Figure:
   """Test accuracy over density: a line for each method, its mean with 95 % intervals, and each trial's point.
 
   Args:
@@ -24,10 +23,9 @@ def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   figure = Figure(figsize=(7.2, 4.8), layout="constrained")
   axes = figure.subplots()
   for method, colour in method_colours(rows).items():
-    own = [row for row in rows if row["method"] == method]
-    groups = [
-      [r for r in own if r["target_density"] == d] for d in sorted({r["target_density"] for r in own})
-    ]
+    of_method = [row for row in rows if row["method"] == method]
+    densities = sorted({row["target_density"] for row in of_method})
+    groups = [[row for row in of_method if row["target_density"] == density] for density in densities]
     places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
     means, halves = zip(*(_accuracy(group) for group in groups), strict=True)
     name = legend_label(method)
@@ -37,7 +35,7 @@ def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.errorbar(
       places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
     )
-    points = [100 * row["density"] for row in own], [100 * row["test_accuracy"] for row in own]
+    points = tuple([100 * row[name] for row in of_method] for name in ("density", "test_accuracy"))
     axes.scatter(*points, s=8, color=colour, alpha=0.4, linewidths=0)
   axes.set_xscale("log")
   ticks = sorted({100 * row["target_density"] for row in rows if row["target_density"] < 1})
@@ -49,7 +47,7 @@ def densities_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   return figure
 
 
-def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
+def cost_figure(rows: Sequence[TableRow], density: float) -> Figure:
   """Test accuracy at one density over the epochs and over the seconds of search: each trial, and the mean.
 
   Args:
@@ -61,12 +59,12 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], density: float) -> Figure:
   columns = {"search_epochs": "genome-epochs of search", "search_seconds": "seconds of search"}
   for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), columns.items(), strict=True):
     for method, colour in method_colours(rows).items():
-      own = [row for row in rows if row["method"] == method and row["target_density"] == density]
+      of_method = [row for row in shown if row["method"] == method]
       if method == "dense":
-        mean, _ = _accuracy([row for row in rows if row["method"] == "dense"])
+        mean, _ = _accuracy(of_method)
         axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
-      elif own:
-        _draw_cost(axes, own, column, colour, method)
+      elif of_method:
+        _draw_cost(axes, of_method, column, colour, method)
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(-1, 1.6 * max(10, *(row[column] for row in shown)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
@@ -86,7 +84,7 @@ def legend_label(method: str) -> str:
   return "\n".join(lines)
 
 
-def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def differences_figure(rows: Sequence[TableRow]) -> Figure:
   """What methods differ by from one of them: a line of the figure for each, a panel for each density.
 
   Args:
@@ -99,9 +97,9 @@ def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   figure = Figure(figsize=(width, 1.2 + 0.27 * len(methods)), layout="constrained")
   panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
   for axes, density in zip(panels, densities, strict=True):
-    own = [row for row in rows if row["target_density"] == density]
-    values, halves = ([row[name] for row in own] for name in ("difference", "half_width"))
-    heights = [methods.index(row["method"]) for row in own]
+    at_density = [row for row in rows if row["target_density"] == density]
+    values, halves = ([row[name] for row in at_density] for name in ("difference", "half_width"))
+    heights = [methods.index(row["method"]) for row in at_density]
     axes.axvline(0, color="0.4", linewidth=1)
     axes.errorbar(
       values, heights, xerr=halves, fmt="o", color=COLOURS["nets"], markersize=4, capsize=2, linewidth=1.2
@@ -119,17 +117,15 @@ def differences_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
   return figure
 
 
-def _draw_cost(axes: Axes, own: Sequence[Mapping[str, Any]], column: str, colour: str, method: str) -> None:
-  mean, half = _accuracy(own)
-  place, name = sum(row[column] for row in own) / len(own), legend_label(method)
-  axes.scatter(
-    [row[column] for row in own], [100 * row["test_accuracy"] for row in own], s=9, color=colour, alpha=0.45,
-    linewidths=0,
-  )  # fmt: skip
+def _draw_cost(axes: Axes, rows: Sequence[TableRow], column: str, colour: str, method: str) -> None:
+  mean, half = _accuracy(rows)
+  place, name = sum(row[column] for row in rows) / len(rows), legend_label(method)
+  points = [row[column] for row in rows], [100 * row["test_accuracy"] for row in rows]
+  axes.scatter(*points, s=9, color=colour, alpha=0.45, linewidths=0)
   axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=name, **STYLE)
 
 
-def _set_heights(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _set_heights(axes: Axes, rows: Sequence[TableRow]) -> None:
   """The axis is that of the trials: the intervals of three, far longer, are cut off.
 
   Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
@@ -157,7 +153,7 @@ def _evenness(accuracy: np.ndarray) -> np.ndarray:
   return -np.log10(np.maximum(100 - accuracy, LEAST_ERROR))
 
 
-def _accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _accuracy(rows: Sequence[TableRow]) -> tuple[float, float]:
   """Mean test accuracy in percent, and half of its 95 % interval.
 
   0 for one or two trials: the interval of two would be 13 times as long as the way between their points.

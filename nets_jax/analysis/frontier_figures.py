@@ -1,22 +1,20 @@
-"""What one run has met, by density and validation loss."""
+"""The tickets of one run, by density and validation loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nets_jax.analysis.history_figures import PANELS
-from nets_jax.analysis.style import COLOURS, label_axes
+from nets_jax.analysis.style import COLOURS, TableRow, label_axes
 
 LEAST_LOSS = 1e-6  # nats, to be drawn: a few examples that are learnt by heart have a loss of 0
 
 
-def frontier_figure(
-  history: Sequence[Mapping[str, float]], frontier: Sequence[Mapping[str, float]]
-) -> Figure:
-  """The set of tickets that a run has met, by density and validation loss, and those that none dominates.
+def frontier_figure(history: Sequence[TableRow], frontier: Sequence[TableRow]) -> Figure:
+  """All tickets of a run by density and validation loss, and those that none dominates.
 
   Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
 
@@ -26,27 +24,21 @@ def frontier_figure(
   """
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
-  height = lambda row: max(row["valid_loss"], LEAST_LOSS)  # noqa: E731
-  met = [row for row in history if np.isfinite(row["valid_loss"])]
+  trained = [row for row in history if np.isfinite(row["valid_loss"])]
+  losses = list(map(_height, trained))
   points = axes.scatter(
-    [100 * row["density"] for row in met],
-    [height(row) for row in met],
-    c=[row["generation"] for row in met],
-    cmap="viridis_r",
-    s=9,
-    linewidths=0,
-    alpha=0.7,
-  )
-  ends = [100 * row["density"] for row in frontier], [height(row) for row in frontier]
+    [100 * row["density"] for row in trained], losses, c=[row["generation"] for row in trained],
+    cmap="viridis_r", s=9, linewidths=0, alpha=0.7,
+  )  # fmt: skip
+  ends = [100 * row["density"] for row in frontier], list(map(_height, frontier))
   axes.step(*ends, where="post", color=COLOURS["imp"], linewidth=1.2, zorder=3)
   axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
   axes.set_xscale("log")
   axes.set_yscale("log")
-  losses = [height(row) for row in met]
   top = max(float(np.quantile(losses, 0.95)), *ends[1])
   margin = 1.05 * (top / min(losses)) ** 0.02  # the lowest points whole, however long the axis
   axes.set_ylim(min(losses) / margin, top * margin)
-  bounds = (axes.xaxis, 100 * min(row["density"] for row in met), 100.0), (axes.yaxis, min(losses), top)
+  bounds = (axes.xaxis, 100 * min(row["density"] for row in trained), 100.0), (axes.yaxis, min(losses), top)
   for axis, low, high in bounds:
     ticks = log_ticks(low, high)
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -57,9 +49,14 @@ def frontier_figure(
   return figure
 
 
+def _height(row: TableRow) -> float:
+  return max(row["valid_loss"], LEAST_LOSS)
+
+
 def log_ticks(low: float, high: float) -> list[float]:
   """Round numbers from `low` to `high`, few enough to write on a logarithmic axis."""
   decades = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+  ticks: list[float] = []
   for digits in ((1,), (1, 2, 5), range(1, 10)):
     ticks = [digit * decade for decade in decades for digit in digits]
     ticks = [tick for tick in ticks if low <= tick * 1.0001 and tick <= high * 1.0001]

@@ -1,22 +1,22 @@
 """Figures of one search, from its recorded history."""
 
 from collections.abc import Mapping, Sequence
+from typing import SupportsFloat
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from nets_jax.analysis.style import COLOURS, STYLE, label_axes
-
-INFEASIBLE = 1e3  # fitness of a ticket that is too dense, where that counts first (`fitness.feasible_loss`)
-
+from nets_jax.analysis.style import COLOURS, STYLE, label_axes, whole_numbers
+from nets_jax.structs import INFEASIBLE
 
 PANELS = {
   "density": ("density (%)", 100.0),
   "valid_loss": ("validation loss after training (nats)", 1.0),
   "fitness": ("fitness (minimised)", 1.0),
 }
+Place = tuple[int, int]  # generation and index of a genome
 ACCURACY = {"valid_accuracy": ("validation accuracy after training (%)", 100.0)}
 
 
@@ -34,7 +34,9 @@ def axis_of(history: Sequence[Mapping[str, float]]) -> str:
   return next(name for name in ("generation", "iteration", "round", "ticket") if name in history[0])
 
 
-def evolution_figure(history: Sequence[Mapping[str, float]], target_density: float | None = None) -> Figure:
+def evolution_figure(
+  history: Sequence[Mapping[str, float]], target_density: SupportsFloat | None = None
+) -> Figure:
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
@@ -48,33 +50,38 @@ def evolution_figure(history: Sequence[Mapping[str, float]], target_density: flo
     history: rows of a `history.csv`.
     target_density: tau, drawn as a dashed line if given.
   """
-  axis = axis_of(history)
-  points = sorted({int(row[axis]) for row in history})
-  by_point = [[row for row in history if row[axis] == point] for point in points]
   feasible_first = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
   names = ["density", "valid_loss", "valid_accuracy" if feasible_first else "fitness"]
   panels = [name for name in names if name in history[0]]
   figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
   for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-    label, factor = {**PANELS, **ACCURACY}[column]
-    best = [row[column] for row in leaders(history)]
-    if "genome" in history[0]:
-      finite = [[row[column] for row in rows if np.isfinite(row[column])] or [np.nan] for rows in by_point]
-      low, high = ([factor * bound(values) for values in finite] for bound in (min, max))
-      axes.fill_between(points, low, high, color=COLOURS["nets"], alpha=0.2, label="population", linewidth=0)
-    marker = "o" if len(points) == 1 else None
-    label_of_line = "best genome" if "genome" in history[0] else "ticket"
-    axes.plot(
-      points, factor * np.asarray(best), color=COLOURS["nets"], label=label_of_line, marker=marker, **STYLE
-    )
+    _draw_evolution(axes, history, column)
     if column == "density" and target_density is not None:
-      axes.axhline(100 * target_density, color="#444444", linestyle="--", linewidth=1, label="target")
-    if column != "density":
-      _cut_off(axes, factor * np.asarray([row[column] for row in history]), factor * max(best))
-    label_axes(axes, axis, label)
+      axes.axhline(100 * float(target_density), color="#444444", linestyle="--", linewidth=1, label="target")
     axes.legend(frameon=False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
   return figure
+
+
+def _draw_evolution(axes: Axes, history: Sequence[Mapping[str, float]], column: str) -> None:
+  """A panel of `evolution_figure`."""
+  label, factor = {**PANELS, **ACCURACY}[column]
+  axis, of_population = axis_of(history), "genome" in history[0]
+  points = sorted({int(row[axis]) for row in history})
+  best = factor * np.asarray([row[column] for row in leaders(history)])
+  values = factor * np.asarray([row[column] for row in history])
+  if of_population:
+    places = np.asarray([row[axis] for row in history])
+    of_points = [values[(places == point) & np.isfinite(values)] for point in points]
+    finite = [each if each.size else np.array([np.nan]) for each in of_points]
+    low, high = [each.min() for each in finite], [each.max() for each in finite]
+    axes.fill_between(points, low, high, color=COLOURS["nets"], alpha=0.2, label="population", linewidth=0)
+  marker = "o" if len(points) == 1 else None
+  name = "best genome" if of_population else "ticket"
+  axes.plot(points, best, color=COLOURS["nets"], label=name, marker=marker, **STYLE)
+  if column != "density":
+    _cut_off(axes, values, float(max(best)))
+  label_axes(axes, axis, label)
+  whole_numbers(axes.xaxis)
 
 
 def _cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
@@ -84,6 +91,20 @@ def _cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
     low, top = float(finite.min()), max(float(np.quantile(finite, 0.75)), needed)
     if np.isfinite(top) and 0 < 3 * (top - low) < finite.max() - low:
       axes.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+
+
+def _ancestry(
+  rows: Mapping[Place, Mapping[str, float]], best: Place
+) -> tuple[dict[Place, float], list[tuple[Place, Place, float]]]:
+  """How much of the best genome comes from each ancestor; and the lines: child, parent, the child's share."""
+  shares, lines = {best: 1.0}, []
+  for generation in range(best[0], 0, -1):
+    for place in [place for place in shares if place[0] == generation]:
+      for parent in ("parent_1", "parent_2"):
+        origin = (generation - 1, int(rows[place][parent]))
+        shares[origin] = shares.get(origin, 0.0) + shares[place] / 2
+        lines.append((place, origin, shares[place]))
+  return shares, lines
 
 
 def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "density") -> Figure:
@@ -99,24 +120,15 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
   label, factor = PANELS[column]
   by_place = {(int(row["generation"]), int(row["genome"])): row for row in history}
   best = min(by_place, key=lambda place: by_place[place]["fitness"])
-  shares, lines = {best: 1.0}, []
-  for generation in range(best[0], 0, -1):
-    for place in [place for place in shares if place[0] == generation]:
-      for parent in ("parent_1", "parent_2"):
-        origin = (generation - 1, int(by_place[place][parent]))
-        shares[origin] = shares.get(origin, 0.0) + shares[place] / 2
-        lines.append((place, origin, shares[place]))
-  height = lambda place: factor * by_place[place][column]  # noqa: E731
+  shares, lines = _ancestry(by_place, best)
+
+  def height(place: Place) -> float:
+    return factor * by_place[place][column]
+
   figure = Figure(figsize=(9, 4.2), layout="constrained")
   axes = figure.subplots()
-  axes.scatter(
-    [g for g, _ in by_place],
-    [height(p) for p in by_place],
-    s=5,
-    color="#c3cad2",
-    linewidths=0,
-    label="population",
-  )
+  everywhere = [g for g, _ in by_place], list(map(height, by_place))
+  axes.scatter(*everywhere, s=5, color="#c3cad2", linewidths=0, label="population")
   ends = [[(g, height((g, i))) for g, i in pair] for *pair, _ in lines]
   strengths = [min(1, 0.08 + share) for *_, share in lines]
   axes.add_collection(LineCollection(ends, colors=COLOURS["nets"], alpha=strengths, linewidths=0.8))
@@ -124,11 +136,11 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
     [g for g, _ in shares], [height(p) for p in shares], s=[4 + 46 * share for share in shares.values()],
     color=COLOURS["nets"], linewidths=0, alpha=0.8, label="ancestors of the best genome, by share", zorder=3,
   )  # fmt: skip
-  _cut_off(axes, np.asarray([height(place) for place in by_place]), max(map(height, shares)))
+  _cut_off(axes, np.asarray(everywhere[1]), max(map(height, shares)))
   axes.scatter(
     [best[0]], [height(best)], s=90, color=COLOURS["imp"], marker="*", label="best genome", zorder=4
   )
   label_axes(axes, "generation", label)
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  whole_numbers(axes.xaxis)
   axes.legend(frameon=False)
   return figure

@@ -3,15 +3,13 @@
 import math
 import sys
 import time
-from collections.abc import Sequence
 from types import TracebackType
 
 from tqdm import tqdm
 
 from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saved import Saved
-from nets_jax.engine.tables import Row
-from nets_jax.evolution.ranking import INFEASIBLE
+from nets_jax.structs import INFEASIBLE, Rows
 
 LINE_SECONDS = 10.0  # least time between two lines of a log
 
@@ -31,7 +29,7 @@ class Progress:
     self._done = saved.turns
     self._bar.update(saved.turns)
 
-  def __call__(self, rows: Sequence[Row]) -> None:
+  def __call__(self, rows: Rows) -> None:
     """Shows the best of some rows of a history."""
     best = min(rows, key=lambda row: row.get("fitness", row.get("valid_loss", 0.0)))
     shown = {k: f"{best[k]:.3f}" for k in ("fitness", "valid_loss", "density") if k in best}

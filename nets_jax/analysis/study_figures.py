@@ -4,11 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nets_jax.analysis.history_figures import PANELS
 from nets_jax.analysis.intervals import mean_and_interval
-from nets_jax.analysis.style import COLOURS, STYLE, finish_figure, label_axes, method_colours
+from nets_jax.analysis.style import (
+  COLOURS,
+  STYLE,
+  TableRow,
+  finish_figure,
+  label_axes,
+  method_colours,
+  whole_numbers,
+)
 
 # What a ticket came to, in a sweep's results.
 EFFECTS = {
@@ -19,7 +28,7 @@ EFFECTS = {
 }
 
 
-def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+def trials_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
   """The paper's Figure 1 over several trials: the best genome of each generation, a line per trial.
 
   Args:
@@ -31,11 +40,11 @@ def trials_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
     for method, colour, trials in _by_method(rows):
       _draw_trials(axes, trials, "generation", column, factor, color=colour, label=method)
     label_axes(axes, "generation", label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes.xaxis)
   return finish_figure(figure, note)
 
 
-def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+def seconds_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
   """The paper's Figure 2: validation loss and density against wall-clock time, search then training.
 
   Args:
@@ -57,7 +66,7 @@ def seconds_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
   return finish_figure(figure, note)
 
 
-def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+def training_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
   """The paper's Figure 3: mean test loss and accuracy over training epochs, with each trial's points.
 
   Args:
@@ -82,7 +91,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure
   return finish_figure(figure, note)
 
 
-def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+def effects_figure(results: Sequence[TableRow], names: Sequence[str]) -> Figure:
   """What each hyperparameter does: a column for each, a row for each of the tickets' figures.
 
   A single hyperparameter has its panels in one row. A point is a run; where a value has several runs, the
@@ -104,47 +113,60 @@ def effects_figure(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -
   grid = figure.subplots(*shape, squeeze=False).reshape(len(panels), len(names))
   for row_of_axes, (column, label, factor) in zip(grid, panels, strict=True):
     for axes, name in zip(row_of_axes, names, strict=True):
-      values = list(dict.fromkeys(row[name] for row in results))
-      words = not all(isinstance(value, float | int) for value in values)
-      values = values if words else sorted(values)
-      places = {value: i if words else value for i, value in enumerate(values)}
-      own = {
-        v: [factor * r[column] for r in results if r[name] == v and np.isfinite(r[column])] for v in values
-      }
-      for value, found in own.items():
-        axes.scatter(
-          [places[value]] * len(found), found, color=COLOURS["nets"], s=10, alpha=0.45, linewidths=0
-        )
-      if all(len(found) > 1 for found in own.values()):
-        means, halves = zip(*(mean_and_interval(found) for found in own.values()), strict=True)
-        axes.errorbar(list(places.values()), means, halves, color=COLOURS["nets"], capsize=3, **STYLE)
-        low, high = min(map(min, own.values())), max(map(max, own.values()))
-        margin = 0.2 * (high - low)
-        if margin > 0:
-          axes.set_ylim(low - margin, high + margin)
-      if words:
-        axes.set_xticks(list(places.values()), [str(value) for value in values])
-      elif values[0] > 0 and values[-1] / values[0] >= 8:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        if len(values) <= 8:
-          axes.set_xticks(values)
-          axes.minorticks_off()
+      by_value = {row[name]: [] for row in results}
+      for row in results:
+        if np.isfinite(row[column]):
+          by_value[row[name]].append(factor * row[column])
+      _draw_effect(axes, by_value)
       label_axes(axes, name, label if axes is row_of_axes[0] else "")
   return figure
 
 
-def _by_method(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[list[Mapping[str, Any]]]]]:
+def _draw_effect(axes: Axes, by_value: Mapping[Any, Sequence[float]]) -> None:
+  """A panel of `effects_figure`.
+
+  Args:
+    axes: of the panel.
+    by_value: of each value of a hyperparameter, a number or a word, what the runs came to.
+  """
+  words = not all(isinstance(value, float | int) for value in by_value)
+  values = list(by_value) if words else sorted(by_value)
+  places = {value: i if words else value for i, value in enumerate(values)}
+  runs = [by_value[value] for value in values]
+  for value in values:
+    points = [places[value]] * len(by_value[value]), by_value[value]
+    axes.scatter(*points, color=COLOURS["nets"], s=10, alpha=0.45, linewidths=0)
+  if all(len(of_value) > 1 for of_value in runs):
+    means, halves = zip(*map(mean_and_interval, runs), strict=True)
+    axes.errorbar(list(places.values()), means, halves, color=COLOURS["nets"], capsize=3, **STYLE)
+    low, high = min(map(min, runs)), max(map(max, runs))
+    margin = 0.2 * (high - low)
+    if margin > 0:
+      axes.set_ylim(low - margin, high + margin)
+  if words:
+    axes.set_xticks(list(places.values()), [str(value) for value in values])
+  elif values[0] > 0 and values[-1] / values[0] >= 8:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    if len(values) <= 8:
+      axes.set_xticks(values)
+      axes.minorticks_off()
+
+
+def _by_method(rows: Sequence[TableRow]) -> list[tuple[str, str, list[list[TableRow]]]]:
   """For each method its name, its colour, and its rows by trial."""
-  found = []
+  methods = []
   for method, colour in method_colours(rows).items():
-    own = [row for row in rows if row["method"] == method]
-    trials = sorted({row["trial"] for row in own})
-    found.append((method, colour, [[row for row in own if row["trial"] == trial] for trial in trials]))
-  return found
+    of_method = [row for row in rows if row["method"] == method]
+    trials = sorted({row["trial"] for row in of_method})
+    by_trial = [[row for row in of_method if row["trial"] == trial] for trial in trials]
+    methods.append((method, colour, by_trial))
+  return methods
 
 
-def _draw_trials(axes, trials, x: str, y: str, factor: float, *, label: str, **style) -> None:
+def _draw_trials(
+  axes: Axes, trials: Sequence[Sequence[TableRow]], x: str, y: str, factor: float, *, label: str, **style
+) -> None:
   """A thin line for each trial; the first carries the label."""
   for i, trial in enumerate(trials):
     points = [row[x] for row in trial], [factor * row[y] for row in trial]

@@ -4,7 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nets_jax.engine.files import replace_file
 
@@ -19,19 +22,28 @@ COLOURS = {
 SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
 STYLE = {"linewidth": 1.8}
 
+# A row of a table: a number or a word by column, which each figure names.
+TableRow = Mapping[str, Any]
 
-def method_colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+
+def method_colours(rows: Sequence[TableRow]) -> dict[str, str]:
   """A colour for each method of some rows, in their order; grey where there are too many."""
   spare = iter(SPARE_COLOURS)
   names = dict.fromkeys(row["method"] for row in rows)
   return {name: COLOURS.get(name) or next(spare, "#888888") for name in names}
 
 
-def label_axes(axes, xlabel: str, ylabel: str) -> None:
+def label_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
   """Labels and frame, alike in every figure."""
   axes.set_xlabel(xlabel)
   axes.set_ylabel(ylabel)
   axes.spines[["top", "right"]].set_visible(False)
+
+
+def whole_numbers(*axes: Axis) -> None:
+  """Ticks at whole numbers alone."""
+  for axis in axes:
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def finish_figure(figure: Figure, note: str) -> Figure:

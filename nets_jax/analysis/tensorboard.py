@@ -3,13 +3,17 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 import nets_jax
 from nets_jax.analysis.history_figures import axis_of, leaders
+from nets_jax.analysis.style import TableRow
 from nets_jax.analysis.ticket_figures import kernels
+
+if TYPE_CHECKING:  # it need not be installed
+  import tensorboardX
 
 DIRECTORY = "tensorboard"
 
@@ -17,11 +21,11 @@ DIRECTORY = "tensorboard"
 class Board:
   """Writes one run's event files."""
 
-  def __init__(self, writer: Any):
-    """Takes a `tensorboardX.SummaryWriter`."""
+  def __init__(self, writer: "tensorboardX.SummaryWriter"):
+    """Takes the writer."""
     self._writer = writer
 
-  def search(self, rows: Sequence[Mapping[str, Any]]) -> None:
+  def search(self, rows: Sequence[TableRow]) -> None:
     """The best genome of some rows of a history, under `search/`."""
     axis = axis_of(rows)
     for row in leaders(rows):
@@ -29,7 +33,7 @@ class Board:
         if name in ("fitness", "valid_loss", "valid_accuracy", "density"):
           self._writer.add_scalar(f"search/{name}", value, int(row[axis]))
 
-  def training(self, rows: Sequence[Mapping[str, Any]]) -> None:
+  def training(self, rows: Sequence[TableRow]) -> None:
     """Rows of training curves, under `training/`; `ticket` names the network."""
     for row in rows:
       for name, value in row.items():
@@ -42,22 +46,30 @@ class Board:
       image = np.where(mask.reshape(-1, mask.shape[-1]), 255, 0).astype(np.uint8)
       self._writer.add_image(f"masks/{name}", image, dataformats="HW")
 
-  def settings(self, flags: Mapping[str, Any], results: Mapping[str, float]) -> None:
+  def settings(self, flags: Mapping[str, object], results: Mapping[str, float | list[str]]) -> None:
     """The run's settings beside what came of them, for the HPARAMS page."""
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flags.items()}
     metrics = {f"result/{name}": float(v) for name, v in results.items() if not isinstance(v, list)}
     self._writer.add_hparams(plain, metrics, name="settings", global_step=0)
 
 
-class Silent:
+class Silent(Board):
   """A board that was not asked for."""
+
+  def __init__(self) -> None:
+    """Needs no writer."""
+    super().__init__(cast("SummaryWriter", _Nothing()))
+
+
+class _Nothing:
+  """Takes every call, and does nothing."""
 
   def __getattr__(self, name: str):
     return lambda *arguments: None
 
 
 @contextlib.contextmanager
-def open_board(directory: pathlib.Path, wanted: bool) -> Iterator[Board | Silent]:
+def open_board(directory: pathlib.Path, wanted: bool) -> Iterator[Board]:
   """A board whose files go to `tensorboard/` in a run's directory.
 
   Raises:

@@ -1,16 +1,20 @@
 """Figures of one ticket: its masks, its connections, its weights."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from nets_jax.analysis.style import COLOURS, finish_figure, label_axes
+from nets_jax.analysis.style import COLOURS, finish_figure, label_axes, whole_numbers
 from nets_jax.errors import UsageError
 
+if TYPE_CHECKING:  # drawing needs no JAX
+  from nets_jax.networks.adapter import Params
+  from nets_jax.tickets.ticket import Ticket
 
-def masks_figure(ticket: Any) -> Figure:
+
+def masks_figure(ticket: "Ticket") -> Figure:
   """The mask of each layer as an image: a row for each input, a column for each unit, dark where expressed.
 
   A kernel of more than two axes (a convolution's) is drawn with all axes but the last as its rows.
@@ -25,12 +29,11 @@ def masks_figure(ticket: Any) -> Figure:
     axes.imshow(image, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_title(f"{name}: {image.mean():.1%} of {image.size:,}", fontsize=10)
     label_axes(axes, "units", "inputs" if axes is figure.axes[0] else "")
-    for axis in (axes.xaxis, axes.yaxis):
-      axis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes.xaxis, axes.yaxis)
   return figure
 
 
-def connectivity_figure(ticket: Any, image_shape: Sequence[int]) -> Figure:
+def connectivity_figure(ticket: "Ticket", image_shape: Sequence[int]) -> Figure:
   """How many connections of each input pixel survive, as an image.
 
   Args:
@@ -57,11 +60,11 @@ def connectivity_figure(ticket: Any, image_shape: Sequence[int]) -> Figure:
   return figure
 
 
-def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
+def weights_figure(ticket: "Ticket", trained: "Params") -> Figure:
   """The weights that a ticket keeps, before and after training: a histogram for each layer.
 
   Args:
-    ticket: a `Ticket`.
+    ticket: whose masks are to be seen.
     trained: its weights after training, as the ticket's are laid out.
   """
   masks = kernels(ticket, ticket.masks)
@@ -69,7 +72,8 @@ def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
   figure = Figure(figsize=(3.6 * len(masks), 3.4), layout="constrained")
   for axes, (name, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks, strict=True):
     kept = {"before": before[name][mask], "after": after[name][mask]}
-    bins = np.linspace(*np.quantile(np.concatenate([*kept.values(), [0]]), (0.001, 0.999)), 60)
+    low, high = np.quantile(np.concatenate([*kept.values(), [0]]), (0.001, 0.999))
+    bins = np.linspace(low, high, 60)
     for (label, weights), colour in zip(kept.items(), ("#9aa5b1", COLOURS["nets"]), strict=True):
       axes.hist(weights, bins, color=colour, label=f"{label} training", alpha=0.65)
     axes.set_title(name, fontsize=10)
@@ -77,6 +81,6 @@ def weights_figure(ticket: Any, trained: Mapping[str, Any]) -> Figure:
   return finish_figure(figure, "")
 
 
-def kernels(ticket: Any, tree: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
+def kernels(ticket: "Ticket", tree: "Params") -> list[tuple[str, np.ndarray]]:
   """Name and array of each layer of a tree like the masks or the weights, in the order of application."""
   return [(name, np.asarray(leaf)) for name, leaf in ticket.by_layer(tree).items()]

@@ -7,15 +7,18 @@ the ticket, the ticket wins iff j' <= j, a' >= a and |M|_1 << |W_0|.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.baselines.random_tickets import random_ticket
-from nets_jax.engine.seeds import as_keys
+from nets_jax.engine.layouts import Layout
+from nets_jax.engine.saved import LoopCheckpoints
+from nets_jax.engine.seeds import KeysLike, as_keys
+from nets_jax.structs import Rows
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.ticket import Ticket, maskable_count, stack, unmasked_count
 from nets_jax.training.task import Task
@@ -103,7 +106,20 @@ def judge(
   )
 
 
-def judge_ticket(keys: jax.Array, ticket: Ticket, task: Task, **training: Any) -> dict[str, list[Verdict]]:
+class TrainingOptions(TypedDict, total=False):
+  """How a ticket is trained to be judged; see `trainer.train_tickets`."""
+
+  epochs: int | None
+  steps: int | None
+  splits: Sequence[str]
+  layout: Layout | None
+  on_rows: Callable[[Rows], object]
+  checkpoints: LoopCheckpoints | None
+
+
+def judge_ticket(
+  keys: KeysLike, ticket: Ticket, task: Task, **training: Unpack[TrainingOptions]
+) -> dict[str, list[Verdict]]:
   """Trains a ticket and its dense networks identically, once for each key, and judges it.
 
   Args:
@@ -122,10 +138,10 @@ def judge_ticket(keys: jax.Array, ticket: Ticket, task: Task, **training: Any) -
   fresh = [random_ticket(jax.random.fold_in(k, 1), task.network, shape, 1.0, init_scale=scale) for k in keys]
   everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
   curves = train_tickets(jnp.tile(keys, 3), everything, task, **training).curves
-  own = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]
+  curve = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]
   counts = int(unmasked_count(ticket)), maskable_count(ticket)
   return {
-    name: [judge(own[i], own[first + i], *counts) for i in range(seeds)]
+    name: [judge(curve[i], curve[first + i], *counts) for i in range(seeds)]
     for name, first in (("unmasked", seeds), ("dense", 2 * seeds))
   }
 

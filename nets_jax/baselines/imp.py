@@ -1,10 +1,13 @@
 """Iterative magnitude pruning (paper, 2.3; Frankle & Carbin, 2019; rewinding: Frankle et al., 2020b)."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Self
 
 import jax
 from flax import struct
+from jaxtyping import Array, Key
 
 from nets_jax.baselines.imp_counts import kept_counts, prune
 from nets_jax.baselines.imp_runs import Runs
@@ -13,7 +16,7 @@ from nets_jax.engine.saved import fingerprint
 from nets_jax.kinds import NUMBER, WHOLE, Rule, at_least, choice, one_of
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.networks.precision import PRECISIONS
-from nets_jax.protocol import Outcome, Search
+from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import check_value, record, setting
 from nets_jax.tickets.ticket import initialise, layers_of, take
 from nets_jax.training.task import Task
@@ -78,15 +81,15 @@ class Imp(Search):
     del runs
     return self.cycles * self.cycle_epochs + -(-self.rewinding(task) // task.steps_per_epoch)
 
-  def program(self) -> "Imp":
+  def program(self) -> Hashable:
     """The same for any number of cycles, of which the longest search has all tickets on its way."""
-    return self.replace(cycles=1)
+    return type(self), self.replace(cycles=1)
 
   def genome_epochs(self, task: Task) -> float:
     """Of all cycles, and of the way to the iteration that is rewound to."""
     return self.cycles * self.cycle_epochs + self.rewinding(task) / task.steps_per_epoch
 
-  def at_density(self, density: float, task: Task) -> "Imp":
+  def at_density(self, density: float, task: Task) -> Self:
     """With as many cycles as leave nearest to a density, by ratio."""
     check_value("prune_fraction", Rule("in (0, 1) here", lambda p: 0 < p < 1), self.prune_fraction)
     most = 2 + math.ceil(math.log(density) / math.log(1 - self.prune_fraction) * 1.5)
@@ -96,7 +99,7 @@ class Imp(Search):
     distances = [abs(math.log(count / total / density)) if count else math.inf for count in kept]
     return self.replace(cycles=1 + distances.index(min(distances)))
 
-  def find(self, keys, task, how) -> list[Outcome]:
+  def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> list[Outcome]:
     """See `Search.find`.
 
     Every cycle trains all T iterations from M (.) theta_k on shuffles of its own, then prunes. The cycles'
@@ -108,16 +111,7 @@ class Imp(Search):
       which is the time of all runs together, without compilation, over their number. A run fails whose
       training diverged, or that pruned every weight.
     """
-    saved = how.checkpoints.restore(
-      lambda: {
-        "search": "imp",
-        "keys": fingerprint(keys),
-        **task.record(),
-        "data": fingerprint((task.data.train, task.data.valid)),
-        "settings": record(self)
-        | {"training": task.training.record(), "initialiser": record(task.initialiser)},
-      }
-    )
+    saved = how.checkpoints.restore(functools.partial(_identity, keys, task, self))
     layout = how.layout_of(len(keys))
     data = replicate(task.data.replace(test=None), layout)
     task = task.replace(data=data, precision=self.precision, eval_every=None)
@@ -149,3 +143,15 @@ class Imp(Search):
 
 
 SEARCHES = {"imp": Imp}
+
+
+def _identity(keys: jax.Array, task: Task, search: Imp) -> dict[str, object]:
+  """All that the tickets depend on."""
+  parts = {"training": task.training.record(), "initialiser": record(task.initialiser)}
+  return {
+    "search": "imp",
+    "keys": fingerprint(keys),
+    **task.record(),
+    "data": fingerprint((task.data.train, task.data.valid)),
+    "settings": record(search) | parts,
+  }

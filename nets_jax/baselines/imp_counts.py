@@ -48,11 +48,11 @@ def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str)
   """
 
   @jax.jit
-  def one(weights, masks, counts):
+  def prune_run(weights, masks, counts):
     scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -1.0), masks, weights)
     return SCOPES[scope].keep(scores, counts)
 
-  return jax.vmap(one, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
+  return jax.vmap(prune_run, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
 
 
 class Scope(NamedTuple):

@@ -3,31 +3,39 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key, PyTree
 
-from nets_jax.engine.saved import Saved
+from nets_jax.engine.layouts import Layout
+from nets_jax.engine.saved import LoopCheckpoints, Saved, State
 from nets_jax.errors import Diverged, SearchFailed
 from nets_jax.kinds import describe
 from nets_jax.networks.adapter import Params
-from nets_jax.protocol import Outcome
+from nets_jax.protocol import How, Outcome
+from nets_jax.structs import Row, Rows
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, take, unmasked_count
 from nets_jax.training import trainer
+from nets_jax.training.task import Task
+
+if TYPE_CHECKING:  # it imports this module
+  from nets_jax.baselines.imp import Imp
 
 
 class Runs:
   """Trains the tickets of runs side by side, and keeps their histories on one scale of time and steps."""
 
-  def __init__(self, keys, task, search, layout, how):
-    self.histories = [[] for _ in keys]
+  def __init__(self, keys: Key[Array, " runs"], task: Task, search: "Imp", layout: Layout, how: How):
+    self.histories: list[Rows] = [[] for _ in keys]
     self.failures: list[str | None] = [None for _ in keys]
     self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
-    self._keys, self._on_rows, self._checkpoints, self._saved = keys, how.on_rows, how.checkpoints, None
+    self._keys, self._on_rows, self._checkpoints = keys, how.on_rows, how.checkpoints
+    self._saved: Saved | None = None
     self._search, self._task = search, task
     self._train = functools.partial(trainer.train_tickets, task=task, splits=("valid",), layout=layout)
 
@@ -38,38 +46,19 @@ class Runs:
       saved.record[name] for name in ("steps", "seconds", "compile_seconds", "failures")
     )
     for row in saved.rows:
-      self.histories[row.pop("run", 0)].append(row)
+      self.histories[int(row.pop("run", 0))].append(row)
 
   def train(self, cycle: int, tickets: Ticket, steps: int, rewinding: bool = False) -> Params:
     """The weights of every ticket after so many steps on the cycle's own shuffles."""
-    first_step, first_second = self.steps, self.seconds
-    share = float(density(take(tickets, 0)))
-
-    def record(rows):
-      self.seconds = first_second + rows[0]["seconds"] / len(rows)
-      found = [
-        {
-          "cycle": cycle,
-          "iteration": first_step + row["iteration"],
-          "valid_loss": row["valid_loss"],
-          "valid_accuracy": row["valid_accuracy"],
-          "density": share,
-          "seconds": self.seconds,
-        }
-        for row in rows
-      ]
-      for history, row in zip(self.histories, found, strict=True):
-        history.append(row)
-      self._on_rows(found)
-
     outer = {
       "cycle": cycle,
       "rewinding": rewinding,
-      "steps": first_step,
-      "seconds": first_second,
+      "steps": self.steps,
+      "seconds": self.seconds,
       "compile_seconds": self.compile_seconds,
       "failures": list(self.failures),
     }
+    record = functools.partial(self._record, cycle, float(density(take(tickets, 0))), self.seconds)
     part = _Part(self._checkpoints, self._saved, self.histories, tickets, outer)
     part.ends_it = cycle + 1 == self._search.cycles and not rewinding
     self._saved = None
@@ -80,6 +69,24 @@ class Runs:
     self.compile_seconds += trained.compile_seconds
     self._note_failures(cycle, trained.weights)
     return trained.weights
+
+  def _record(self, cycle: int, kept: float, begun_at: float, rows: Rows) -> None:
+    """Adds an evaluation's rows to the histories, in seconds and iterations from the runs' start."""
+    self.seconds = begun_at + rows[0]["seconds"] / len(rows)
+    new: Rows = [
+      {
+        "cycle": cycle,
+        "iteration": self.steps + row["iteration"],
+        "valid_loss": row["valid_loss"],
+        "valid_accuracy": row["valid_accuracy"],
+        "density": kept,
+        "seconds": self.seconds,
+      }
+      for row in rows
+    ]
+    for history, row in zip(self.histories, new, strict=True):
+      history.append(row)
+    self._on_rows(new)
 
   def _note_failures(self, cycle: int, weights: Params) -> None:
     """Finds the runs whose training has diverged, in which magnitudes would say nothing."""
@@ -108,42 +115,49 @@ class Runs:
     cost = Cost(
       self.steps / self._task.steps_per_epoch, self.seconds, self.compile_seconds / len(self.histories)
     )
-    found = []
+    outcomes: list[Outcome] = []
     for i, (history, failure) in enumerate(zip(self.histories, self.failures, strict=True)):
-      result = SearchResult(take(tickets, i), history, cost)
+      outcome = result = SearchResult(take(tickets, i), history, cost)
       if failure is not None:
-        result = Diverged(failure, result)
+        outcome = Diverged(failure, result)
       elif not unmasked_count(result.ticket):
-        result = SearchFailed(
+        outcome = SearchFailed(
           f"{self._search.cycles} cycles of IMP prune every weight; lower cycles or prune_fraction", result
         )
-      found.append(result)
-    return found
+      outcomes.append(outcome)
+    return outcomes
 
 
 class _Part:
   """What a cycle's training saves and finds saved: its own state within that of the runs."""
 
-  def __init__(self, checkpoints, saved, histories, tickets, outer):
+  def __init__(
+    self,
+    checkpoints: LoopCheckpoints,
+    saved: Saved | None,
+    histories: Sequence[Rows],
+    tickets: Ticket,
+    outer: Mapping[str, object],
+  ):
     self._checkpoints, self._saved, self._histories = checkpoints, saved, histories
     self._tickets, self._outer, self.ends_it = tickets, outer, False
 
-  def restore(self, identity: Callable[[], Any]) -> Saved | None:
+  def restore(self, identity: Callable[[], Mapping[str, object]]) -> Saved | None:
     """The training's part of what the runs go on from, in the first cycle after that."""
     del identity
     return self._saved and dataclasses.replace(self._saved, record=self._saved.record["training"], rows=[])
 
-  def note(self, rows: Sequence[Any], at: str, take: Callable[[], Any], last: bool = False) -> None:
+  def note(self, rows: Sequence[Row], at: str, take: Callable[[], State], last: bool = False) -> None:
     """Notes the newest rows of the histories in place of the training's."""
     several = len(self._histories) > 1
     rows = [({"run": i} if several else {}) | history[-1] for i, history in enumerate(self._histories)]
     at = f"cycle {self._outer['cycle']}, {at}"
     self._checkpoints.note(rows, at, functools.partial(self._to_save, take), last and self.ends_it)
 
-  def wait(self, arrays: Any) -> None:
+  def wait(self, arrays: PyTree) -> None:
     """As the runs' own."""
     self._checkpoints.wait(arrays)
 
-  def _to_save(self, take: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+  def _to_save(self, take: Callable[[], State]) -> State:
     trees, record = take()
     return {**trees, "tickets": self._tickets}, {**self._outer, "training": record}

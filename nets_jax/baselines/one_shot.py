@@ -7,15 +7,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Bool, Int, Key
 
 from nets_jax.baselines import scores
 from nets_jax.engine.batching import map_tickets
-from nets_jax.engine.layouts import compile_program, fetch, pad, replicate
+from nets_jax.engine.layouts import Layout, compile_program, fetch, pad, replicate
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.kinds import DENSITY, NUMBER, WHOLE, at_least
 from nets_jax.networks.adapter import Params
-from nets_jax.protocol import Outcome, Search
+from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import setting
+from nets_jax.structs import Rows
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import (
@@ -82,7 +84,7 @@ class OneShot(Search):
         f"score_batch must be from 1 to the {examples} training examples, not {self.score_batch}"
       )
 
-  def find(self, keys, task, how) -> list[Outcome]:
+  def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> list[Outcome]:
     """See `Search.find`; done in seconds, it makes no checkpoints.
 
     `on_rows` is called with the last history row of each ticket.
@@ -101,16 +103,17 @@ class OneShot(Search):
     seconds = (time.perf_counter() - begin) / len(keys)
     epochs = self.rounds * self.score_batch / len(task.data.train) if self.looks else 0.0
     cost = Cost(epochs, seconds, compile_seconds / len(keys))
-    total, results = maskable_count(take(tickets, 0)), []
+    total, outcomes = maskable_count(take(tickets, 0)), []
     for i in range(len(keys)):
-      history = [
+      history: Rows = [
         {"round": r + 1, "density": int(counts[i, r]) / total, "seconds": 0.0} for r in range(self.rounds)
       ]
       history[-1]["seconds"] = seconds
       how.on_rows(history[-1:])
       result = SearchResult(take(tickets, i), history, cost, best=history[-1])
-      results.append(_silence(self.score.__name__, tells[i], result) or result)
-    return results
+      name = getattr(self.score, "__name__", type(self.score).__name__)
+      outcomes.append(_silence(name, tells[i], result) or result)
+    return outcomes
 
 
 @struct.dataclass
@@ -159,13 +162,15 @@ def _silence(score: str, tells: jax.Array, result: SearchResult) -> SearchFailed
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def _prune_all(keys, shared, *, layout) -> tuple[Ticket, jax.Array, jax.Array]:
-  return map_tickets(lambda key, own: prune_at_initialisation(key, *own), layout, keys, shared)
+def _prune_all(
+  keys: jax.Array, shared: tuple[Task, OneShot], *, layout: Layout
+) -> tuple[Ticket, jax.Array, jax.Array]:
+  return map_tickets(lambda key, shared: prune_at_initialisation(key, *shared), layout, keys, shared)
 
 
 def prune_at_initialisation(
-  key: jax.Array, task: Task, search: OneShot
-) -> tuple[Ticket, jax.Array, jax.Array]:
+  key: Key[Array, ""], task: Task, search: OneShot
+) -> tuple[Ticket, Int[Array, " rounds"], Bool[Array, "rounds layers"]]:
   """ONE ticket: draw the weights, then in each round score what is left and keep the exact count.
 
   Returns:
@@ -179,10 +184,10 @@ def prune_at_initialisation(
   batch = jax.tree.map(lambda x: x[rows], train)
 
   def prune(ticket, count):
-    found = search.score(task, phenotype(ticket), ticket.masks, batch)
-    tells = tells_of_layers(ticket, found)
-    found = map_kernels(lambda mask, s: jnp.where(mask, s, -jnp.inf), ticket.masks, found)
-    return ticket.replace(masks=top_masks(found, count)), (count, tells)
+    scores = search.score(task, phenotype(ticket), ticket.masks, batch)
+    tells = tells_of_layers(ticket, scores)
+    left = map_kernels(lambda mask, score: jnp.where(mask, score, -jnp.inf), ticket.masks, scores)
+    return ticket.replace(masks=top_masks(left, count)), (count, tells)
 
   shares = search.target_density ** (jnp.arange(1, rounds + 1) / rounds)
   counts = jnp.maximum(jnp.round(shares * maskable_count(ticket)), 1).astype(jnp.int32)
@@ -190,13 +195,13 @@ def prune_at_initialisation(
   return ticket, counts, tells
 
 
-def tells_of_layers(ticket: Ticket, scores: Params) -> jax.Array:
+def tells_of_layers(ticket: Ticket, scores: Params) -> Bool[Array, " layers"]:
   """Whether scores rank a layer's weights at all: finite, and not all of those left zero; bool [layers].
 
   Of a network that is already cut, by a layer without weights, no score can tell more, so none is asked for.
   """
   masks, scores = ticket.by_layer(ticket.masks), ticket.by_layer(scores)
   is_cut = ~jnp.stack([mask.any() for mask in masks.values()]).all()
-  finite = jnp.stack([jnp.isfinite(own).all() for own in scores.values()])
-  ranks = jnp.stack([(jnp.where(masks[name], own, 0) != 0).any() for name, own in scores.items()])
+  finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in scores.values()])
+  ranks = jnp.stack([(jnp.where(masks[name], leaf, 0) != 0).any() for name, leaf in scores.items()])
   return finite & (ranks | is_cut)

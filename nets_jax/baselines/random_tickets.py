@@ -1,19 +1,22 @@
 """Random tickets: random weights under a random mask (paper, Table 1)."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Float, Key
 
-from nets_jax.engine.seeds import as_key
+from nets_jax.engine.seeds import KeyLike, as_key
 from nets_jax.kinds import DENSITY, NUMBER, at_least
 from nets_jax.networks.adapter import Scale
 from nets_jax.networks.initialisation import draw_like, initial_weights
 from nets_jax.networks.layers import find_layers
-from nets_jax.protocol import Outcome, Search
+from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import setting
+from nets_jax.structs import Rows
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, full_masks, maskable_count
@@ -21,10 +24,10 @@ from nets_jax.training.task import Task
 
 
 def random_ticket(
-  key: jax.Array,
+  key: KeyLike,
   network: nn.Module,
   input_shape: Sequence[int],
-  density: float | jax.Array,
+  density: float | Float[Array, ""],
   *,
   init_scale: Scale = 0.1,
 ) -> Ticket:
@@ -65,12 +68,12 @@ class Random(Search):
     rule=at_least(0),
   )  # fmt: skip
 
-  def at_density(self, density: float, task: Task) -> "Random":
+  def at_density(self, density: float, task: Task) -> Self:
     """Exactly of that density."""
     del task
     return self.replace(target_density=density, density_deviation=0.0)
 
-  def find(self, keys, task, how) -> list[Outcome]:
+  def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> Sequence[Outcome]:
     """See `Search.find`; nothing here is worth more than one device, and none can fail.
 
     Returns:
@@ -79,15 +82,15 @@ class Random(Search):
     shape, scale = task.data.input_shape, task.initialiser.scale
 
     @jax.jit
-    def one(key):
+    def draw(key):
       density_key, ticket_key = jax.random.split(key)
       drawn = self.target_density + self.density_deviation * jax.random.normal(density_key)
       return random_ticket(ticket_key, task.network, shape, jnp.clip(drawn, 0, 1), init_scale=scale)
 
     results = []
     for key in keys:
-      ticket = jax.device_get(one(key))
-      rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
+      ticket = jax.device_get(draw(key))
+      rows: Rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
       how.on_rows(rows)
       results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0), best=rows[0]))
     return results
@@ -97,12 +100,12 @@ class Random(Search):
 class Dense(Search):
   """The dense network, as a search that prunes nothing."""
 
-  def densities(self, asked):
+  def densities(self, asked: Sequence[float]) -> Sequence[float]:
     """Its own, whatever is asked for."""
     del asked
     return [1.0]
 
-  def find(self, keys, task, how) -> list[Outcome]:
+  def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> Sequence[Outcome]:
     """See `Random.find`."""
     return Random(target_density=1.0, density_deviation=0.0).find(keys, task, how)
 

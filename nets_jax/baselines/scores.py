@@ -4,6 +4,8 @@ A score is a number for each maskable weight, None elsewhere; the highest are ke
 task, the phenotype's weights, the masks and a batch of training examples.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,5 +66,6 @@ def _unnormalised(call, arguments, keywords, context):
   return (*arguments, *keywords.values())[0] if is_norm else call(*arguments, **keywords)
 
 
-def _loss(task: Task, batch: Split):
-  return lambda weights: jnp.mean(task.loss(forward(task.network, weights, batch.inputs), batch.labels))
+def _loss(task: Task, batch: Split) -> Callable[[Params], jax.Array]:
+  labels = jnp.asarray(batch.labels)
+  return lambda weights: jnp.mean(task.loss(forward(task.network, weights, batch.inputs), labels))

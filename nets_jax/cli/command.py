@@ -14,6 +14,7 @@ import nets_jax
 from nets_jax.cli import records, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
+from nets_jax.engine.checkpoints import Stopped
 from nets_jax.engine.startup import check_devices, keep_compiled_programs
 
 PRESETS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "presets"  # in a checkout
@@ -77,7 +78,7 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     check_devices()
     search_flags.check_run(values)
     run(values)
-  except nets_jax.Stopped as stopped:
+  except Stopped as stopped:
     end(f"stopped by {interrupts.name()} {stopped}; the same command goes on")
   except interrupts.Interrupted:
     end(

@@ -42,7 +42,7 @@ QUICK = {"generations": 4, "fitness_epochs": 0.2, "cycle_epochs": 1, "train_epoc
 def run(values: flags.FlagValues) -> None:
   """All runs that are not done, then the tables and figures of what is there."""
   for name in ("trials", "train_epochs"):
-    if values[name].value < 1:
+    if values.flag_values_dict()[name] < 1:
       raise UsageError(f"{name} must be at least 1, not {values[name].value}")
   chosen, how = values.methods or METHODS, study.options(values)
   if values.quick:

@@ -44,7 +44,7 @@ def read_densities(values: flags.FlagValues) -> list[float]:
 def run(values: flags.FlagValues) -> None:
   """Every method at every density, and the outputs as they come."""
   for name, least in (("trials", 1), ("train_epochs", 1), ("first_trial", 0)):
-    if values[name].value < least:
+    if values.flag_values_dict()[name] < least:
       raise UsageError(f"{name} must be at least {least}, not {values[name].value}")
   asked, how = read_densities(values), study.options(values)
   directory = pathlib.Path(values.workdir or pathlib.Path("runs") / f"densities-{values.dataset}")

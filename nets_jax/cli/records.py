@@ -4,7 +4,6 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from absl import flags
 
@@ -16,7 +15,7 @@ from nets_jax.protocol import Search
 from nets_jax.settings import Setting
 
 
-def plain(name: str, value: Any) -> Any:
+def plain(name: str, value: object) -> object:
   """A setting's value as JSON can hold it: a number, a word, or what is written on the command line."""
   if value is None or isinstance(value, bool | int | float | str) or name not in DEFINED:
     return value
@@ -24,27 +23,27 @@ def plain(name: str, value: Any) -> Any:
   return about.kind.write(value) if isinstance(about, Setting) else describe(value)
 
 
-def explicit(values: flags.FlagValues, search: Search | None = None) -> dict[str, Any]:
+def explicit(values: flags.FlagValues, search: Search | None = None) -> dict[str, object]:
   """Every setting of a run with its value, those of its search too, whether given or not."""
   search = search or make_search(values)
   found = {name: values[name].value for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
   return {name: plain(name, value) for name, value in found.items()}
 
 
-def task_settings(values: flags.FlagValues) -> dict[str, Any]:
+def task_settings(values: flags.FlagValues) -> dict[str, object]:
   """The flags of data, network and task that decide a result."""
   names = [name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides]
   return {name: plain(name, values[name].value) for name in names}
 
 
-def deciding(values: flags.FlagValues) -> dict[str, Any]:
+def deciding(values: flags.FlagValues) -> dict[str, object]:
   """The settings that decide a run's results, with their values, the seed too."""
   search = settings.values(make_search(values))
   search = {name: plain(name, value) for name, value in search.items()}
   return {"search": values.search, "seed": values.seed, **task_settings(values), **search}
 
 
-def repeatable(record: Mapping[str, Any]) -> dict[str, Any]:
+def repeatable(record: Mapping[str, object]) -> dict[str, object]:
   """What of an explicit record decides a result, but for the seed."""
 
   def decides(name: str) -> bool:
@@ -53,19 +52,19 @@ def repeatable(record: Mapping[str, Any]) -> dict[str, Any]:
   return {name: v for name, v in record.items() if name == "search" or (name not in RUN and decides(name))}
 
 
-def given_plain(values: flags.FlagValues) -> dict[str, Any]:
+def given_plain(values: flags.FlagValues) -> dict[str, object]:
   """The settings of searches that the flags give, as JSON can hold them."""
   return {name: plain(name, value) for name, value in given(values).items()}
 
 
-def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, Any]:
+def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, object]:
   """The flags of several searches together, as they are given: with others of a command's own."""
   names = [name for name in (*RUN, *DATA, *NETWORK, *TASK) if name != "search"]
   found = {name: plain(name, values[name].value) for name in names} | given_plain(values)
   return found | {name: values[name].value for name in own}
 
 
-def flagfile(found: Mapping[str, Any]) -> str:
+def flagfile(found: Mapping[str, object]) -> str:
   """The text of a flagfile that gives these flags the values they have; those not set are left out."""
 
   def text(value):
@@ -76,7 +75,7 @@ def flagfile(found: Mapping[str, Any]) -> str:
   return "".join(f"--{name}={text(value)}\n" for name, value in found.items() if value is not None)
 
 
-def leave_flagfile(path: os.PathLike, found: Mapping[str, Any]) -> str:
+def leave_flagfile(path: os.PathLike, found: Mapping[str, object]) -> str:
   """Writes the flagfile that repeats a run, but for where its files go; returns the flag that reads it."""
   kept = {name: value for name, value in found.items() if name not in ("workdir", "overwrite")}
   with replace_file(path) as temporary:

@@ -62,8 +62,9 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
   if values.max_seconds is not None and not values.max_seconds > 0:
     raise UsageError(f"max_seconds must be positive, not {values.max_seconds}")
   data = hosts.primary_first(lambda: setting_flags.make_data(values))
-  network = None if ticket is None else setting_flags.network_of_ticket(values, values.ticket)
+  network = None
   if ticket is not None:
+    network = setting_flags.network_of_ticket(values, values.ticket)
     check_fits(ticket, network, data.input_shape)
   task = setting_flags.make_task(values, data, network)
   search.check(task)

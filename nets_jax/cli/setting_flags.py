@@ -8,8 +8,9 @@ Flags of searches have no value of their own: where one is not given, the search
 import copy
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import cast
 
+import flax.linen as nn
 from absl import flags
 
 import nets_jax
@@ -22,8 +23,8 @@ from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import SWITCH, Kind, choice
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.zoo import NetworkSettings
-from nets_jax.settings import Place, Setting, change, check, names, places, value_at
-from nets_jax.training.task import Task, Training
+from nets_jax.settings import Component, Place, Setting, change, check, names, places, value_at
+from nets_jax.training.task import BARE_TASK, Task, Training
 
 
 class KindParser(flags.ArgumentParser):
@@ -34,7 +35,7 @@ class KindParser(flags.ArgumentParser):
     super().__init__()
     self.kind = kind
 
-  def parse(self, argument: Any) -> Any:
+  def parse(self, argument: object) -> object:
     """The value of a text; a value as it is."""
     return self.kind.parse(argument) if isinstance(argument, str) else argument
 
@@ -50,7 +51,7 @@ class KindSerializer(flags.ArgumentSerializer):
     """Takes the kind."""
     self.kind = kind
 
-  def serialize(self, value: Any) -> str:
+  def serialize(self, value: object) -> str:
     """As `KindParser` reads it."""
     return self.kind.write(value)
 
@@ -58,26 +59,25 @@ class KindSerializer(flags.ArgumentSerializer):
 DEFINED: dict[str, Place] = {}  # every flag that is a setting
 
 
-def define(component: Any) -> None:
+def define(component: object) -> None:
   """Defines a flag for each setting of a component, with its default."""
   for name, place in places(component):
     _define(name, place, value_at(component, place.path))
 
 
-def _define(name: str, place: Place, default: Any) -> None:
+def _define(name: str, place: Place, default: object) -> None:
   if name in DEFINED:
     return
   DEFINED[name] = place
   kind = place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
   if kind is SWITCH:
-    flags.DEFINE_bool(name, default, place.about.help)
+    flags.DEFINE_bool(name, cast(bool | None, default), place.about.help)
   elif kind.choices:
-    flags.DEFINE_enum(name, default, kind.choices, place.about.help)
+    flags.DEFINE_enum(name, cast(str | None, default), kind.choices, place.about.help)
   else:
     flags.DEFINE(KindParser(kind), name, default, place.about.help, serializer=KindSerializer(kind))
 
 
-BARE_TASK = Task(None, None)  # its settings are those of every task
 define(RunSettings())
 define(DataSettings())
 define(NetworkSettings())
@@ -99,6 +99,7 @@ flags.DEFINE_alias("method", "search")
 RENAMED = {
   "random": "--sampler=random --samples=N",
   "random_seed": "--sampler_seed",
+  "awakening_rate": "--regrowth_rate",
   "density_rule": "--ranking (of `schedule`: --search=guided)",
   "objectives": "--ranking=pareto",
   "dormancy": "--search (guided is by saliency; --saliency=random is blind)",
@@ -120,7 +121,7 @@ def explain(error: flags.Error) -> str:
     if parser.enum_values == list(NAMES) and wrong[2] == "nets":
       return f"{text}; NeTS is paper, as in the paper, or guided, this project's"
     return text + suggest(wrong[2], parser.enum_values)
-  kinds = {
+  kinds: dict[type, str] = {
     flags.IntegerParser: "a whole number",
     flags.FloatParser: "a number",
     flags.BooleanParser: "true or false",
@@ -129,7 +130,7 @@ def explain(error: flags.Error) -> str:
   return f"{wrong[0]}it must be {what}" if what else text
 
 
-def component(default: Any, values: flags.FlagValues) -> Any:
+def component(default: Component, values: flags.FlagValues) -> Component:
   """A component with the values of the flags that are its settings.
 
   Raises:
@@ -158,7 +159,7 @@ def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
   return component(NetworkSettings(), values).make(num_classes)
 
 
-def make_task(values: flags.FlagValues, data: Dataset, network: Any = None) -> Task:
+def make_task(values: flags.FlagValues, data: Dataset, network: nn.Module | None = None) -> Task:
   """The task that the flags name, checked; on a network of its own where one is given.
 
   Raises:
@@ -170,7 +171,7 @@ def make_task(values: flags.FlagValues, data: Dataset, network: Any = None) -> T
   return task
 
 
-def given(values: flags.FlagValues) -> dict[str, Any]:
+def given(values: flags.FlagValues) -> dict[str, object]:
   """The settings of searches that the flags give."""
   return {name: values[name].value for name in SEARCH if values[name].value is not None}
 
@@ -196,7 +197,7 @@ def make_search(values: flags.FlagValues, own: Iterable[str] | None = None) -> n
   return made
 
 
-def _fitting(name: str, changes: dict[str, Any], own: set[str]) -> dict[str, Any]:
+def _fitting(name: str, changes: dict[str, object], own: set[str]) -> dict[str, object]:
   """The changes without those, not its own, of parts that the search does not have."""
   parts = {n: v for n, v in changes.items() if not isinstance(DEFINED[n].about, Setting)}
   known = names(searches.make(name, parts))

@@ -6,31 +6,30 @@ tenth of the training part becomes the validation part (paper, 3.2). Inputs are 
 mean and deviation of the training part that is left, one of each per channel (the last axis).
 """
 
-from typing import Any
-
-import jax
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Float, Int
 
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
+from nets_jax.structs import Struct
 
 TEST_FRACTION = 0.2
 
 
 @struct.dataclass
-class Split:
+class Split(Struct):
   """Inputs [examples, ...] float32 and labels [examples] int32."""
 
-  inputs: jax.Array
-  labels: jax.Array
+  inputs: Float[Array | np.ndarray, "examples ..."]
+  labels: Int[Array | np.ndarray, " examples"]
 
   def __len__(self) -> int:
     return self.labels.shape[0]
 
 
 @struct.dataclass
-class Dataset:
+class Dataset(Struct):
   """A classification problem.
 
   Attributes:
@@ -42,8 +41,8 @@ class Dataset:
   train: Split
   valid: Split
   test: Split
-  mean: Any
-  deviation: Any
+  mean: Float[Array | np.ndarray, " channels"]
+  deviation: Float[Array | np.ndarray, " channels"]
   num_classes: int = struct.field(pytree_node=False)
 
   @property
@@ -117,7 +116,7 @@ def from_arrays(
   )
 
 
-def _checked(part: str, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(part: str, inputs: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
   inputs, labels = np.asarray(inputs), np.asarray(labels)
   if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
     raise UsageError(

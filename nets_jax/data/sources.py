@@ -1,6 +1,7 @@
 """Data sets by name: `xor` is generated, `digits` comes with scikit-learn, all others are of TFDS."""
 
 import os
+from typing import Any
 
 import numpy as np
 from flax import struct
@@ -87,11 +88,12 @@ def load(
   if name == "digits":
     from sklearn import datasets
 
-    digits = datasets.load_digits()
+    digits: Any = datasets.load_digits()  # a Bunch; a pair only where that is asked for
     return from_arrays(digits.images[..., None], digits.target, seed=seed)
   if manual_dir is None and name == "mnist":
     manual_dir = os.environ.get("NETS_JAX_MNIST_DIR")
-  return from_arrays(**tfds_arrays(name, data_dir, manual_dir), seed=seed)
+  arrays: dict[str, Any] = {**tfds_arrays(name, data_dir, manual_dir)}
+  return from_arrays(**arrays, seed=seed)
 
 
 def _xor(seed: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import absl.logging
 import filelock
@@ -46,8 +47,9 @@ def tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict
     if not (pathlib.Path(builder.data_dir) / "dataset_info.json").exists():
       _prepare(tfds, builder, manual_dir)
     arrays = _decode(builder)
+    stored: dict[str, Any] = {**arrays}
     with replace_file(cache) as temporary, open(temporary, "wb") as file:
-      np.savez(file, **arrays)
+      np.savez(file, **stored)
   return arrays
 
 

@@ -2,16 +2,24 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
 
 from nets_jax.engine.layouts import AXIS, SHARDED, WHOLE, Layout
 
+Row = TypeVar("Row")
+Shared = TypeVar("Shared")
+Result = TypeVar("Result")
+Tree = TypeVar("Tree")
 
-def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> Any:
+
+def map_tickets(
+  function: Callable[[Row, Shared], Result], layout: Layout, rows: Row, shared: Shared
+) -> Result:
   """`function(row, shared)` for each row of a population: the one place where tickets are batched.
 
   Args:
@@ -27,7 +35,10 @@ def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> A
   def run_shard(rows, shared):
     share = layout.rows // layout.mesh.size
     chunk = min(layout.chunk or share, share)
-    run = lambda row: function(row, shared)  # noqa: E731
+
+    def run(row):
+      return function(row, shared)
+
     if chunk == share and share > 1:
       return jax.vmap(run)(rows)
     return jax.lax.map(run, rows, batch_size=None if chunk == 1 else chunk)
@@ -36,15 +47,15 @@ def map_tickets(function: Callable, layout: Layout, rows: Any, shared: Any) -> A
 
 
 def _map_shards(
-  function: Callable, layout: Layout, arguments: tuple, specs: tuple, result: PartitionSpec
-) -> Any:
+  function: Callable[..., Result], layout: Layout, arguments: tuple, specs: tuple, result: PartitionSpec
+) -> Result:
   """`function` on every device, on its part of each argument."""
   return jax.shard_map(function, mesh=layout.mesh, in_specs=specs, out_specs=result, check_vma=False)(
     *arguments
   )
 
 
-def take_rows(population: Any, indices: tuple[jax.Array, ...], layout: Layout) -> tuple[Any, ...]:
+def take_rows(population: Tree, indices: tuple[Int[Array, " rows"], ...], layout: Layout) -> tuple[Tree, ...]:
   """Inside a compiled program: rows of a population by index, once for each array of `indices`.
 
   The shards travel round the ring of devices, and each device keeps the rows it wants as they pass. So it
@@ -64,11 +75,11 @@ def take_rows(population: Any, indices: tuple[jax.Array, ...], layout: Layout) -
 
   def run_shard(population, indices):
     share = layout.rows // size
-    own = jax.lax.axis_index(AXIS)
+    device = jax.lax.axis_index(AXIS)
 
     def keep(kept, shard, turn):
       """The rows kept so far, with those that the shard of `turn` devices back has."""
-      first = (own - turn) % size * share
+      first = (device - turn) % size * share
       return tuple(
         jax.tree.map(functools.partial(choose, index - first), shard, old)
         for index, old in zip(indices, kept, strict=True)
@@ -90,7 +101,7 @@ def take_rows(population: Any, indices: tuple[jax.Array, ...], layout: Layout) -
   return _map_shards(run_shard, layout, (population, indices), (SHARDED, SHARDED), SHARDED)
 
 
-def fetch_rows(population: Any, indices: jax.Array, layout: Layout) -> Any:
+def fetch_rows(population: Tree, indices: Int[Array, " rows"], layout: Layout) -> Tree:
   """Inside a compiled program: some rows of a population, a copy on every device; moves those rows alone."""
 
   def run_shard(population, indices):
@@ -101,19 +112,19 @@ def fetch_rows(population: Any, indices: jax.Array, layout: Layout) -> Any:
       rows = leaf[jnp.clip(local, 0, share - 1)]
       here = ((local >= 0) & (local < share)).reshape(local.shape + (1,) * (leaf.ndim - 1))
       bits = rows.view(f"uint{8 * rows.dtype.itemsize}")  # a sum of floats would turn -0.0 into 0.0
-      found = jax.lax.psum(jnp.where(here, bits, 0), AXIS)
-      return found.astype(bool) if rows.dtype == bool else found.view(rows.dtype)
+      summed = jax.lax.psum(jnp.where(here, bits, 0), AXIS)
+      return summed.astype(bool) if rows.dtype == bool else summed.view(rows.dtype)
 
     return jax.tree.map(fetch, population)
 
   return _map_shards(run_shard, layout, (population, indices), (SHARDED, WHOLE), WHOLE)
 
 
-def keep_sharded(population: Any, layout: Layout) -> Any:
+def keep_sharded(population: Tree, layout: Layout) -> Tree:
   """Inside a compiled program: keeps the rows of a population on their devices."""
   return jax.lax.with_sharding_constraint(population, NamedSharding(layout.mesh, SHARDED))
 
 
-def keep_replicated(tree: Any, layout: Layout) -> Any:
+def keep_replicated(tree: Tree, layout: Layout) -> Tree:
   """Inside a compiled program: keeps a copy on every device."""
   return jax.lax.with_sharding_constraint(tree, NamedSharding(layout.mesh, WHOLE))

@@ -12,24 +12,31 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import safetensors.numpy
 
+if TYPE_CHECKING:  # orbax takes seconds to load, so that only what saves loads it
+  import orbax.checkpoint
+
+Manager: TypeAlias = "orbax.checkpoint.CheckpointManager"
+Whole = Mapping[str, Any]  # what JSON gives back; `Checkpoints` says what is in it
 KEPT = 2  # so that one is left if the newest is damaged
 CONTENT, RECORD = "content", "record"
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
-def write(manager: Any, turn: int, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def write(
+  manager: Manager, turn: int, record: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+) -> None:
   """Begins to store the checkpoint of a turn; `manager.wait_until_finished` says how that went."""
   import orbax.checkpoint as ocp
 
   manager.save(turn, args=ocp.args.PyTreeSave({CONTENT: pack(record, arrays)}))
 
 
-def make_manager(directory: pathlib.Path) -> Any:
+def make_manager(directory: pathlib.Path) -> Manager:
   """Orbax's manager, in this process alone; arrays are stored as they are, so that no file claims more."""
   import orbax.checkpoint as ocp
 
@@ -61,7 +68,7 @@ def reason(error: BaseException) -> str:
   return os.strerror(int(code[1])) if code else text[:160]
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(path: pathlib.Path) -> tuple[Whole, dict[str, np.ndarray]]:
   """A checkpoint's record and arrays; any exception says that it is not whole."""
   import orbax.checkpoint as ocp
 
@@ -81,7 +88,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   return whole, arrays
 
 
-def pack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def pack(record: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
   """A record and arrays as bytes, with their SHA-256 at the end."""
   text = np.frombuffer(json.dumps(record).encode(), np.uint8)
   arrays = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
@@ -89,7 +96,7 @@ def pack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndar
   return np.frombuffer(content + hashlib.sha256(content).digest(), np.uint8)
 
 
-def unpack(packed: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def unpack(packed: np.ndarray) -> tuple[Whole, dict[str, np.ndarray]]:
   """What `pack` was given."""
   content, digest = packed[:-DIGEST_SIZE].tobytes(), packed[-DIGEST_SIZE:].tobytes()
   if hashlib.sha256(content).digest() != digest:

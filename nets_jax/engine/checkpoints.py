@@ -11,16 +11,18 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
 
 from nets_jax.engine import checkpoint_file, hosts
 from nets_jax.engine.journal import Journal
 from nets_jax.engine.layouts import fetch
 from nets_jax.engine.saved import Saved, State, flat, leaf_name, share_saved, standard, versions
 from nets_jax.errors import UsageError
+from nets_jax.structs import Row
 
 FORMAT_VERSION = 3  # 1 knew of no failures of IMP, 2 of no tasks
 
@@ -69,11 +71,12 @@ class Checkpoints:
     self._every, self._seconds = every, seconds
     self._stop, self._tell, self._on_restore = stop, tell, on_restore
     self._journal = Journal(journal or self.directory / "journal.csv")
-    self._manager = self._latest = None
+    self._manager: checkpoint_file.Manager | None = None
+    self._latest: tuple[str, Callable[[], State]] | None = None
     self._identity, self._turns, self._saved_turns = {}, 0, 0
     self._saved_at = time.monotonic()
 
-  def restore(self, identity: Callable[[], Mapping[str, Any]]) -> Saved | None:
+  def restore(self, identity: Callable[[], Mapping[str, object]]) -> Saved | None:
     """The newest whole checkpoint, or None where there is none to go on from.
 
     Args:
@@ -91,9 +94,7 @@ class Checkpoints:
       self._on_restore(saved)
     return saved
 
-  def note(
-    self, rows: Sequence[Mapping[str, Any]], at: str, take: Callable[[], State], last: bool = False
-  ) -> None:
+  def note(self, rows: Sequence[Row], at: str, take: Callable[[], State], last: bool = False) -> None:
     """Appends a turn's rows to the journal, and saves the state if it is time to.
 
     Args:
@@ -119,7 +120,7 @@ class Checkpoints:
     if asked:
       raise Stopped(f"after {at}, which is saved")
 
-  def wait(self, arrays: Any) -> None:
+  def wait(self, arrays: PyTree) -> None:
     """Blocks until arrays are there.
 
     A single process that is asked to stop meanwhile saves the state of the turn before, and does not wait for
@@ -147,15 +148,15 @@ class Checkpoints:
       self._manager.close()
 
   def _save(self) -> None:
-    if self._saved_turns == self._turns:
+    if self._latest is None or self._saved_turns == self._turns:
       return
     at, take = self._latest
     trees, record = take()
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, tree in trees.items():
       for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        arrays[leaf_name(name, path)] = fetch(jax.random.key_data(leaf) if is_key else leaf)
+        arrays[leaf_name(name, path)] = np.asarray(fetch(jax.random.key_data(leaf) if is_key else leaf))
     self._saved_turns, self._saved_at = self._turns, time.monotonic()
     if not hosts.is_primary():
       return
@@ -182,7 +183,7 @@ class Checkpoints:
     if self._manager is not None:
       self._guarded(self._manager.wait_until_finished)
 
-  def _guarded(self, write: Callable[[], Any]) -> None:
+  def _guarded(self, write: Callable[[], object]) -> None:
     """Says in one line why a checkpoint cannot be written; the one before is untouched."""
     try:
       write()
@@ -194,8 +195,8 @@ class Checkpoints:
       ) from error
 
   def _load(self) -> Saved | None:
-    found = [path for path in self.directory.glob("*") if path.name.isdecimal() and not path.is_symlink()]
-    for path in sorted(found, key=lambda path: int(path.name), reverse=True):
+    kept = [path for path in self.directory.glob("*") if path.name.isdecimal() and not path.is_symlink()]
+    for path in sorted(kept, key=lambda path: int(path.name), reverse=True):
       try:
         whole, arrays = checkpoint_file.read(path)
         rows = self._journal.read(**whole["journal"])
@@ -210,11 +211,11 @@ class Checkpoints:
       self._check(whole)
       self._journal.resume(whole["journal"]["size"])
       return Saved(whole["at"], whole["turns"], whole["record"], rows, arrays)
-    if found:
+    if kept:
       self._tell(f"no whole checkpoint is left in {self.directory}; beginning anew")
     return None
 
-  def _check(self, whole: Mapping[str, Any]) -> None:
+  def _check(self, whole: checkpoint_file.Whole) -> None:
     there, here = (
       {"format_version": version, **flat(identity)}
       for version, identity in (

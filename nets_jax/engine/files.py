@@ -58,15 +58,15 @@ def damaged(directory: pathlib.Path) -> list[str]:
   """The sealed records of a directory that are not there as they were; none where nothing is sealed."""
   if not (directory / SEAL).exists():
     return []
-  found, lines = [], (directory / SEAL).read_text(errors="replace").splitlines()
+  broken, lines = [], (directory / SEAL).read_text(errors="replace").splitlines()
   if not lines:
     return [SEAL]
   for line in lines:
     digest, _, name = line.partition("  ")
     path = directory / name
     if not name or not path.is_file() or _sha256(path) != digest:
-      found.append(name or SEAL)
-  return found
+      broken.append(name or SEAL)
+  return broken
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:

@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ from nets_jax.errors import UsageError
 JOIN_SECONDS = 60  # for all processes to come together
 SILENCE_SECONDS = 30  # after which a process counts as lost
 LOAD_SECONDS = 3600  # for process 0 to prepare a data set
+
+Loaded = TypeVar("Loaded")
 
 _BARRIERS = itertools.count()
 
@@ -37,9 +39,8 @@ def join(
   Raises:
     UsageError: an impossible argument, no cluster to detect, or no answer from process 0.
   """
-  given = [coordinator_address, num_processes, process_id]
-  if any(value is not None for value in given):
-    if None in given:
+  if (coordinator_address, num_processes, process_id) != (None, None, None):
+    if coordinator_address is None or num_processes is None or process_id is None:
       raise UsageError("coordinator_address, num_processes and process_id go together; give all three")
     if not 0 <= process_id < num_processes:
       raise UsageError(f"process_id must be from 0 to {num_processes - 1}, not {process_id}")
@@ -51,7 +52,11 @@ def join(
   jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from ending the process
   try:
     jax.distributed.initialize(
-      *given, initialization_timeout=JOIN_SECONDS, heartbeat_timeout_seconds=SILENCE_SECONDS
+      coordinator_address,
+      num_processes,
+      process_id,
+      initialization_timeout=JOIN_SECONDS,
+      heartbeat_timeout_seconds=SILENCE_SECONDS,
     )
   except (ValueError, RuntimeError) as error:
     raise UsageError(f"cannot join the processes of a run: {error}") from error
@@ -76,14 +81,13 @@ def is_primary() -> bool:
   return jax.process_index() == 0
 
 
-def primary_first(load: Callable[[], Any]) -> Any:
+def primary_first(load: Callable[[], Loaded]) -> Loaded:
   """`load()` in process 0, which may prepare files, and only then in the others, which find them."""
-  if is_primary():
-    loaded = load()
+  loaded = [load()] if is_primary() else []
   client = distributed.global_state.client
   if client is not None:  # a collective would give up after 30 s, and preparing data may take minutes
     client.wait_at_barrier(f"primary_first_{next(_BARRIERS)}", timeout_in_ms=1000 * LOAD_SECONDS)
-  return loaded if is_primary() else load()
+  return loaded[0] if loaded else load()
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:

@@ -6,10 +6,11 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from nets_jax.errors import UsageError
+from nets_jax.structs import Row, Rows
 
 
 class Journal:
@@ -23,9 +24,11 @@ class Journal:
   def __init__(self, path: str | os.PathLike):
     """Writes nothing before the first row; a file that is there is replaced, unless `resume` is called."""
     self.path, self.size = pathlib.Path(path), 0
-    self._digest, self._file, self._columns = hashlib.sha256(), None, None
+    self._digest = hashlib.sha256()
+    self._file: TextIO | None = None
+    self._columns: list[str] | None = None
 
-  def read(self, size: int, digest: str) -> list[dict[str, Any]]:
+  def read(self, size: int, digest: str) -> Rows:
     """The rows of the file's first bytes, numbers as numbers; changes nothing.
 
     Args:
@@ -49,7 +52,7 @@ class Journal:
       os.truncate(self.path, size)
       self._file = open(self.path, "a", newline="")  # noqa: SIM115
 
-  def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+  def add(self, rows: Sequence[Row]) -> None:
     """Appends rows, which have the columns of the first ever written."""
     if not rows:
       return

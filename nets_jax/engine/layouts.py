@@ -11,16 +11,18 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from nets_jax.errors import UsageError
+
+Tree = TypeVar("Tree")
 
 AXIS = "population"
 SHARDS_AT_ONCE = 6  # that a device holds in breeding; see `take_rows`
@@ -61,7 +63,8 @@ def use_cpu_cores(count: int | None = None) -> None:
   Raises:
     UsageError: JAX has already started with another number of CPU devices.
   """
-  count = count or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+  available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  count = count or available or 1
   try:
     jax.config.update("jax_num_cpu_devices", count)
   except RuntimeError as error:
@@ -101,7 +104,7 @@ def resized(layout: Layout, size: int) -> Layout:
   return Layout(size, Mesh(devices, (AXIS,)), layout.chunk)
 
 
-def check_memory(ticket: Any, layout: Layout) -> None:
+def check_memory(ticket: PyTree, layout: Layout) -> None:
   """Raises UsageError if a population cannot be bred in the memory there is.
 
   Breeding holds the population `SHARDS_AT_ONCE` times. A host's memory is that of all of its CPU devices
@@ -135,29 +138,29 @@ def host_memory() -> int:
   return min(limits, default=0)
 
 
-def replicate(tree: Any, layout: Layout) -> Any:
+def replicate(tree: Tree, layout: Layout) -> Tree:
   """Copies arrays to every device, once, so that programs need not send them again."""
   return _place(tree, NamedSharding(layout.mesh, WHOLE))
 
 
-def pad(population: Any, layout: Layout) -> Any:
+def pad(population: Tree, layout: Layout) -> Tree:
   """Puts `layout.size` rows on their devices, with copies of the first as padding."""
   extra = layout.rows - layout.size
   padded = jax.tree.map(lambda x: jnp.concatenate([x] + [x[:1]] * extra), population)
   return _place(padded, NamedSharding(layout.mesh, SHARDED))
 
 
-def unpadded(population: Any, layout: Layout) -> Any:
+def unpadded(population: Tree, layout: Layout) -> Tree:
   """The shapes and types of a population without its padding, which depends on the number of devices."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((layout.size, *x.shape[1:]), x.dtype), population)
 
 
-def fetch_population(population: Any, layout: Layout) -> Any:
+def fetch_population(population: Tree, layout: Layout) -> Tree:
   """A population without its padding, as NumPy arrays in every process."""
   return jax.tree.map(lambda x: x[: layout.size], fetch(population))
 
 
-def fetch(tree: Any) -> Any:
+def fetch(tree: Tree) -> Tree:
   """Arrays as NumPy arrays in every process, wherever their parts lie."""
 
   def whole(leaf):
@@ -168,7 +171,7 @@ def fetch(tree: Any) -> Any:
   return jax.tree.map(whole, tree)
 
 
-def _place(tree: Any, sharding: NamedSharding) -> Any:
+def _place(tree: Tree, sharding: NamedSharding) -> Tree:
   """Arrays that every process has alike, each process's part of them put on its own devices."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
@@ -182,7 +185,9 @@ def _place(tree: Any, sharding: NamedSharding) -> Any:
   return jax.tree.map(place, tree)
 
 
-def compile_program(program: Callable, *args, **kwargs) -> tuple[Callable, float]:
+def compile_program(
+  program: jax.stages.Wrapped, *args: object, **kwargs: object
+) -> tuple[jax.stages.Compiled, float]:
   """Compiles a jitted program ahead of its first run, so that the time of it stands apart.
 
   Args:

@@ -5,17 +5,19 @@ import importlib.metadata
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from nets_jax.engine import checkpoint_file, hosts
 from nets_jax.errors import UsageError
+from nets_jax.structs import Row
 
 # What a loop saves: trees of arrays by name, and a record that JSON can hold.
-State = tuple[Mapping[str, Any], Mapping[str, Any]]
+State = tuple[Mapping[str, PyTree], Mapping[str, object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Saved:
   at: str
   turns: int
   record: Mapping[str, Any]
-  rows: Sequence[dict[str, Any]]
+  rows: Sequence[Row]
   arrays: Mapping[str, np.ndarray]
 
-  def tree(self, name: str, like: Any) -> Any:
+  def tree(self, name: str, like: PyTree) -> PyTree:
     """The tree of that name as NumPy arrays (and keys), in the structure of `like`.
 
     Raises:
@@ -53,23 +55,37 @@ class Saved:
           f"the checkpoint is of another version of the program: {full} is {is_there} there and "
           f"{want.dtype}{list(want.shape)} here"
         )
-      return jax.random.wrap_key_data(got, impl=jax.random.key_impl(expected)) if is_key else got
+      return jax.random.wrap_key_data(jnp.asarray(got), impl=jax.random.key_impl(expected)) if is_key else got
 
     return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+class LoopCheckpoints(Protocol):
+  """What a loop needs to save its state and to go on from it; see `checkpoints.Checkpoints`."""
+
+  def restore(self, identity: Callable[[], Mapping[str, object]]) -> Saved | None:
+    """What the loop goes on from; None is its beginning."""
+    ...
+
+  def note(self, rows: Sequence[Row], at: str, take: Callable[[], State], last: bool = False) -> None:
+    """Takes a turn's rows, and the state after it."""
+    ...
+
+  def wait(self, arrays: PyTree) -> None:
+    """Blocks until the arrays are there."""
+    ...
 
 
 class Unsaved:
   """What a loop has in place of `Checkpoints` when nothing is to be saved."""
 
-  def restore(self, identity: Callable[[], Mapping[str, Any]]) -> None:
+  def restore(self, identity: Callable[[], Mapping[str, object]]) -> None:
     """There is nothing."""
 
-  def note(
-    self, rows: Sequence[Mapping[str, Any]], at: str, take: Callable[[], State], last: bool = False
-  ) -> None:
+  def note(self, rows: Sequence[Row], at: str, take: Callable[[], State], last: bool = False) -> None:
     """Does nothing."""
 
-  def wait(self, arrays: Any) -> None:
+  def wait(self, arrays: PyTree) -> None:
     """Blocks until the arrays are there."""
     jax.block_until_ready(arrays)
 
@@ -90,36 +106,36 @@ def share_saved(saved: Saved | None) -> Saved | None:
   return Saved(**plain, arrays=arrays)
 
 
-def fingerprint(tree: Any) -> str:
+def fingerprint(tree: PyTree) -> str:
   """A CRC-32 of a tree's arrays, to tell one data set from another."""
   total = 0
   for leaf in jax.tree.leaves(tree):
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     array = np.ascontiguousarray(jax.random.key_data(leaf) if is_key else leaf)
     total = zlib.crc32(f"{array.dtype}{array.shape}".encode(), total)
-    total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
+    total = zlib.crc32(array.reshape(-1).view(np.uint8).data, total)
   return f"{total:08x}"
 
 
-def leaf_name(name: str, path: Sequence[Any]) -> str:
+def leaf_name(name: str, path: Sequence[object]) -> str:
   """The name of a leaf among a checkpoint's arrays: its tree's, and the way to it."""
   return ".".join([name, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
 
 
-def standard(value: Any) -> Any:
+def standard(value: Mapping[str, object]) -> dict[str, object]:
   """As it comes back from JSON, so that it can be compared with what does."""
   return json.loads(json.dumps(value, default=str))
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
   """A record of records as one, names joined by points."""
-  found = {}
+  record = {}
   for name, value in tree.items():
-    found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-  return found
+    record |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+  return record
 
 
-def versions() -> dict[str, Any]:
+def versions() -> dict[str, object]:
   """What may change the last bits of results."""
   versions = {package: importlib.metadata.version(package) for package in ("nets_jax", "jax", "jaxlib")}
   return {"versions": versions, "platform": jax.devices()[0].platform}

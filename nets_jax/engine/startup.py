@@ -15,7 +15,7 @@ def check_devices() -> None:
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # JAX raises either, now and then without a word
-    asked = jax.config.jax_platforms or "(not set)"
+    asked = getattr(jax.config, "jax_platforms", None) or "(not set)"
     why = " ".join(str(error).split()) or "it has none of that kind"
     raise UsageError(
       f"JAX cannot use JAX_PLATFORMS={asked} on this machine ({why}); unset it, or install JAX for that kind"
@@ -27,7 +27,7 @@ def keep_compiled_programs(directory: str | None) -> None:
   if directory is None:
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     ours = os.path.join(caches, "nets_jax", f"programs-{instruction_set()}")
-    directory = jax.config.jax_compilation_cache_dir or ours
+    directory = getattr(jax.config, "jax_compilation_cache_dir", None) or ours
   if directory:
     try:
       os.makedirs(directory, exist_ok=True)

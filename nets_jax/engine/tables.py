@@ -10,11 +10,12 @@ from typing import Any
 
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
+from nets_jax.structs import Rows
 
-Row = Mapping[str, Any]  # of a table: a number or a word by column
+Row = dict[str, Any]  # of a table: a number or a word by column
 
 
-def write_csv(path: str | os.PathLike, rows: Iterable[Row], sync: bool = True) -> None:
+def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, object]], sync: bool = True) -> None:
   """Writes rows, whole or not at all; floats are written exactly, and what a row lacks stays empty."""
   rows = list(rows)
   text = io.StringIO()
@@ -26,19 +27,12 @@ def write_csv(path: str | os.PathLike, rows: Iterable[Row], sync: bool = True) -
     temporary.write_text(text.getvalue())
 
 
-def read_csv(path: str | os.PathLike) -> list[dict[str, float | str]]:
+def read_csv(path: str | os.PathLike) -> Rows:
   """Reads a table of numbers that `write_csv` wrote; a column of words stays words.
 
   Raises:
     UsageError: it has no rows, or not a value for each column of each.
   """
-
-  def number(word: str) -> float | str:
-    try:
-      return float(word)
-    except ValueError:
-      return word
-
   try:
     with open(path, newline="") as file:
       rows = list(csv.DictReader(file))
@@ -46,7 +40,14 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, float | str]]:
     rows = []
   if not rows or any(None in row or None in row.values() for row in rows):
     raise UsageError(f"{path} is damaged; remove it, and what is missing is made again")
-  return [{key: number(value) for key, value in row.items()} for row in rows]
+  return [{key: _value(value) for key, value in row.items()} for row in rows]
+
+
+def _value(word: str) -> Any:
+  try:
+    return float(word)
+  except ValueError:
+    return word
 
 
 def write_json(path: str | os.PathLike, value: object, sync: bool = True) -> None:

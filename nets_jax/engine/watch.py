@@ -28,7 +28,7 @@ def watched() -> Iterator[None]:
     [sys.executable, "-c", LOST], stdin=subprocess.PIPE, text=True, start_new_session=True
   )
   faulthandler.disable()  # absl's, which would follow JAX's message with every thread's traceback
-  status = 1
+  status: int | str | None = 1
   try:
     yield
     jax.distributed.shutdown()
@@ -46,4 +46,4 @@ def watched() -> Iterator[None]:
   helper.communicate("ended")
   sys.stdout.flush()
   sys.stderr.flush()
-  os._exit(status)
+  os._exit(status if isinstance(status, int) else 1)

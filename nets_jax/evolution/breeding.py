@@ -3,10 +3,10 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from nets_jax.engine.batching import keep_replicated, keep_sharded, map_tickets, take_rows
 from nets_jax.engine.layouts import Layout
@@ -14,16 +14,32 @@ from nets_jax.evolution.configuration import NetsSettings, Settings
 from nets_jax.evolution.operators import Context, Operator, apply
 from nets_jax.tickets.ticket import Ticket
 
+# Of one child: the key that its operators draw from, and that of its pair.
+Streams = tuple[Key[Array, ""], Key[Array, ""]]
 
-def row_places(runs: int, size: int, layout: Layout) -> tuple[jax.Array, jax.Array]:
+
+def row_places(runs: int, size: int, layout: Layout) -> tuple[Int[Array, " rows"], Int[Array, " rows"]]:
   """The run of each row, and its index among the run's genomes; padding counts on in the last run."""
   index = jnp.arange(layout.rows)
   run = jnp.minimum(index // size, runs - 1)
   return run, index - run * size
 
 
-def child_context(parents: Any, index, generation, is_elite, key, settings: Settings) -> Context:
-  """What the operators see besides the child."""
+def child_context(
+  parents: tuple[Ticket, Ticket] | None,
+  index: Int[Array, ""],
+  generation: Int[Array, ""],
+  is_elite: Bool[Array, ""],
+  key: Key[Array, ""],
+  settings: Settings,
+) -> Context:
+  """What the operators see besides the child; see `Context`.
+
+  Args:
+    parents, index, generation, is_elite: of the child.
+    key: of its run's breeding.
+    settings: of its run.
+  """
   search = settings.search
   return Context(
     parents=parents,
@@ -38,32 +54,31 @@ def child_context(parents: Any, index, generation, is_elite, key, settings: Sett
   )
 
 
-def operator_key(
-  operator: Operator, operators: Sequence[Operator], streams: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+def operator_key(operator: Operator, operators: Sequence[Operator], streams: Streams) -> Key[Array, ""]:
   """An operator's key for a child, from the child's own stream, or its pair's if it is paired.
 
   Of the own stream that of its place in the list; of the pair's that of its place among the paired, or the
   stream itself where it is the only one.
   """
   place = next(i for i, other in enumerate(operators) if other is operator)
-  own, of_pair = streams
+  of_child, of_pair = streams
   if not operator.paired:
-    return jax.random.split(own, len(operators))[place]
+    return jax.random.split(of_child, len(operators))[place]
   number, before = (sum(other.paired for other in some) for some in (operators, operators[:place]))
   return of_pair if number == 1 else jax.random.split(of_pair, number)[before]
 
 
-def offspring(streams: tuple[jax.Array, jax.Array], context: Context, search: NetsSettings) -> Ticket:
+def offspring(streams: Streams, context: Context, search: NetsSettings) -> Ticket:
   """One child of the context's parents: a copy of the first, changed by the operators in their order.
 
   An elite is such a copy too, changed by those alone that act on elites.
 
   Args:
     streams: the keys that the operators draw from: the child's own, and that of its pair.
-    context: of the child.
+    context: of the child, with its parents.
     search: its operators.
   """
+  assert context.parents is not None
   genome = context.parents[0]
   for on_elites, some in itertools.groupby(search.operators, key=lambda operator: operator.on_elites):
     child = genome
@@ -75,50 +90,74 @@ def offspring(streams: tuple[jax.Array, jax.Array], context: Context, search: Ne
   return genome
 
 
+def choose_parents(
+  keys: Key[Array, "rows 2"],
+  fitness: Float[Array, "runs population"],
+  places: tuple[Int[Array, " rows"], Int[Array, " rows"]],
+  search: NetsSettings,
+) -> tuple[Int[Array, "rows parents"], Bool[Array, " rows"]]:
+  """Whose children the next genomes are, by index among the genomes of their run.
+
+  Args:
+    keys: of each row, one for either parent.
+    fitness: of each genome, minimised.
+    places: each row's run, and its index there.
+    search: of the runs, each traced leaf with a leading axis [runs].
+
+  Returns:
+    The parents of each row, an elite's both itself; and whether the row is an elite.
+  """
+  run, index = places
+
+  def draw(key, run):
+    return jax.tree.map(lambda leaf: leaf[run], search.selection)(key, fitness[run])
+
+  drawn = jax.vmap(jax.vmap(draw, (0, None)))(keys, run)
+  last = search.population_size - 1
+  ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, last)]
+  is_elite = (index < jnp.asarray(search.elites)[run]) & jnp.isfinite(fitness[run, ranked])
+  return jnp.where(is_elite[:, None], ranked[:, None], drawn), is_elite
+
+
 def breed(
-  keys: jax.Array,
+  keys: Key[Array, " runs"],
   population: Ticket,
-  fitness: jax.Array,
+  fitness: Float[Array, "runs population"],
   settings: Settings,
-  generation: jax.Array,
+  generation: Int[Array, ""],
   layout: Layout,
-) -> tuple[Ticket, jax.Array]:
+) -> tuple[Ticket, Int[Array, "runs population 2"]]:
   """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
 
   Args:
-    keys: of each run's breeding [R]; child i uses `fold_in` of its index.
+    keys: of each run's breeding; child i uses `fold_in` of its index.
     population: the genomes [layout.rows].
-    fitness: of each, minimised [R, population_size]; or another number that orders them.
-    settings: of the runs, each traced leaf with a leading axis [R].
+    fitness: of each, minimised; or another number that orders them.
+    settings: of the runs, each traced leaf with a leading axis [runs].
     generation: the one that is bred.
     layout: of the population.
 
   Returns:
     The population, and each genome's parents; see `State`.
   """
-  search, k = settings.search, settings.search.population_size
-  run, index = row_places(len(keys), k, layout)
+  runs, k = fitness.shape
+  run, index = row_places(runs, k, layout)
   # Of each child: a key for either parent, the stream that its operators draw from, and that of its pair.
-  child_key = jax.vmap(lambda r, i: jax.random.split(jax.random.fold_in(keys[r], i), 4))
+  child_key = jax.vmap(lambda run, i: jax.random.split(jax.random.fold_in(keys[run], i), 4))
   child_keys = child_key(run, index)
   streams = child_keys[:, 2], child_key(run, index - index % 2)[:, 3]
-
-  def draw(key, r):
-    return jax.tree.map(lambda leaf: leaf[r], search.selection)(key, fitness[r])
-
-  drawn = jax.vmap(jax.vmap(draw, (0, None)))(child_keys[:, :2], run)
-  ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, k - 1)]
-  is_elite = (index < search.elites[run]) & jnp.isfinite(fitness[run, ranked])
-  chosen = keep_replicated(jnp.where(is_elite[:, None], ranked[:, None], drawn), layout)
+  chosen, is_elite = choose_parents(child_keys[:, :2], fitness, (run, index), settings.search)
+  chosen = keep_replicated(chosen, layout)
   rows = run[:, None] * k + chosen
   parents = take_rows(population, (rows[:, 0], rows[:, 1]), layout)
 
-  def one(row, shared):
+  def child(row, shared):
     streams, index, run, is_elite, parents = row
     settings, keys, generation = shared
-    own, key = jax.tree.map(lambda leaf: leaf[run], (settings, keys))
-    return offspring(streams, child_context(parents, index, generation, is_elite, key, own), own.search)
+    settings, key = jax.tree.map(lambda leaf: leaf[run], (settings, keys))
+    context = child_context(parents, index, generation, is_elite, key, settings)
+    return offspring(streams, context, settings.search)
 
   rows = keep_sharded((streams, index, run, is_elite, parents), layout)
-  children = map_tickets(one, layout, rows, (settings, keys, generation))
-  return children, chosen[: len(keys) * k].reshape(len(keys), k, 2).astype(jnp.int32)
+  children = map_tickets(child, layout, rows, (settings, keys, generation))
+  return children, chosen[: runs * k].reshape(runs, k, 2).astype(jnp.int32)

@@ -1,12 +1,11 @@
 """The settings of Neuroevolution Ticket Search: which parts it is made of, and what makes them possible."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
+from jaxtyping import Array
 
 from nets_jax import settings
 from nets_jax.errors import UsageError
@@ -19,6 +18,7 @@ from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.protocol import Search
 from nets_jax.settings import Setting, check_value, part, places, setting
+from nets_jax.structs import Struct
 from nets_jax.training.task import Task, Training
 
 
@@ -62,7 +62,7 @@ class NetsSettings(Search):
   selection: Selection = part(
     Tournament, "How parents are drawn.", group="search", flag="selection", options=SELECTIONS, base=Selection
   )
-  operators: tuple[Any, ...] = part(_paper_operators, base=Operator)
+  operators: tuple[Operator, ...] = part(_paper_operators, base=Operator)
   ranking: Ranking = part(
     Penalised,
     "What is minimised and orders the genomes: the loss and a density penalty; feasible, by which what is "
@@ -101,7 +101,7 @@ class NetsSettings(Search):
     if isinstance(operators, Operator) or (callable(operators) and not isinstance(operators, type)):
       operators = (operators,)
     if isinstance(operators, tuple | list):
-      object.__setattr__(self, "operators", tuple(as_operator(own) for own in operators))
+      object.__setattr__(self, "operators", tuple(map(as_operator, operators)))
     for name, options in (("selection", SELECTIONS), ("ranking", RANKINGS)):
       value = getattr(self, name)
       if isinstance(value, str):
@@ -129,12 +129,12 @@ class NetsSettings(Search):
     self.selection.check(self.population_size)
     if sum(operator.observes for operator in self.operators) > 1:
       raise UsageError("two operators would keep what a training showed in one place; leave one of them out")
-    if not self.ranking.heeds_objective and self.objective is not None:
+    if not self.ranking.uses_objective and self.objective is not None:
       raise UsageError(
         "a pareto ranking orders genomes by density and validation loss, so an objective of your own would "
         "decide nothing; leave one of the two out"
       )
-    if any(operator.aims for operator in self.operators) and self.ranking.target_density is None:
+    if any(operator.needs_target for operator in self.operators) and self.ranking.target_density is None:
       raise UsageError("a schedule of the density goes to the ranking's target, but this ranking has none")
 
   def reports(self, task: Task, runs: int = 1) -> int:
@@ -164,7 +164,7 @@ def fitness_steps(search: NetsSettings, task: Task) -> int:
 
 
 @struct.dataclass
-class Settings:
+class Settings(Struct):
   """What runs side by side may differ in; of R runs each traced leaf has a leading axis [R].
 
   Attributes:
@@ -184,38 +184,47 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
     UsageError: one that shapes the program differs.
   """
   searches = [search.replace(patience=None) for search in searches]  # only the host looks at it
-  own = [Settings(s, task.training, task.initialiser) for s, task in zip(searches, tasks, strict=True)]
-  counts = {len(s.initialiser.scale) for s in own if isinstance(s.initialiser.scale, tuple | list)}
-  if len(counts) > 1:
-    raise UsageError(f"runs side by side have one network, not init_scale for {sorted(counts)} layers")
-  for count in counts:  # one number for all layers is as many alike
-    scales = [s.initialiser.scale for s in own]
-    scales = [(scale,) * count if np.ndim(scale) == 0 else scale for scale in scales]
-    own = [s.replace(initialiser=Normal(scale)) for s, scale in zip(own, scales, strict=True)]
-  if own[0].search.halvings:
-    _must_agree("generations", [s.search.generations for s in own])
-  if any(jax.tree.structure(s) != jax.tree.structure(own[0]) for s in own[1:]):
-    records = [settings.record(s.search) | settings.record(s.training) for s in own]
+  initialisers = _of_one_length([task.initialiser for task in tasks])
+  runs = [
+    Settings(search, task.training, initialiser)
+    for search, task, initialiser in zip(searches, tasks, initialisers, strict=True)
+  ]
+  if searches[0].halvings:
+    _must_agree("generations", [search.generations for search in searches])
+  if any(jax.tree.structure(run) != jax.tree.structure(runs[0]) for run in runs[1:]):
+    records = [settings.record(run.search) | settings.record(run.training) for run in runs]
     for name in records[0]:
-      if not _is_traced(own[0], name):
+      if not _is_traced(runs[0], name):
         _must_agree(name, [record.get(name) for record in records])
     raise UsageError("runs side by side must agree in all that shapes the program, and in what is a schedule")
-  return jax.tree.map(lambda *leaves: jnp.stack([_of_32_bits(leaf) for leaf in leaves]), *own)
+  return jax.tree.map(lambda *leaves: jnp.stack([_of_32_bits(leaf) for leaf in leaves]), *runs)
 
 
-def _is_traced(own: Settings, name: str) -> bool:
+def _of_one_length(initialisers: Sequence[Normal]) -> Sequence[Normal]:
+  """As they are, or each with a scale for every layer where one of them has that."""
+  scales = [initialiser.scale for initialiser in initialisers]
+  counts = {len(scale) for scale in scales if isinstance(scale, tuple | list)}
+  if not counts:
+    return initialisers
+  if len(counts) > 1:
+    raise UsageError(f"runs side by side have one network, not init_scale for {sorted(counts)} layers")
+  count = counts.pop()  # one number for all layers is as many alike
+  return [Normal(scale if isinstance(scale, tuple | list) else (scale,) * count) for scale in scales]
+
+
+def _is_traced(run: Settings, name: str) -> bool:
   """Whether a setting is a number that does not shape the program."""
-  found = [*places(own.search), *places(own.training)]
-  return any(n == name and isinstance(p.about, Setting) and not p.about.static for n, p in found)
+  known = [*places(run.search), *places(run.training)]
+  return any(n == name and isinstance(p.about, Setting) and not p.about.static for n, p in known)
 
 
-def _must_agree(name: str, found: Sequence[Any]) -> None:
-  for value in found[1:]:
-    if value != found[0]:
-      raise UsageError(f"runs side by side must agree in {name}, not have {found[0]} and {value}")
+def _must_agree(name: str, values: Sequence[object]) -> None:
+  for value in values[1:]:
+    if value != values[0]:
+      raise UsageError(f"runs side by side must agree in {name}, not have {values[0]} and {value}")
 
 
-def _of_32_bits(number: Any) -> jax.Array:
+def _of_32_bits(number: object) -> Array:
   """A traced setting with the type it has where JAX has no wider ones."""
   number = jnp.asarray(number)
   if jnp.issubdtype(number.dtype, jnp.integer):

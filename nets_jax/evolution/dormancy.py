@@ -3,39 +3,44 @@
 For ONE ticket. This is this project's addition to the paper, whose own dormancy is `operators.dormancy`.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jaxtyping import Array, Int, Key, Num
 
 from nets_jax.evolution import saliency as measures
 from nets_jax.evolution import schedules
 from nets_jax.evolution.operators import Context, Operator
-from nets_jax.evolution.schedules import RATE
+from nets_jax.evolution.saliency import Measure
+from nets_jax.evolution.schedules import RATE, Number, Rate
 from nets_jax.kinds import NUMBER, SHARE, choice, one_of
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.settings import part, setting
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, maskable_count, unmasked_count
+from nets_jax.training.task import Task
 
 LAYER_FLOOR = 0.1  # in global scope a layer keeps at least this much of its proportional share
 GROUP = "guided dormancy"
+Count = int | Int[Array, ""]
 
 
-def keep_global(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.Array) -> Ticket:
-  """The ticket with exactly `count` genes expressed: those of the highest scores, and some that awake.
+def keep_global(ticket: Ticket, scores: Params, count: Count, regrow: Count) -> Ticket:
+  """The ticket with exactly `count` genes expressed: those of the highest scores, and some that grow back.
 
-  Of the expressed genes the `count - awaken` highest stay, and of the dormant ones the `awaken` highest
-  awake: more of them where too few were expressed, fewer where there are not so many. Ties are broken by
+  Of the expressed genes the `count - regrow` highest stay, and of the dormant ones the `regrow` highest grow
+  back: more of them where too few were expressed, fewer where there are not so many. Ties are broken by
   index. All layers are ranked together, but each keeps at least `LAYER_FLOOR` of its proportional share.
 
   Args:
     ticket: the genome.
     scores: see `saliency`; not negative.
     count: genes to express, from 1 to all.
-    awaken: of these, how many are to be dormant ones.
+    regrow: of these, how many are to be dormant ones.
   """
   total = maskable_count(ticket)
   first = jax.tree.map(
@@ -44,15 +49,15 @@ def keep_global(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.Ar
     scores,
   )
   scores = jax.tree.map(lambda s, is_first: jnp.where(is_first, jnp.inf, s), scores, first)
-  return ticket.replace(masks=_keep_of(ticket.masks, scores, count, awaken))
+  return ticket.replace(masks=_keep_of(ticket.masks, scores, count, regrow))
 
 
-def keep_by_layer(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.Array) -> Ticket:
+def keep_by_layer(ticket: Ticket, scores: Params, count: Count, regrow: Count) -> Ticket:
   """As `keep_global`, but each layer keeps its proportional share, at least 1, ranked for itself."""
   total = maskable_count(ticket)
 
   def of_layer(mask, s):
-    return _keep_of(mask, s, jnp.maximum(1, _share(count, mask, total)), _share(awaken, mask, total))
+    return _keep_of(mask, s, jnp.maximum(1, _share(count, mask, total)), _share(regrow, mask, total))
 
   return ticket.replace(masks=jax.tree.map(of_layer, ticket.masks, scores))
 
@@ -60,45 +65,45 @@ def keep_by_layer(ticket: Ticket, scores: Params, count: jax.Array, awaken: jax.
 SCOPES = {"global": keep_global, "layer": keep_by_layer}
 
 
-def _share(count: jax.Array, mask: jax.Array, total: int) -> jax.Array:
+def _share(count: Number, mask: Array, total: int) -> Int[Array, ""]:
   """A layer's proportional part of a count."""
   return jnp.round(count * (mask.size / total)).astype(jnp.int32)
 
 
-def _highest(among: Params, scores: Params, count: jax.Array) -> Params:
+def _highest(among: Params, scores: Params, count: Count) -> Params:
   """The `count` highest of some genes, or all of these if they are fewer."""
   top = top_masks(jax.tree.map(lambda m, s: jnp.where(m, s, -1.0), among, scores), count)
   return jax.tree.map(jnp.logical_and, top, among)
 
 
-def _keep_of(masks: Params, scores: Params, count: jax.Array, awaken: jax.Array) -> Params:
+def _keep_of(masks: Params, scores: Params, count: Count, regrow: Count) -> Params:
   """The rule of `keep_global` for some layers together."""
 
   def number(tree):
     return sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(tree))
 
   dormant = jax.tree.map(jnp.logical_not, masks)
-  stay = _highest(masks, scores, count - jnp.minimum(awaken, number(dormant)))
-  awake = _highest(dormant, scores, count - number(stay))
-  return jax.tree.map(jnp.logical_or, stay, awake)
+  stay = _highest(masks, scores, count - jnp.minimum(regrow, number(dormant)))
+  regrown = _highest(dormant, scores, count - number(stay))
+  return jax.tree.map(jnp.logical_or, stay, regrown)
 
 
 @struct.dataclass
 class GeometricDensity:
   """d_0 * (tau / d_0)^x, with x the share of the generations that is over."""
 
-  def __call__(self, context: Context) -> jax.Array:
+  def __call__(self, context: Context) -> Number:
     """The density of the context's generation."""
-    return schedules.Geometric(context.initial_density, context.target_density)(context.progress)
+    return schedules.Geometric(context.initial_density, _target(context))(context.progress)
 
 
 @struct.dataclass
 class CubicDensity:
   """tau + (d_0 - tau) * (1 - x)^3 (Zhu & Gupta, 2018)."""
 
-  def __call__(self, context: Context) -> jax.Array:
+  def __call__(self, context: Context) -> Number:
     """The density of the context's generation."""
-    return schedules.Cubic(context.initial_density, context.target_density)(context.progress)
+    return schedules.Cubic(context.initial_density, _target(context))(context.progress)
 
 
 @struct.dataclass
@@ -111,42 +116,61 @@ class ConstantShare:
     rule=SHARE, flag="dormancy_rate",
   )  # fmt: skip
 
-  def __call__(self, context: Context) -> jax.Array:
+  def __call__(self, context: Context) -> Number:
     """The density of the context's generation."""
-    first, target = context.initial_density, context.target_density
+    first, target = context.initial_density, _target(context)
     passed = context.progress * context.generations
     return jnp.maximum(jnp.minimum(first, target), first * (1 - self.rate) ** passed)
 
 
-DENSITY_SCHEDULES = {"geometric": GeometricDensity, "cubic": CubicDensity, "constant": ConstantShare}
+def _target(context: Context) -> Number:
+  """The target density; that there is one has been checked, for an operator that `needs_target`."""
+  assert context.target_density is not None
+  return context.target_density
+
+
+DENSITY_SCHEDULES: dict[str, Callable[[], Callable[[Context], Number]]] = {
+  "geometric": GeometricDensity,
+  "cubic": CubicDensity,
+  "constant": ConstantShare,
+}
 
 
 class _Guided(Operator):
-  """What both kinds of guided dormancy share: a saliency, a scope, awakening."""
+  """What both kinds of guided dormancy share: a saliency, a scope, regrowth."""
+
+  saliency: str | Measure
+  scope: str
+  regrowth_rate: float
 
   @property
-  def measure(self):
+  def measure(self) -> Measure | None:
     """The saliency's function; None is chance."""
-    return measures.SALIENCIES.get(self.saliency, self.saliency) if self.saliency else None
+    return measures.SALIENCIES[self.saliency] if isinstance(self.saliency, str) else self.saliency
 
   @property
   def observes(self) -> bool:
     """Unless chance decides."""
     return self.measure is not None
 
-  def observe(self, genome, trained, task, order):
+  def observe(
+    self, genome: Ticket, trained: Params, task: Task, order: Int[Array | np.ndarray, "steps batch"]
+  ) -> Ticket:
     """The genome with its saliencies."""
-    found = measures.saliency(self.measure, genome, trained, task, order, self.awakening_rate > 0)
-    return genome.replace(scores=found)
+    if self.measure is None:
+      return genome
+    return genome.replace(
+      scores=measures.saliency(self.measure, genome, trained, task, order, self.regrowth_rate > 0)
+    )
 
-  def keep(self, key: jax.Array, genome: Ticket, count: jax.Array, context: Context) -> Ticket:
-    """The genome with so many genes expressed; an elite awakens none."""
+  def keep(self, key: Key[Array, ""], genome: Ticket, count: Num[Array, ""], context: Context) -> Ticket:
+    """The genome with so many genes expressed; in an elite none grows back."""
     count = jnp.clip(count, 1, maskable_count(genome)).astype(jnp.int32)
-    awaken = jnp.where(context.is_elite, 0, jnp.round(self.awakening_rate * count)).astype(jnp.int32)
+    regrow = jnp.where(context.is_elite, 0, jnp.round(self.regrowth_rate * count)).astype(jnp.int32)
     scores = genome.scores
     if self.measure is None:
       scores = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
-    return SCOPES[self.scope](genome, scores, count, awaken)
+    return SCOPES[self.scope](genome, scores, count, regrow)
 
 
 def _saliency():
@@ -165,10 +189,10 @@ def _scope():
   )  # fmt: skip
 
 
-def _awakening_rate():
+def _regrowth_rate():
   return setting(
-    0.0, "Share of a child's expressed genes that are dormant ones awakened.", group=GROUP, kind=NUMBER,
-    rule=SHARE, static=True, flag="awakening_rate",
+    0.0, "Share of a child's expressed genes that were dormant and grow back.", group=GROUP, kind=NUMBER,
+    rule=SHARE, static=True, flag="regrowth_rate",
   )  # fmt: skip
 
 
@@ -176,16 +200,16 @@ def _awakening_rate():
 class GuidedDormancy(_Guided):
   """A child's genes of the lowest saliency fall dormant: a share `rate` of those expressed."""
 
-  rate: Any = setting(
+  rate: Rate = setting(
     0.2, "Probability, or share, of a child's expressed genes that fall dormant.", group="genetic operators",
     kind=RATE, rule=SHARE,
   )  # fmt: skip
-  saliency: Any = _saliency()
+  saliency: str | Measure = _saliency()
   scope: str = _scope()
-  awakening_rate: float = _awakening_rate()
+  regrowth_rate: float = _regrowth_rate()
   name: str = struct.field(pytree_node=False, default="dormancy")
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child with fewer genes expressed."""
     expressed = unmasked_count(child)
     return self.keep(key, child, jnp.round(expressed * (1 - context.rate(self.rate))), context)
@@ -199,18 +223,18 @@ class ScheduledDormancy(_Guided):
   dense otherwise.
   """
 
-  saliency: Any = _saliency()
-  schedule: Any = part(
+  saliency: str | Measure = _saliency()
+  schedule: Callable[[Context], Number] = part(
     GeometricDensity, "How a schedule's density falls.", group=GROUP, flag="density_schedule",
     options=DENSITY_SCHEDULES,
   )  # fmt: skip
   scope: str = _scope()
-  awakening_rate: float = _awakening_rate()
+  regrowth_rate: float = _regrowth_rate()
   name: str = struct.field(pytree_node=False, default="dormancy")
 
   on_elites = True
-  aims = True
+  needs_target = True
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The genome with its generation's count."""
     return self.keep(key, child, jnp.round(self.schedule(context) * maskable_count(child)), context)

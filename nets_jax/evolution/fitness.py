@@ -1,14 +1,16 @@
 """Algorithm 2 of the paper: the fitness of ONE ticket, to be minimised."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.data.dataset import Split
 from nets_jax.errors import UsageError
+from nets_jax.evolution.schedules import Number
 from nets_jax.networks.adapter import Params
 from nets_jax.tickets.ticket import Ticket, density, map_kernels
 from nets_jax.training.task import Task
@@ -30,19 +32,19 @@ class Candidate:
   ticket: Ticket
   weights: Params
   valid: Split
-  valid_loss: jax.Array
-  valid_accuracy: jax.Array
-  density: jax.Array
+  valid_loss: Float[Array, ""]
+  valid_accuracy: Float[Array, ""]
+  density: Float[Array, ""]
 
 
 # What to minimise in place of the loss, a scalar; it need not be differentiable, and whatever is not finite
 # never wins. What becomes of the density is the ranking's affair.
-Objective = Callable[[Candidate], jax.Array]
+Objective = Callable[[Candidate], Number]
 
 
 @struct.dataclass
 class Metrics:
-  """A ticket's fitness and what it was made of: float32 scalars, or one per genome.
+  """A ticket's fitness and what it was made of: float32 scalars, or one per genome; in a history NumPy's.
 
   Attributes:
     fitness: minimised; +inf for a ticket whose training diverged.
@@ -50,24 +52,32 @@ class Metrics:
     density: of its mask.
   """
 
-  fitness: jax.Array
-  valid_loss: jax.Array
-  valid_accuracy: jax.Array
-  density: jax.Array
+  fitness: Float[Array | np.ndarray, "..."]
+  valid_loss: Float[Array | np.ndarray, "..."]
+  valid_accuracy: Float[Array | np.ndarray, "..."]
+  density: Float[Array | np.ndarray, "..."]
 
 
-def density_penalty(density: jax.Array, target_density: jax.Array) -> jax.Array:
+class Scorer(Protocol):
+  """What makes one number to minimise of an objective and a density; see `ranking.Ranking`."""
+
+  def fitness(self, objective: Array, density: Array, is_loss: bool) -> Array:
+    """What is minimised, of ONE genome."""
+    ...
+
+
+def density_penalty(density: Number, target_density: Number) -> Array:
   """P = ((d - tau) / (1 - tau))^2 (paper, equation 1); 0 at tau = 1, which asks for nothing."""
   room = 1 - target_density
   return jnp.where(room > 0, ((density - target_density) / jnp.where(room > 0, room, 1)) ** 2, 0.0)
 
 
 def fitness(
-  key: jax.Array,
+  key: Key[Array, ""],
   ticket: Ticket,
   task: Task,
-  order: jax.Array,
-  ranking: Any,
+  order: Int[Array | np.ndarray, "steps batch"],
+  ranking: Scorer,
   objective: Objective | None = None,
 ) -> tuple[Metrics, Params]:
   """Trains the ticket's phenotype, and scores the network that comes of it (paper, Algorithm 2).
@@ -87,18 +97,18 @@ def fitness(
     UsageError: the objective gives something else than one number.
   """
   trained = train(key, ticket, task, order)
-  found = evaluate(task, trained, task.data.valid)
+  scores = evaluate(task, trained, task.data.valid)
   ticket_density = density(ticket)
-  value = found.loss
+  value = scores.loss
   if objective is not None:
-    candidate = Candidate(ticket, trained, task.data.valid, found.loss, found.accuracy, ticket_density)
+    candidate = Candidate(ticket, trained, task.data.valid, scores.loss, scores.accuracy, ticket_density)
     value = _one_number(objective(candidate))
-  score = ranking.fitness(value, ticket_density, objective is None)
-  score = jnp.where(jnp.isfinite(score), score, jnp.inf).astype(jnp.float32)
-  return Metrics(score, found.loss, found.accuracy, ticket_density), trained
+  minimised = ranking.fitness(value, ticket_density, objective is None)
+  minimised = jnp.where(jnp.isfinite(minimised), minimised, jnp.inf).astype(jnp.float32)
+  return Metrics(minimised, scores.loss, scores.accuracy, ticket_density), trained
 
 
-def _one_number(value: Any) -> jax.Array:
+def _one_number(value: object) -> Float[Array, ""]:
   """What an objective gave, as a float32 scalar."""
   try:
     number = jnp.asarray(None if isinstance(value, str) else value)

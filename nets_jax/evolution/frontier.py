@@ -1,43 +1,54 @@
-"""The set of tickets that a run has met: those that no other dominates in density and validation loss."""
+"""The frontier of a run's tickets: those that no other dominates in density and validation loss."""
 
 import bisect
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 
 from nets_jax.evolution.pareto import OBJECTIVES
+from nets_jax.structs import Row
 from nets_jax.tickets.ticket import Ticket
 
 
 @dataclasses.dataclass(frozen=True)
-class Met:
-  """A ticket that a search met, and its row of the history."""
+class FrontierTicket:
+  """A ticket of a frontier, and its genome's row of the history."""
 
   ticket: Ticket
-  row: Mapping[str, Any]
+  row: Row
 
 
-class Frontier(Sequence):
+class Frontier(Sequence[FrontierTicket]):
   """The tickets of a run that none dominates in density and validation loss, the sparsest first.
 
   What keeps no weight, the sparsest of all, is no ticket.
-  Of equal tickets the first met stays. Where there are more than `size`, the one whose two neighbours are
+  Of equal tickets the first stays. Where there are more than `size`, the one whose two neighbours are
   nearest to each other, by the frontier's range in each, is given up; the ends never are.
   """
 
-  def __init__(self, size: int, met: Sequence[Met] = ()):
+  def __init__(self, size: int, tickets: Sequence[FrontierTicket] = ()):
     """Starts with some tickets of a frontier, the sparsest first."""
-    self._size, self._met = size, list(met)
+    self._size, self._tickets = size, list(tickets)
 
   def __len__(self) -> int:
-    return len(self._met)
+    return len(self._tickets)
 
-  def __getitem__(self, index):
-    return self._met[index]
+  @overload
+  def __getitem__(self, index: int) -> FrontierTicket: ...
 
-  def offer(self, rows: Sequence[Mapping[str, Any]], take: Callable[[int], Ticket]) -> None:
+  @overload
+  def __getitem__(self, index: slice) -> list[FrontierTicket]: ...
+
+  def __getitem__(self, index: int | slice) -> FrontierTicket | list[FrontierTicket]:
+    return self._tickets[index]
+
+  def copy(self) -> "Frontier":
+    """As it is now."""
+    return Frontier(self._size, self._tickets)
+
+  def offer(self, rows: Sequence[Row], take: Callable[[int], Ticket]) -> None:
     """Takes in those of a generation's genomes that nothing dominates.
 
     Args:
@@ -47,23 +58,23 @@ class Frontier(Sequence):
     for row in sorted(rows, key=_place):
       self._offer(row, take)
 
-  def _offer(self, row: Mapping[str, Any], take: Callable[[int], Ticket]) -> None:
+  def _offer(self, row: Row, take: Callable[[int], Ticket]) -> None:
     if self._size < 1 or not np.isfinite(_place(row)).all() or not row["density"]:
       return
-    at = bisect.bisect_right(self._met, _place(row), key=lambda met: _place(met.row))
+    at = bisect.bisect_right(self._tickets, _place(row), key=lambda ticket: _place(ticket.row))
     # Sparser ones have higher losses, so that before it has the lowest loss of all that are as sparse.
-    if at and self._met[at - 1].row["valid_loss"] <= row["valid_loss"]:
+    if at and self._tickets[at - 1].row["valid_loss"] <= row["valid_loss"]:
       return
     end = at
-    while end < len(self._met) and self._met[end].row["valid_loss"] >= row["valid_loss"]:
+    while end < len(self._tickets) and self._tickets[end].row["valid_loss"] >= row["valid_loss"]:
       end += 1
-    self._met[at:end] = [Met(take(row["genome"]), row)]
-    if len(self._met) > self._size:
-      del self._met[self._most_crowded()]
+    self._tickets[at:end] = [FrontierTicket(take(int(row["genome"])), row)]
+    if len(self._tickets) > self._size:
+      del self._tickets[self._most_crowded()]
 
   def _most_crowded(self) -> int:
     """The index of the ticket to give up."""
-    places = np.array([_place(met.row) for met in self._met])
+    places = np.array([_place(ticket.row) for ticket in self._tickets])
     if len(places) < 3:
       return 0  # of two, the one of lower loss stays
     width = np.ptp(places, axis=0)
@@ -71,5 +82,5 @@ class Frontier(Sequence):
     return 1 + int(np.argmin(between.sum(axis=1)))
 
 
-def _place(row: Mapping[str, Any]) -> tuple[float, float]:
+def _place(row: Row) -> tuple[float, ...]:
   return tuple(float(row[name]) for name in OBJECTIVES)

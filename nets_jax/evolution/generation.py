@@ -11,7 +11,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.engine.batching import fetch_rows, keep_replicated, keep_sharded, map_tickets
 from nets_jax.engine.layouts import Layout
@@ -19,72 +21,57 @@ from nets_jax.evolution.breeding import breed, child_context, operator_key, row_
 from nets_jax.evolution.configuration import NetsSettings, Settings, fitness_steps, stack_settings
 from nets_jax.evolution.fitness import Metrics, fitness, retain
 from nets_jax.evolution.operators import apply
+from nets_jax.structs import Struct
 from nets_jax.tickets.ticket import Ticket, initialise
 from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order
 
 
 @struct.dataclass
-class State:
+class State(Struct):
   """A search between two generations.
 
   Attributes:
     key: the run's key; generation g uses `fold_in(key, g)`.
     generation: the next to be evaluated, int32.
     population: its genomes, `Layout.rows` of them; rows from `population_size` on are padding.
-    parents: indices of each genome's parents in the generation before, int32 [population_size, 2]; an
-      elite's are itself, and those of generation 0 are -1.
-    fitness: of the last generation evaluated [population_size]; +inf before the first.
+    parents: indices of each genome's parents in the generation before, int32; an elite's are itself, and
+      those of generation 0 are -1.
+    fitness: of the last generation evaluated; +inf before the first.
     best, best_fitness: the best ticket of all generations so far, and its fitness.
 
   The state of R runs side by side has a leading axis [R] on all but the population and `generation`; its
   population holds the genomes of run 0, then those of run 1, and so on, with the padding at the end.
   """
 
-  key: jax.Array
-  generation: jax.Array
+  key: Key[Array, "*runs"]
+  generation: Int[Array, ""]
   population: Ticket
-  parents: jax.Array
-  fitness: jax.Array
+  parents: Int[Array, "*runs population 2"]
+  fitness: Float[Array, "*runs population"]
   best: Ticket
-  best_fitness: jax.Array
+  best_fitness: Float[Array, "*runs"]
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def init_all(keys: jax.Array, task: Task, settings: Settings, layout: Layout) -> State:
-  """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
-
-  Then those operators act that say they do, on each genome as if it were a child.
+def init_all(keys: Key[Array, " runs"], task: Task, settings: Settings, layout: Layout) -> State:
+  """Generation 0 of several runs; see `first_genome`.
 
   Args:
-    keys: of the runs [R].
+    keys: of the runs.
     task: its network, and the shape of an input.
     settings: of the runs, each traced leaf with a leading axis [R].
     layout: of the R x population_size genomes.
   """
   population_keys, run_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
-  network, shape = task.network, task.data.input_shape
 
-  def one(place, shared):
+  def genome(place, shared):
     run, index = place
     key, settings = jax.tree.map(lambda leaf: leaf[run], shared)
-    search, scale = settings.search, settings.initialiser.scale
-    genome_key = jax.random.fold_in(key, index)
-    genome = initialise(genome_key, network, shape, init_scale=scale, initial_density=search.initial_density)
-    if search.observer is not None:
-      numbers = jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
-      genome = genome.replace(scores=numbers)
-    context = child_context(None, index, jnp.int32(0), jnp.bool_(False), key, settings)
-    chosen = [operator for operator in search.operators if operator.on_first]
-    # `initialise` splits its key in two: the first two of these. The third is the pair's, the fourth its own.
-    own, of_pair = (jax.random.split(jax.random.fold_in(key, i), 4) for i in (index, index - index % 2))
-    streams = own[3], of_pair[2]
-    for operator in chosen:
-      genome = apply(operator, operator_key(operator, search.operators, streams), genome, context)
-    return genome
+    return first_genome(key, settings, index, task)
 
   runs, k = keys.shape[0], settings.search.population_size
-  population = map_tickets(one, layout, row_places(runs, k, layout), (population_keys, settings))
+  population = map_tickets(genome, layout, row_places(runs, k, layout), (population_keys, settings))
   state = State(
     key=run_keys,
     generation=jnp.int32(0),
@@ -95,6 +82,35 @@ def init_all(keys: jax.Array, task: Task, settings: Settings, layout: Layout) ->
     best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
   )
   return _held(state, layout)
+
+
+def first_genome(key: Key[Array, ""], settings: Settings, index: Int[Array, ""], task: Task) -> Ticket:
+  """Genome `index` of a run's generation 0: `initialise`, from `fold_in` of its index.
+
+  Then those operators act that say they do, as if it were a child.
+
+  Args:
+    key: of the run's first population.
+    settings: of the run.
+    index: of the genome.
+    task: its network, and the shape of an input.
+  """
+  search, scale = settings.search, settings.initialiser.scale
+  genome_key, density = jax.random.fold_in(key, index), search.initial_density
+  genome = initialise(
+    genome_key, task.network, task.data.input_shape, init_scale=scale, initial_density=density
+  )
+  if search.observer is not None:
+    numbers = jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
+    genome = genome.replace(scores=numbers)
+  context = child_context(None, index, jnp.int32(0), jnp.bool_(False), key, settings)
+  # `initialise` splits its key in two: the first two of these. The third is the pair's, the fourth its own.
+  of_child, of_pair = (jax.random.split(jax.random.fold_in(key, i), 4) for i in (index, index - index % 2))
+  streams = of_child[3], of_pair[2]
+  for operator in search.operators:
+    if operator.on_first:
+      genome = apply(operator, operator_key(operator, search.operators, streams), genome, context)
+  return genome
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
@@ -121,14 +137,14 @@ def step_all(state: State, task: Task, settings: Settings, layout: Layout) -> tu
   first_rows = search.population_size * jnp.arange(index.size)
   leaders = fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
-  standings = jax.vmap(lambda ranking, own: ranking.order(own))(search.ranking, metrics)
-  population, parents = breed(breeding_keys, population, standings, settings, state.generation + 1, layout)
+  order = jax.vmap(lambda ranking, of_run: ranking.order(of_run))(search.ranking, metrics)
+  population, parents = breed(breeding_keys, population, order, settings, state.generation + 1, layout)
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
     population=population,
     parents=parents,
-    fitness=metrics.fitness,
+    fitness=jnp.asarray(metrics.fitness),
     best=better(lowest < state.best_fitness, leaders, state.best),
     best_fitness=jnp.minimum(lowest, state.best_fitness),
   )
@@ -136,7 +152,7 @@ def step_all(state: State, task: Task, settings: Settings, layout: Layout) -> tu
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def init(key: jax.Array, task: Task, search: NetsSettings, layout: Layout) -> State:
+def init(key: Key[Array, ""], task: Task, search: NetsSettings, layout: Layout) -> State:
   """Generation 0 of one run; see `init_all`."""
   task = task.at_precision(search.precision)
   return _alone(init_all(key[None], task, stack_settings([task], [search]), layout))
@@ -154,9 +170,12 @@ def step(state: State, task: Task, search: NetsSettings, layout: Layout) -> tupl
   return _alone(runs), jax.tree.map(lambda leaf: leaf[0], metrics)
 
 
-def generation_keys(key: jax.Array, generation: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def generation_keys(
+  key: Key[Array, ""], generation: int | Int[Array, ""]
+) -> tuple[Key[Array, ""], Key[Array, ""], Key[Array, ""]]:
   """The keys of a run's generation: of its shuffles, of dropout in its trainings, of its breeding."""
-  return tuple(jax.random.split(jax.random.fold_in(key, generation), 3))
+  shuffles, trainings, breeding = jax.random.split(jax.random.fold_in(key, generation), 3)
+  return shuffles, trainings, breeding
 
 
 def _as_runs(state: State) -> State:
@@ -172,11 +191,11 @@ def _alone(state: State) -> State:
 
 
 def genome_fitness(
-  training_key: jax.Array,
-  index: jax.Array,
+  training_key: Key[Array, ""],
+  index: int | Int[Array, ""],
   genome: Ticket,
   task: Task,
-  order: jax.Array,
+  order: Int[Array | np.ndarray, "steps batch"],
   search: NetsSettings,
 ) -> tuple[Metrics, Ticket]:
   """The fitness of genome `index`, and the genome as it goes on.
@@ -191,7 +210,12 @@ def genome_fitness(
 
 
 def _evaluate(
-  shuffle_keys, training_keys, population, task: Task, settings: Settings, layout
+  shuffle_keys: Key[Array, " runs"],
+  training_keys: Key[Array, " runs"],
+  population: Ticket,
+  task: Task,
+  settings: Settings,
+  layout: Layout,
 ) -> tuple[Ticket, Metrics]:
   """Every genome's fitness, all of a run on the same minibatches."""
   search, examples = settings.search, len(task.data.train)
@@ -201,21 +225,20 @@ def _evaluate(
   runs, k = len(orders), search.population_size
   changes = search.retain_weights or search.observer is not None
 
-  def one(row, shared):
+  def trained(row, shared):
     run, index, genome = row
     task, of_runs = shared
     # Of one run the minibatches are everyone's, and an accelerator gathers them once for all genomes.
-    own = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
-    training_key, order, settings = own
+    training_key, order, settings = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
     task = task.replace(training=settings.training, initialiser=settings.initialiser)
     metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search)
-    return (metrics, genome) if changes else metrics
+    return metrics, genome if changes else None
 
   rows = (*row_places(runs, k, layout), population)
   shared = task.replace(training=None, initialiser=None), (training_keys, orders, settings)
-  result = map_tickets(one, layout, rows, shared)
-  metrics, population = result if changes else (result, population)
+  metrics, changed = map_tickets(trained, layout, rows, shared)
   metrics = keep_replicated(metrics, layout)
+  population = population if changed is None else changed
   return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
 
 

@@ -71,5 +71,5 @@ def narrow(state: State, size: int, before: Layout, layout: Layout) -> State:
 def genome_epochs(search: NetsSettings, task: Task, generations: int) -> float:
   """Genome-epochs of training that the first so many generations take."""
   stages = [stage(search, generation) for generation in range(generations)]
-  steps = sum(own.population_size * fitness_steps(own, task) for own in stages)
+  steps = sum(each.population_size * fitness_steps(each, task) for each in stages)
   return steps / task.steps_per_epoch

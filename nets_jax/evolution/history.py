@@ -2,73 +2,97 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from nets_jax.evolution.fitness import Metrics
+from nets_jax.structs import Row, Rows
 
 
-class History(Sequence):
+@dataclasses.dataclass(frozen=True)
+class _Generation:
+  """All rows of one."""
+
+  number: int
+  metrics: Metrics
+  parents: Int[np.ndarray, "population 2"]
+  seconds: float
+
+  def __len__(self) -> int:
+    return len(self.parents)
+
+  def row(self, genome: int) -> Row:
+    """A genome's."""
+    first, second = self.parents[genome]
+    return {
+      "generation": self.number,
+      "genome": genome,
+      "parent_1": int(first),
+      "parent_2": int(second),
+      "fitness": float(self.metrics.fitness[genome]),
+      "valid_loss": float(self.metrics.valid_loss[genome]),
+      "valid_accuracy": float(self.metrics.valid_accuracy[genome]),
+      "density": float(self.metrics.density[genome]),
+      "seconds": self.seconds,
+    }
+
+  def rows(self) -> Rows:
+    """Every genome's."""
+    return [self.row(genome) for genome in range(len(self))]
+
+
+class History(Sequence[Row]):
   """The record of a run: a dict for each generation and genome, made when it is looked at.
 
   It is kept as arrays, a tenth of the memory of so many dicts, so that a run of days does not grow.
   """
 
-  def __init__(self, rows: Sequence[Mapping[str, Any]] = ()):
+  def __init__(self, rows: Sequence[Row] = ()):
     """Starts with some rows, those of whole generations."""
-    self._generations = []
-    for _, own in itertools.groupby(rows, key=lambda row: row["generation"]):
-      self._add_rows(list(own))
+    self._generations: list[_Generation] = []
+    for _, of_generation in itertools.groupby(rows, key=lambda row: row["generation"]):
+      self._add_rows(list(of_generation))
 
   def add(
-    self, generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
-  ) -> list[dict[str, Any]]:
+    self, generation: int, metrics: Metrics, parents: Int[np.ndarray, "population 2"], seconds: float
+  ) -> Rows:
     """Notes a generation, and returns its rows."""
-    copied = jax.tree.map(np.array, (metrics, parents))  # what is looked at would keep JAX's own buffers
-    self._generations.append((generation, *copied, seconds))
-    return _rows(*self._generations[-1])
+    # What is looked at would keep JAX's own buffers.
+    metrics, parents = jax.tree.map(np.array, (metrics, parents))
+    self._generations.append(_Generation(generation, metrics, parents, seconds))
+    return self._generations[-1].rows()
 
-  def _add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    column = lambda name: np.array([row[name] for row in rows], np.float32)  # noqa: E731
+  def _add_rows(self, rows: Sequence[Row]) -> None:
+    def column(name: str) -> np.ndarray:
+      return np.array([row[name] for row in rows], np.float32)
+
     metrics = Metrics(*(column(field.name) for field in dataclasses.fields(Metrics)))
     parents = np.array([(row["parent_1"], row["parent_2"]) for row in rows], np.int32)
-    self._generations.append((rows[0]["generation"], metrics, parents, rows[0]["seconds"]))
+    number, seconds = int(rows[0]["generation"]), rows[0]["seconds"]
+    self._generations.append(_Generation(number, metrics, parents, seconds))
 
   def __len__(self) -> int:
-    return sum(len(metrics.fitness) for _, metrics, _, _ in self._generations)
+    return sum(map(len, self._generations))
 
-  def __getitem__(self, index):
+  @overload
+  def __getitem__(self, index: int) -> Row: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> Rows: ...
+
+  def __getitem__(self, index: int | slice) -> Row | Rows:
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
     if not -len(self) <= index < len(self):
       raise IndexError(index)
-    sizes = [len(metrics.fitness) for _, metrics, _, _ in self._generations]
+    sizes = list(map(len, self._generations))
     ends = np.cumsum(sizes)
     place = int(np.searchsorted(ends, index % len(self), side="right"))
-    return _row(*self._generations[place], index % len(self) - int(ends[place] - sizes[place]))
+    return self._generations[place].row(index % len(self) - int(ends[place] - sizes[place]))
 
-  def __iter__(self) -> Iterator[dict[str, Any]]:
-    return (row for generation in self._generations for row in _rows(*generation))
-
-
-def _rows(generation: int, metrics: Metrics, parents: np.ndarray, seconds: float) -> list[dict[str, Any]]:
-  return [_row(generation, metrics, parents, seconds, i) for i in range(len(metrics.fitness))]
-
-
-def _row(
-  generation: int, metrics: Metrics, parents: np.ndarray, seconds: float, genome: int
-) -> dict[str, Any]:
-  return {
-    "generation": generation,
-    "genome": genome,
-    "parent_1": int(parents[genome, 0]),
-    "parent_2": int(parents[genome, 1]),
-    "fitness": float(metrics.fitness[genome]),
-    "valid_loss": float(metrics.valid_loss[genome]),
-    "valid_accuracy": float(metrics.valid_accuracy[genome]),
-    "density": float(metrics.density[genome]),
-    "seconds": seconds,
-  }
+  def __iter__(self) -> Iterator[Row]:
+    return (row for generation in self._generations for row in generation.rows())

@@ -10,20 +10,20 @@ each parent by the same rule, mutations leave them alone.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from nets_jax.errors import UsageError
-from nets_jax.evolution.schedules import RATE, rate_at
+from nets_jax.evolution.schedules import RATE, Number, Rate, rate_at
 from nets_jax.kinds import SHARE, at_least
 from nets_jax.networks.adapter import Params, Scale
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layers import scale_of_each
-from nets_jax.settings import setting
+from nets_jax.settings import Value, setting
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels, layers_of, map_kernels
 from nets_jax.training.task import Task
 
@@ -44,26 +44,26 @@ class Context:
   """
 
   parents: tuple[Ticket, Ticket] | None
-  index: jax.Array
-  generation: jax.Array
-  generations: jax.Array
-  is_elite: jax.Array
-  key: jax.Array
+  index: int | Int[Array, ""]
+  generation: int | Int[Array, ""]
+  generations: int | Int[Array, ""]
+  is_elite: bool | Bool[Array, ""]
+  key: Key[Array, ""]
   init_scale: Scale
-  initial_density: jax.Array
-  target_density: jax.Array | None
+  initial_density: Number
+  target_density: Number | None
 
   @property
-  def progress(self) -> jax.Array:
+  def progress(self) -> Array:
     """The share of the search that is over when this generation is evaluated: 0 in generation 0, 1 in n."""
     return jnp.minimum(self.generation / jnp.maximum(self.generations, 1), 1.0)
 
   @property
-  def step(self) -> jax.Array:
+  def step(self) -> Array:
     """Where schedules of rates are: 0 in the first breeding and before, 1 in the last that counts."""
     return jnp.clip((self.generation - 1) / jnp.maximum(self.generations - 1, 1), 0.0, 1.0)
 
-  def rate(self, rate: Any) -> jax.Array:
+  def rate(self, rate: Rate) -> Array:
     """A rate as it is now: the number, or its schedule's."""
     return rate_at(rate, self.step)
 
@@ -79,20 +79,26 @@ class Operator:
     paired: whether two children side by side (an even index and the next) have one key, so that they may take
       the same draw, each in its own way.
     observes: whether `observe` is to be called after a genome's training.
-    aims: whether it goes by the ranking's target density, so that there must be one.
+    needs_target: whether it goes by the ranking's target density, so that there must be one.
   """
 
   on_first = False
   on_elites = False
   paired = False
-  observes = False
-  aims = False
+  needs_target = False
 
-  def __call__(self, key: jax.Array, child: Ticket, context: Context) -> Ticket:
+  @property
+  def observes(self) -> bool:
+    """Not, unless a subclass says so; a plain attribute will do."""
+    return False
+
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child as the operator leaves it."""
     raise NotImplementedError
 
-  def observe(self, genome: Ticket, trained: Params, task: Task, order: jax.Array) -> Ticket:
+  def observe(
+    self, genome: Ticket, trained: Params, task: Task, order: Int[Array | np.ndarray, "steps batch"]
+  ) -> Ticket:
     """The genome with what it keeps of its training, in `scores`; its weights and masks stay as they are."""
     return genome
 
@@ -101,15 +107,15 @@ class Operator:
 class Function(Operator):
   """A function of one's own as an operator."""
 
-  function: Callable[[jax.Array, Ticket, Context], Ticket] = struct.field(pytree_node=False)
+  function: Callable[[Key[Array, ""], Ticket, Context], Ticket] = struct.field(pytree_node=False)
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """What the function gives."""
     return self.function(key, child, context)
 
 
-def as_operator(operator: Any) -> Any:
-  """The operator, a plain function wrapped.
+def as_operator(operator: object) -> object:
+  """The operator, a plain function wrapped; what is neither stays, for `NetsSettings.check` to refuse.
 
   Raises:
     UsageError: a class of operators that is not a dataclass, whose settings nothing would see.
@@ -122,7 +128,7 @@ def as_operator(operator: Any) -> Any:
   return Function(operator) if is_plain else operator
 
 
-def apply(operator: Operator, key: jax.Array, child: Ticket, context: Context) -> Ticket:
+def apply(operator: Operator, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
   """The child as an operator leaves it.
 
   Raises:
@@ -137,17 +143,19 @@ def apply(operator: Operator, key: jax.Array, child: Ticket, context: Context) -
       f"masks=...)"
     )
   new = new.replace(layers=child.layers, scores=child.scores if new.scores is None else new.scores)
-  shapes = lambda ticket: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), ticket)  # noqa: E731
-  if jax.tree.structure(new) != jax.tree.structure(child) or shapes(new) != shapes(child):
+  if jax.tree.structure(new) != jax.tree.structure(child) or _shapes(new) != _shapes(child):
     raise UsageError(
       f"the operator {who} gave a ticket of another network: weights and masks must keep the child's "
-      f"structure, "
-      "shapes and types"
+      "structure, shapes and types"
     )
   return new
 
 
-def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Array) -> Ticket:
+def _shapes(ticket: Ticket) -> list[tuple[tuple[int, ...], np.dtype]]:
+  return [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(ticket)]
+
+
+def crossover(key: Key[Array, ""], parent_1: Ticket, parent_2: Ticket, rate: Number) -> Ticket:
   """Uniform crossover: each gene is parent 1's with probability `rate`: weight, mask and score together."""
   from_1 = _choose(key, rate, parent_1.weights)
   weights = jax.tree.map(jnp.where, from_1, parent_1.weights, parent_2.weights)
@@ -159,19 +167,31 @@ def crossover(key: jax.Array, parent_1: Ticket, parent_2: Ticket, rate: jax.Arra
   return child.replace(scores=jax.tree.map(jnp.where, choice, parent_1.scores, parent_2.scores))
 
 
-def noise(key: jax.Array, ticket: Ticket, rate: jax.Array, scale: jax.Array) -> Ticket:
+def noise(key: Key[Array, ""], ticket: Ticket, rate: Number, scale: Scale) -> Ticket:
   """Random noise mutation: w + N(0, scale) with probability `rate`, per gene, dormant ones too."""
-  add = lambda chosen, weight, noise: weight + jnp.where(chosen, noise, 0).astype(weight.dtype)  # noqa: E731
+
+  def add(chosen, weight, normal):
+    return weight + jnp.where(chosen, normal, 0).astype(weight.dtype)
+
   return _mutate_weights(key, ticket, rate, scale, add)
 
 
-def resample(key: jax.Array, ticket: Ticket, rate: jax.Array, init_scale: Scale) -> Ticket:
+def resample(key: Key[Array, ""], ticket: Ticket, rate: Number, init_scale: Scale) -> Ticket:
   """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene, dormant too."""
-  replace = lambda chosen, weight, new: jnp.where(chosen, new.astype(weight.dtype), weight)  # noqa: E731
-  return _mutate_weights(key, ticket, rate, init_scale, replace)
+
+  def draw_anew(chosen, weight, normal):
+    return jnp.where(chosen, normal.astype(weight.dtype), weight)
+
+  return _mutate_weights(key, ticket, rate, init_scale, draw_anew)
 
 
-def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticket:
+def _mutate_weights(
+  key: Key[Array, ""],
+  ticket: Ticket,
+  rate: Number,
+  scale: Scale,
+  mutate: Callable[[Array, Array, Array], Array],
+) -> Ticket:
   """`mutate(chosen, weight, normal)` for each kernel: chosen with probability `rate`, normal ~ N(0, scale).
 
   Both come of one draw of uniform numbers in (-1, 1), because each place that draws takes long to compile.
@@ -182,25 +202,25 @@ def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticke
   )
   scales = from_layers(ticket, scale_of_each(scale, layers_of(ticket)))
 
-  def apply(_, weight, uniform, scale):
+  def mutated(_, weight, uniform, scale):
     normal = scale * np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform[1])
     return mutate(uniform[0] < 2 * rate - 1, weight, normal)
 
-  return ticket.replace(weights=map_kernels(apply, ticket.masks, ticket.weights, uniform, scales))
+  return ticket.replace(weights=map_kernels(mutated, ticket.masks, ticket.weights, uniform, scales))
 
 
-def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
+def dormancy(key: Key[Array, ""], ticket: Ticket, rate: Number) -> Ticket:
   """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
   chosen = _choose(key, rate, ticket.masks)
   return ticket.replace(masks=jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen))
 
 
-def _choose(key: jax.Array, rate: jax.Array, tree: Params) -> Params:
+def _choose(key: Key[Array, ""], rate: Number, tree: Params) -> PyTree[Bool[Array, "..."]]:
   """True with probability `rate`, for each entry of a tree."""
   return draw_like(lambda size: jax.random.bernoulli(key, rate, (size,)), tree)
 
 
-def rate_setting(default: Any, help: str) -> Any:
+def rate_setting(default: Value, help: str) -> Value:
   """A probability, a number or a schedule."""
   return setting(default, help, group="genetic operators", kind=RATE, rule=SHARE)
 
@@ -209,11 +229,12 @@ def rate_setting(default: Any, help: str) -> Any:
 class Crossover(Operator):
   """`crossover` of the child so far with parent 2."""
 
-  rate: Any = rate_setting(0.5, "Probability that a gene comes from parent 1.")
+  rate: Rate = rate_setting(0.5, "Probability that a gene comes from parent 1.")
   name: str = struct.field(pytree_node=False, default="crossover")
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """A child of both parents."""
+    assert context.parents is not None  # generation 0 has none; this operator does not act there
     return crossover(key, child, context.parents[1], context.rate(self.rate))
 
 
@@ -221,13 +242,13 @@ class Crossover(Operator):
 class Noise(Operator):
   """`noise`."""
 
-  rate: Any = rate_setting(0.1, "Probability that a weight gets noise.")
-  scale: Any = setting(
+  rate: Rate = rate_setting(0.1, "Probability that a weight gets noise.")
+  scale: Rate = setting(
     0.1, "Standard deviation of the noise.", group="genetic operators", kind=RATE, rule=at_least(0)
   )
   name: str = struct.field(pytree_node=False, default="noise")
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some weights moved."""
     return noise(key, child, context.rate(self.rate), context.rate(self.scale))
 
@@ -236,10 +257,10 @@ class Noise(Operator):
 class Resample(Operator):
   """`resample`, by the distribution of the task's initial weights."""
 
-  rate: Any = rate_setting(0.1, "Probability that a weight is drawn anew.")
+  rate: Rate = rate_setting(0.1, "Probability that a weight is drawn anew.")
   name: str = struct.field(pytree_node=False, default="resample")
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some weights drawn anew."""
     return resample(key, child, context.rate(self.rate), context.init_scale)
 
@@ -248,9 +269,9 @@ class Resample(Operator):
 class Dormancy(Operator):
   """`dormancy`, blind to what a training showed."""
 
-  rate: Any = rate_setting(0.2, "Probability, or share, of a child's expressed genes that fall dormant.")
+  rate: Rate = rate_setting(0.2, "Probability, or share, of a child's expressed genes that fall dormant.")
   name: str = struct.field(pytree_node=False, default="dormancy")
 
-  def __call__(self, key, child, context):
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some genes dormant."""
     return dormancy(key, child, context.rate(self.rate))

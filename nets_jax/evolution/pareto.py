@@ -6,21 +6,22 @@ and better in something.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
 
 # Columns of the metrics, and of a history.
 OBJECTIVES = ("density", "valid_loss")
 
 
-def non_dominated_ranks(values: jax.Array) -> jax.Array:
+def non_dominated_ranks(values: Num[Array, "population objectives"]) -> Int[Array, " population"]:
   """Which front each genome is of: 0 if nothing dominates it, 1 if only those of front 0 do, and so on.
 
   Section III.A of the paper. Genomes with a value that is not finite come last, in a front of their own.
 
   Args:
-    values: what is minimised [population, objectives].
+    values: what is minimised, a row for each genome.
 
   Returns:
-    int32 [population].
+    int32.
   """
   finite = jnp.isfinite(values).all(axis=-1)
   no_worse = (values[:, None] <= values[None, :]).all(axis=-1)
@@ -34,21 +35,22 @@ def non_dominated_ranks(values: jax.Array) -> jax.Array:
     beaten = (dominates & left[:, None]).any(axis=0)
     return jnp.where(left & ~beaten, front, ranks), front + 1
 
-  some_left = lambda carry: ((carry[0] == last) & finite).any()  # noqa: E731
+  def some_left(carry):
+    return ((carry[0] == last) & finite).any()
+
   return jax.lax.while_loop(some_left, peel, (jnp.full(len(values), last), jnp.int32(0)))[0]
 
 
-def crowding_distances(values: jax.Array, ranks: jax.Array) -> jax.Array:
+def crowding_distances(
+  values: Num[Array, "population objectives"], ranks: Int[Array, " population"]
+) -> Float[Array, " population"]:
   """How far apart each genome's neighbours in its front are: the sum over objectives, each by its range.
 
   Section III.B of the paper. The ends of a front are infinitely far.
 
   Args:
-    values: what is minimised [population, objectives].
-    ranks: of the fronts [population].
-
-  Returns:
-    float32 [population].
+    values: what is minimised, a row for each genome.
+    ranks: each genome's front.
   """
 
   def along(value):
@@ -67,14 +69,14 @@ def crowding_distances(values: jax.Array, ranks: jax.Array) -> jax.Array:
   return jax.vmap(along, in_axes=1)(values).sum(axis=0)
 
 
-def standings(values: jax.Array) -> jax.Array:
+def pareto_order(values: Num[Array, "population objectives"]) -> Float[Array, " population"]:
   """Each genome's place, 0 the first: by front, and within a front the less crowded before the more.
 
   Args:
-    values: what is minimised [population, objectives].
+    values: what is minimised, a row for each genome.
 
   Returns:
-    float32 [population], +inf for a genome with a value that is not finite. Ties are broken by index.
+    float32; +inf for a genome with a value that is not finite. Ties are broken by index.
   """
   ranks = non_dominated_ranks(values)
   order = jnp.lexsort((-crowding_distances(values, ranks), ranks))

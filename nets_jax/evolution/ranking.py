@@ -6,17 +6,18 @@ number to minimise, and a population's metrics into an order. With P the density
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Float
 
 from nets_jax.evolution import pareto
 from nets_jax.evolution.fitness import Metrics, density_penalty
+from nets_jax.evolution.schedules import Number
 from nets_jax.kinds import DENSITY, NUMBER, at_least
 from nets_jax.settings import setting
+from nets_jax.structs import INFEASIBLE
 
 TOLERANCE = 1e-4  # of a density
-INFEASIBLE = 1e3  # nats; a network that has learnt anything loses less than ten
 
 
 def _target_density():
@@ -30,14 +31,19 @@ class Ranking:
   """Base of all. `fitness` is one genome's, `order` a population's.
 
   Attributes:
-    target_density: tau; None aims at none.
-    heeds_objective: whether an objective of one's own has a say in who becomes a parent.
+    uses_objective: whether an objective of one's own has a say in who becomes a parent.
   """
 
-  target_density = None
-  heeds_objective = True
+  uses_objective = True
 
-  def fitness(self, objective: jax.Array, density: jax.Array, is_loss: bool) -> jax.Array:
+  @property
+  def target_density(self) -> Number | None:
+    """Tau, of those that aim at one: a field of theirs."""
+    return None
+
+  def fitness(
+    self, objective: Float[Array, ""], density: Float[Array, ""], is_loss: bool
+  ) -> Float[Array, ""]:
     """What is minimised, of ONE genome.
 
     Args:
@@ -47,22 +53,24 @@ class Ranking:
     """
     raise NotImplementedError
 
-  def order(self, metrics: Metrics) -> jax.Array:
-    """Numbers that order a population, the lowest first [population]; the fitness, if not overridden."""
-    return metrics.fitness
+  def order(self, metrics: Metrics) -> Float[Array, " population"]:
+    """Numbers that order a population, the lowest first; the fitness, if not overridden."""
+    return jnp.asarray(metrics.fitness)
 
 
 @struct.dataclass
 class Penalised(Ranking):
   """The paper's l + penalty_weight * P, l the objective, with `penalty_weight` 1 there."""
 
-  target_density: float = _target_density()
-  weight: float = setting(
+  target_density: Number = _target_density()
+  weight: Number = setting(
     1.0, "penalty: factor of the density penalty.", group="fitness", kind=NUMBER, rule=at_least(0),
     flag="penalty_weight",
   )  # fmt: skip
 
-  def fitness(self, objective, density, is_loss):
+  def fitness(
+    self, objective: Float[Array, ""], density: Float[Array, ""], is_loss: bool
+  ) -> Float[Array, ""]:
     """L + weight * P."""
     return objective + self.weight * density_penalty(density, self.target_density)
 
@@ -75,9 +83,11 @@ class Feasible(Ranking):
   of more than `INFEASIBLE` counts as that. Another objective may have any sign and size: see `_bounded`.
   """
 
-  target_density: float = _target_density()
+  target_density: Number = _target_density()
 
-  def fitness(self, objective, density, is_loss):
+  def fitness(
+    self, objective: Float[Array, ""], density: Float[Array, ""], is_loss: bool
+  ) -> Float[Array, ""]:
     """The objective, and more where the density is too high."""
     bounded: Callable = (lambda loss: jnp.minimum(loss, INFEASIBLE)) if is_loss else _bounded
     base = INFEASIBLE if is_loss else 1.5 * INFEASIBLE
@@ -92,25 +102,27 @@ class Pareto(Feasible):
   In density and validation loss; see `pareto`. Then a search breeds for the whole of that frontier.
   """
 
-  target_density: float = _target_density()
-  heeds_objective = False
+  target_density: Number = _target_density()
+  uses_objective = False
 
-  def order(self, metrics):
+  def order(self, metrics: Metrics) -> Float[Array, " population"]:
     """Each genome's place, +inf where a value is not finite."""
-    return pareto.standings(jnp.stack([getattr(metrics, name) for name in pareto.OBJECTIVES], axis=-1))
+    return pareto.pareto_order(jnp.stack([getattr(metrics, name) for name in pareto.OBJECTIVES], axis=-1))
 
 
 @struct.dataclass
 class Unconstrained(Ranking):
   """The objective alone, whatever the density."""
 
-  def fitness(self, objective, density, is_loss):
+  def fitness(
+    self, objective: Float[Array, ""], density: Float[Array, ""], is_loss: bool
+  ) -> Float[Array, ""]:
     """The objective."""
     del density, is_loss
     return objective
 
 
-def _bounded(value: jax.Array) -> jax.Array:
+def _bounded(value: Float[Array, ""]) -> Float[Array, ""]:
   """An objective within half of `INFEASIBLE` of 0, in the same order, so that density can always outweigh it.
 
   Itself up to a quarter of `INFEASIBLE`; beyond, half of it less a part that shrinks. Not finite stays so.
@@ -120,4 +132,9 @@ def _bounded(value: jax.Array) -> jax.Array:
   return jnp.where(jnp.isfinite(value) & (jnp.abs(value) > quarter), beyond, value)
 
 
-RANKINGS = {"penalty": Penalised, "feasible": Feasible, "pareto": Pareto, "none": Unconstrained}
+RANKINGS: dict[str, Callable[[], Ranking]] = {
+  "penalty": Penalised,
+  "feasible": Feasible,
+  "pareto": Pareto,
+  "none": Unconstrained,
+}

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
 
 from nets_jax.networks.adapter import Params, forward
 from nets_jax.tickets.ticket import Ticket, kernels, phenotype
@@ -18,7 +20,7 @@ from nets_jax.training.task import Task
 GRADIENT_BATCHES = 10  # minibatches, the last of a training, that a gradient is taken over
 
 
-class Training(NamedTuple):
+class SeenTraining(NamedTuple):
   """What a measure may look at, kernels alone.
 
   Attributes:
@@ -32,28 +34,31 @@ class Training(NamedTuple):
   gradient: Callable[[], Params]
 
 
-def taylor(seen: Training) -> Params:
+def taylor(seen: SeenTraining) -> Params:
   """|theta_T * (theta_T - theta_0)|, to first order what zeroing the weight undoes of the training."""
   return jax.tree.map(lambda w, w_0: w * (w - w_0), seen.trained, seen.initial)
 
 
-def movement(seen: Training) -> Params:
+def movement(seen: SeenTraining) -> Params:
   """|theta_T - theta_0| (after Sanh et al., 2020)."""
   return jax.tree.map(jnp.subtract, seen.trained, seen.initial)
 
 
-def magnitude(seen: Training) -> Params:
+def magnitude(seen: SeenTraining) -> Params:
   """|theta_T|, IMP's own (Han et al., 2015)."""
   return seen.trained
 
 
-def gradient(seen: Training) -> Params:
+def gradient(seen: SeenTraining) -> Params:
   """|g * theta_T| (after Molchanov et al., 2017)."""
   return jax.tree.map(jnp.multiply, seen.gradient(), seen.trained)
 
 
+# What a training tells of each gene.
+Measure = Callable[[SeenTraining], Params]
+
 # `random` looks at nothing: chance decides.
-SALIENCIES = {
+SALIENCIES: dict[str, Measure | None] = {
   "taylor": taylor,
   "movement": movement,
   "magnitude": magnitude,
@@ -63,16 +68,16 @@ SALIENCIES = {
 
 
 def saliency(
-  measure: Callable[[Training], Params],
+  measure: Measure,
   ticket: Ticket,
   trained: Params,
   task: Task,
-  order: jax.Array,
-  awakening: bool,
+  order: Int[Array | np.ndarray, "steps batch"],
+  regrowth: bool,
 ) -> Params:
   """What a training showed of each gene; the higher, the more it matters.
 
-  A dormant gene's is 0, or |g| if genes may awake, by which RigL grows connections (Evci et al., 2020).
+  A dormant gene's is 0, or |g| if genes may grow back, by which RigL grows connections (Evci et al., 2020).
 
   Args:
     measure: of `SALIENCIES`, or one's own; its absolute value is taken, and not finite counts as 0.
@@ -80,7 +85,7 @@ def saliency(
     trained: theta_T.
     task: what it was trained for.
     order: the minibatches of the training.
-    awakening: whether dormant genes are scored.
+    regrowth: whether dormant genes are scored.
 
   Returns:
     A number for each maskable weight, None elsewhere.
@@ -96,8 +101,8 @@ def saliency(
 
     return kernels(jax.grad(loss)(trained), ticket.masks)
 
-  initial, kept = (kernels(tree, ticket.masks) for tree in (phenotype(ticket), trained))
-  scores = measure(Training(initial, kept, gradient_of_last))
-  dormant = gradient_of_last() if awakening else jax.tree.map(jnp.zeros_like, scores)
+  initial, final = (kernels(tree, ticket.masks) for tree in (phenotype(ticket), trained))
+  scores = measure(SeenTraining(initial, final, gradient_of_last))
+  dormant = gradient_of_last() if regrowth else jax.tree.map(jnp.zeros_like, scores)
   scores = jax.tree.map(lambda mask, s, d: jnp.abs(jnp.where(mask, s, d)), ticket.masks, scores, dormant)
   return jax.tree.map(lambda s: jnp.nan_to_num(s, nan=0.0, posinf=0.0), scores)

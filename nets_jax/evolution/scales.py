@@ -3,20 +3,19 @@
 This is this project's addition to the paper's operators.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Key
 
 from nets_jax.evolution.operators import Context, Operator
-from nets_jax.evolution.schedules import RATE, Linear
+from nets_jax.evolution.schedules import RATE, Linear, Number, Rate
 from nets_jax.kinds import at_least
 from nets_jax.settings import setting
 from nets_jax.tickets.ticket import Ticket, map_kernels
 
 
-def scale_layers(key: jax.Array, ticket: Ticket, deviation: jax.Array) -> Ticket:
+def scale_layers(key: Key[Array, ""], ticket: Ticket, deviation: Number) -> Ticket:
   """Scale mutation: the kernel of each layer times exp(N(0, deviation)), one factor for all its weights.
 
   The scale of a layer is then inherited with its weights, gene by gene.
@@ -40,7 +39,7 @@ class ScaleLayers(Operator):
   the scales.
   """
 
-  deviation: Any = setting(
+  deviation: Rate = setting(
     Linear(2.0, 0.2),
     "Deviation of a log-normal factor of each layer: at first and, after a `to`, in the last generation.",
     group="layer scales",
@@ -52,7 +51,7 @@ class ScaleLayers(Operator):
   on_first = True
   paired = True
 
-  def __call__(self, key: jax.Array, child: Ticket, context: Context) -> Ticket:
+  def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child at other scales."""
     sign = 1 - 2 * (context.index % 2)
     return scale_layers(key, child, sign * context.rate(self.deviation))

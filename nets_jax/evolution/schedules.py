@@ -5,22 +5,29 @@ numbers are traced, so a sweep over them compiles once.
 """
 
 import re
-from typing import Any
+from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jaxtyping import Array, Num
 
 from nets_jax.kinds import Kind
+
+# One number: of Python, of NumPy, or traced.
+Number = int | float | np.number | Num[np.ndarray, ""] | Num[Array, ""]
+# A number, or what gives it at a share x in [0, 1] of the search: one of the schedules below, or one's own.
+Rate = Number | Callable[[Number], Number]
 
 
 @struct.dataclass
 class Linear:
   """first + x * (last - first)."""
 
-  first: Any
-  last: Any
+  first: Number
+  last: Number
 
-  def __call__(self, x):
+  def __call__(self, x: Number) -> Number:
     """The rate at x."""
     return self.first + x * (self.last - self.first)
 
@@ -29,15 +36,15 @@ class Linear:
 class Geometric:
   """first * (last / first)^x; both above 0."""
 
-  first: Any
-  last: Any
+  first: Number
+  last: Number
 
   @property
   def problem(self) -> str:
     """What is wrong with it, in words; nothing if it can be followed."""
     return "" if self.first > 0 and self.last > 0 else "a geometric schedule begins and ends above 0"
 
-  def __call__(self, x):
+  def __call__(self, x: Number) -> Number:
     """The rate at x."""
     return self.first * (self.last / self.first) ** x
 
@@ -46,10 +53,10 @@ class Geometric:
 class Cubic:
   """last + (first - last) * (1 - x)^3 (Zhu & Gupta, 2018)."""
 
-  first: Any
-  last: Any
+  first: Number
+  last: Number
 
-  def __call__(self, x):
+  def __call__(self, x: Number) -> Number:
     """The rate at x."""
     return self.last + (self.first - self.last) * (1 - x) ** 3
 
@@ -58,23 +65,23 @@ SHAPES = {"linear": Linear, "geometric": Geometric, "cubic": Cubic}
 _FORM = re.compile(r"(?:(\w+)\()?([^()]+?)to([^()]+?)(\))?")
 
 
-def rate_at(rate: Any, x) -> Any:
+def rate_at(rate: Rate, x: Number) -> Array:
   """A rate at x: the number that it is, or its schedule's."""
-  return rate(x) if callable(rate) else jnp.asarray(rate)
+  return jnp.asarray(rate(x) if callable(rate) else rate)
 
 
-def parse_rate(text: str) -> Any:
+def parse_rate(text: str) -> Rate:
   """Reads `0.1`, `2to0.2` (a straight line), `geometric(1to0.05)` or `cubic(1to0.05)`."""
-  found = _FORM.fullmatch(text.strip())
-  if not found:
+  match = _FORM.fullmatch(text.strip())
+  if not match:
     return float(text)
-  shape, first, last, end = found.groups()
+  shape, first, last, end = match.groups()
   if bool(shape) != bool(end) or (shape or "linear") not in SHAPES:
     raise ValueError(text)
   return SHAPES[shape or "linear"](float(first), float(last))
 
 
-def write_rate(rate: Any) -> str:
+def write_rate(rate: Rate) -> str:
   """As `parse_rate` reads it."""
   for name, shape in SHAPES.items():
     if isinstance(rate, shape):

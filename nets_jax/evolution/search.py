@@ -1,40 +1,30 @@
-"""NeTS from its first generation to its last: the loop around `generation.step_all`, and its record."""
+"""NeTS from its first generation to its last: the loop around `generation.step_all`."""
 
-import dataclasses
 import functools
-import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import jax
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Int, Key
 
-from nets_jax import settings
 from nets_jax.engine.batching import fetch_rows
-from nets_jax.engine.layouts import (
-  Layout,
-  check_memory,
-  compile_program,
-  fetch_population,
-  pad,
-  replicate,
-  resized,
-  unpadded,
-)
-from nets_jax.engine.saved import Saved, fingerprint
-from nets_jax.errors import Diverged, SearchFailed, UsageError
-from nets_jax.evolution import halving
+from nets_jax.engine.layouts import Layout, check_memory, compile_program, replicate, resized
+from nets_jax.engine.saved import Saved
+from nets_jax.errors import UsageError
+from nets_jax.evolution import halving, resuming
 from nets_jax.evolution.configuration import NetsSettings, Settings, stack_settings
 from nets_jax.evolution.fitness import Metrics
-from nets_jax.evolution.frontier import Frontier, Met
+from nets_jax.evolution.frontier import Frontier
 from nets_jax.evolution.generation import State, init_all, step_all
 from nets_jax.evolution.history import History
-from nets_jax.kinds import describe
-from nets_jax.protocol import How, Outcome
-from nets_jax.tickets.results import Cost, SearchResult
-from nets_jax.tickets.ticket import Ticket, initialise, take, unmasked_count
+from nets_jax.evolution.run_record import RunRecord
+from nets_jax.protocol import How, Outcome, Search
+from nets_jax.structs import Rows
+from nets_jax.tickets.ticket import Ticket, initialise, take
 from nets_jax.training.task import Task
 
 
@@ -42,12 +32,14 @@ from nets_jax.training.task import Task
 class Nets(NetsSettings):
   """Neuroevolution Ticket Search (paper, Algorithm 1), and all that is made of its parts; see `recipes`."""
 
-  def find(self, keys, task, how):
+  def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> list[Outcome]:
     """See `Search.find`."""
     return self.find_all(keys, [task] * len(keys), [self] * len(keys), how)
 
   @classmethod
-  def find_all(cls, keys, tasks, searches, how):
+  def find_all(
+    cls, keys: Key[Array, " runs"], tasks: Sequence[Task], searches: Sequence[Search], how: How
+  ) -> list[Outcome]:
     """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
 
     Runs may differ in all that is traced. One that has had its generations, or its patience, keeps its result
@@ -64,7 +56,7 @@ class Nets(NetsSettings):
     Raises:
       UsageError: settings that cannot share a program, a population larger than memory, or a checkpoint.
     """
-    return _run(keys, tasks, searches, how)
+    return _run(keys, tasks, cast(Sequence[NetsSettings], searches), how)
 
   def genome_epochs(self, task: Task) -> float:
     """Of all generations."""
@@ -73,70 +65,145 @@ class Nets(NetsSettings):
 
 def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How) -> list[Outcome]:
   """The loop of all runs; see `Nets.find_all`."""
-  runs = len(keys)
   _check_alike(tasks)
-  checkpoints, frontier_size = how.checkpoints, how.frontier_size
-  saved = checkpoints.restore(functools.partial(_identity, keys, tasks, searches, frontier_size))
-  now = _stage(tasks, searches, 0)
-  layout = how.layout_of(runs * now.search.population_size)
+  saved = how.checkpoints.restore(
+    functools.partial(resuming.identity, keys, tasks, searches, how.frontier_size)
+  )
+  loop = _begin(keys, tasks, searches, how)
+  if saved is not None:
+    loop.go_on_from(saved)
+  while not loop.ended:
+    loop.turn()
+  return [record.outcome(loop.compile_seconds / len(tasks)) for record in loop.records]
+
+
+def _begin(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How) -> "_Loop":
+  """All runs before generation 0 is evaluated."""
+  stage = _stage(tasks, searches, 0)
+  layout = how.layout_of(len(tasks) * stage.search.population_size)
   check_memory(_abstract_genome(tasks[0], searches[0]), layout)
   task = tasks[0].for_search(searches[0].precision).replace(training=None, initialiser=None)
-  keys, now = replicate((keys, now), layout)
-  state = init_all(keys, task, now, layout)
+  keys, stage = replicate((keys, stage), layout)
+  state = init_all(keys, task, stage, layout)
   records = [
-    _Record(own, task, History(), Frontier(frontier_size)) for own, task in zip(searches, tasks, strict=True)
+    RunRecord(search, of_run, History(), Frontier(how.frontier_size))
+    for search, of_run in zip(searches, tasks, strict=True)
   ]
-  generation, seconds, compile_seconds = 0, 0.0, 0.0
-  if saved is not None:
-    generation, seconds, compile_seconds = (
-      saved.record[name] for name in ("generation", "seconds", "compile_seconds")
+  return _Loop(tasks, searches, how, task, stage, layout, state, records)
+
+
+@dataclass
+class _Loop:
+  """All runs between two generations.
+
+  Attributes:
+    tasks, searches, how: what was asked for.
+    task: what the runs have in common, without training and initialiser.
+    stage: the settings that the next generation is evaluated by.
+    layout, state: of the population.
+    records: of each run.
+    generation: the next.
+    seconds, compile_seconds: so far; the former of all runs over their number.
+    program: evaluates a generation and breeds the next; None before it is compiled.
+  """
+
+  tasks: Sequence[Task]
+  searches: Sequence[NetsSettings]
+  how: How
+  task: Task
+  stage: Settings
+  layout: Layout
+  state: State
+  records: list[RunRecord]
+  generation: int = 0
+  seconds: float = 0.0
+  compile_seconds: float = 0.0
+  program: Callable[[State], tuple[State, Metrics]] | None = None
+
+  @property
+  def ended(self) -> bool:
+    """Whether every run has."""
+    return all(record.ended for record in self.records)
+
+  def go_on_from(self, saved: Saved) -> None:
+    """Takes up a search where it was saved."""
+    clock = saved.record
+    self.generation, self.seconds = clock["generation"], clock["seconds"]
+    self.compile_seconds = clock["compile_seconds"]
+    self._begin_stage()
+    self.state, self.records = resuming.restored(
+      saved, self.state, self.records, self.how.frontier_size, self.layout
     )
-    now = _stage(tasks, searches, generation)
-    state, layout = _narrowed(state, now, layout)
-    state, records = _restored(saved, state, records, frontier_size, layout)
-  run = None
-  while not all(record.ended for record in records):
-    if run is None:
-      shared = replicate((task, now), layout)
-      run, taken = compile_program(step_all, state, *shared, layout)
-      compile_seconds += taken
-    begin, parents, population = time.perf_counter(), state.parents, state.population
-    state, metrics = run(state, *shared)
-    checkpoints.wait(metrics)
-    metrics, parents = jax.device_get((metrics, parents))
-    seconds += (time.perf_counter() - begin) / runs
-    rows, is_over = [], how.is_over(seconds * runs)
-    for i, record in enumerate(records):
-      if not record.ended:
-        own = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
-        rows.append((i, record.add(generation, own, parents[i], seconds)))
-        take_genome = functools.partial(_fetch, population, i * now.search.population_size, layout)
-        record.frontier.offer(rows[-1][1], take_genome)
-        record.pruned = how.prune is not None and not record.ended and how.prune(i, rows[-1][1])
-        record.ended = record.ended or record.pruned or is_over
-        if record.ended:
-          record.ticket = take(jax.device_get(state.best), i)
-    generation += 1
-    if halving.begins_stage(searches[0], generation):
-      now, run = _stage(tasks, searches, generation), None
-      state, layout = _narrowed(state, now, layout)
-    if shown := [row for i, own in rows if records[i].failure is None for row in own]:
-      how.on_rows(shown)
-    checkpoints.note(
-      [{"run": i, **row} if runs > 1 else row for i, own in rows for row in own],
-      f"generation {generation - 1}",
-      functools.partial(
-        _to_save, state, [record.copy() for record in records], layout, generation, seconds, compile_seconds
-      ),
-      last=all(record.ended for record in records),
+
+  def turn(self) -> None:
+    """One generation of all runs: evaluated, noted, shown, saved, and the next one bred."""
+    program = self.program or self._compile()
+    begin, before = time.perf_counter(), self.state
+    self.state, metrics = program(before)
+    self.how.checkpoints.wait(metrics)
+    metrics, parents = jax.device_get((metrics, before.parents))
+    self.seconds += (time.perf_counter() - begin) / len(self.records)
+    rows = self._note(metrics, parents, before.population)
+    self.generation += 1
+    if halving.begins_stage(self.searches[0], self.generation):
+      self._begin_stage()
+    if shown := [row for i, of_run in rows if self.records[i].failure is None for row in of_run]:
+      self.how.on_rows(shown)
+    self._save(rows)
+
+  def _compile(self) -> Callable[[State], tuple[State, Metrics]]:
+    """Makes the program of the present stage."""
+    shared = replicate((self.task, self.stage), self.layout)
+    compiled, seconds = compile_program(step_all, self.state, *shared, self.layout)
+    self.compile_seconds += seconds
+    self.program = lambda state: compiled(state, *shared)
+    return self.program
+
+  def _begin_stage(self) -> None:
+    """Goes over to the genomes, and the length of training, of the generation to come."""
+    self.stage, self.program = _stage(self.tasks, self.searches, self.generation), None
+    self.state, self.layout = _narrowed(self.state, self.stage, self.layout)
+
+  def _note(
+    self, metrics: Metrics, parents: Int[np.ndarray, "runs population 2"], population: Ticket
+  ) -> list[tuple[int, Rows]]:
+    """Adds a generation to the records of the runs that go on; gives the history rows of each of these."""
+    rows, size = [], parents.shape[1]
+    is_over = self.how.is_over(self.seconds * len(self.records))
+    for i, record in enumerate(self.records):
+      if record.ended:
+        continue
+      of_run = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
+      rows.append((i, record.add(self.generation, of_run, parents[i], self.seconds)))
+      record.frontier.offer(rows[-1][1], functools.partial(_fetch, population, i * size, self.layout))
+      prune = self.how.prune
+      record.pruned = prune is not None and not record.ended and prune(i, rows[-1][1])
+      record.ended = record.ended or record.pruned or is_over
+      if record.ended:
+        record.ticket = take(jax.device_get(self.state.best), i)
+    return rows
+
+  def _save(self, rows: Sequence[tuple[int, Rows]]) -> None:
+    """Writes the rows to the journal, and the loop to a checkpoint if it is time to."""
+    several = len(self.records) > 1
+    clock = {
+      "generation": self.generation,
+      "seconds": self.seconds,
+      "compile_seconds": self.compile_seconds,
+    }
+    records = [record.copy() for record in self.records]
+    self.how.checkpoints.note(
+      [{"run": i, **row} if several else row for i, of_run in rows for row in of_run],
+      f"generation {self.generation - 1}",
+      functools.partial(resuming.to_save, self.state, records, self.layout, clock),
+      last=self.ended,
     )
-  return [record.outcome(compile_seconds / runs) for record in records]
 
 
 def _check_alike(tasks: Sequence[Task]) -> None:
   """Raises UsageError unless tasks differ in their training and initialiser alone."""
   bare = [task.replace(data=None, training=None, initialiser=None) for task in tasks]
-  if any(task.data is not tasks[0].data for task in tasks) or any(one != bare[0] for one in bare):
+  if any(task.data is not tasks[0].data for task in tasks) or any(other != bare[0] for other in bare):
     raise UsageError("runs side by side are for one network, data, loss and score; give them one by one")
 
 
@@ -151,7 +218,7 @@ def _abstract_genome(task: Task, search: NetsSettings) -> Ticket:
 
 def _stage(tasks: Sequence[Task], searches: Sequence[NetsSettings], generation: int) -> Settings:
   """The settings by which a generation of all runs is evaluated, as one."""
-  return stack_settings(tasks, [halving.stage(own, generation) for own in searches])
+  return stack_settings(tasks, [halving.stage(search, generation) for search in searches])
 
 
 def _narrowed(state: State, now: Settings, before: Layout) -> tuple[State, Layout]:
@@ -171,131 +238,3 @@ def _fetch(population: Ticket, first: int, layout: Layout, genome: int) -> Ticke
   index = replicate(np.int32(first + genome), layout)
   row = jax.device_get(_fetch_row(population, index, layout))
   return jax.tree.map(lambda leaf: np.array(leaf[0]), row)
-
-
-def _identity(
-  keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], frontier_size: int
-) -> dict[str, Any]:
-  """All that the runs' results depend on."""
-  fields = [
-    settings.record(search)
-    | {"training": task.training.record(), "initialiser": settings.record(task.initialiser)}
-    for search, task in zip(searches, tasks, strict=True)
-  ]
-  return {
-    "search": "nets",
-    "keys": fingerprint(keys),
-    **tasks[0].record(),
-    "data": fingerprint((tasks[0].data.train, tasks[0].data.valid)),
-    "frontier_size": frontier_size,
-    "settings": fields[0] if len(fields) == 1 else {str(i): own for i, own in enumerate(fields)},
-  }
-
-
-def _to_save(
-  state: State,
-  records: Sequence["_Record"],
-  layout: Layout,
-  generation: int,
-  seconds: float,
-  compile_seconds: float,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The search between two generations, and the tickets of the runs that have ended."""
-  trees = {
-    "state": state.replace(population=None),
-    "population": fetch_population(state.population, layout),
-    **{f"ticket_{i}": record.ticket for i, record in enumerate(records) if record.ended},
-    **{
-      f"frontier_{i}_{j}": m.ticket for i, record in enumerate(records) for j, m in enumerate(record.frontier)
-    },
-  }
-  kept = {
-    "runs": [record.counts() for record in records],
-    "frontiers": [[met.row for met in record.frontier] for record in records],
-  }
-  return trees, {**kept, "generation": generation, "seconds": seconds, "compile_seconds": compile_seconds}
-
-
-def _restored(
-  saved: Saved, state: State, records: Sequence["_Record"], frontier_size: int, layout: Layout
-) -> tuple[State, list["_Record"]]:
-  """The state and the records that `_to_save` was given."""
-  population = saved.tree("population", unpadded(state.population, layout))
-  others = replicate(saved.tree("state", state.replace(population=None)), layout)
-  one = take(state.best, 0)
-  restored = []
-  for i, (record, counts) in enumerate(zip(records, saved.record["runs"], strict=True)):
-    own = (row for row in saved.rows if row.get("run", i) == i)
-    rows = [{name: value for name, value in row.items() if name != "run"} for row in own]
-    ticket = saved.tree(f"ticket_{i}", one) if counts["ended"] else None
-    met = [
-      Met(saved.tree(f"frontier_{i}_{j}", one), row) for j, row in enumerate(saved.record["frontiers"][i])
-    ]
-    frontier = Frontier(frontier_size, met)
-    restored.append(_Record(record.search, record.task, History(rows), frontier, ticket, **counts))
-  return others.replace(population=pad(population, layout)), restored
-
-
-@dataclasses.dataclass
-class _Record:
-  """What one run has shown so far, and whether it has ended."""
-
-  search: NetsSettings
-  task: Task
-  history: History
-  frontier: Frontier
-  ticket: Ticket | None = None
-  ended: bool = False
-  failure: str | None = None
-  generations: int = 0
-  improved: int = -1
-  lowest: float = math.inf
-  seconds: float = 0.0
-  pruned: bool = False
-
-  def counts(self) -> dict[str, Any]:
-    """All that is not stored elsewhere."""
-    return {name: getattr(self, name) for name in list(self.__dataclass_fields__)[5:]}
-
-  def copy(self) -> "_Record":
-    """As it is now, to be saved later."""
-    return dataclasses.replace(self, frontier=list(self.frontier))
-
-  def add(
-    self, generation: int, metrics: Metrics, parents: np.ndarray, seconds: float
-  ) -> list[dict[str, Any]]:
-    """Notes a generation, and returns its history rows."""
-    search, lowest = self.search, float(metrics.fitness.min())
-    if halving.begins_stage(search, generation):
-      self.lowest = math.inf
-    rows = self.history.add(generation, metrics, parents, seconds)
-    self.generations, self.seconds = generation + 1, seconds
-    if lowest < self.lowest:
-      self.improved, self.lowest = generation, lowest
-    if not math.isfinite(lowest):
-      who = f"every genome of generation {generation}"
-      self.failure = (
-        f"{who} has an objective that is not a finite number, though training went well; mend the objective"
-        if np.isfinite(metrics.valid_loss).any()
-        else f"{who} diverged in training; lower learning_rate "
-        f"({describe(self.task.training.learning_rate)}) or init_scale "
-        f"({describe(self.task.initialiser.scale)})"
-      )
-    tired = search.patience is not None and generation - self.improved > search.patience
-    self.ended = tired or generation >= search.generations or self.failure is not None
-    return rows
-
-  def outcome(self, compile_seconds: float) -> SearchResult | SearchFailed:
-    """The run's result, or why it has none."""
-    epochs = halving.genome_epochs(self.search, self.task, self.generations)
-    cost = Cost(epochs, self.seconds, compile_seconds)
-    rows = [row for row in self.history if row["generation"] == self.improved]
-    best = min(rows, key=lambda row: row["fitness"], default=None)
-    result = SearchResult(self.ticket, self.history, cost, list(self.frontier), best)
-    if self.failure is not None:
-      return Diverged(self.failure, result if self.improved >= 0 else None)
-    if self.pruned:
-      return SearchFailed(f"pruned after generation {self.generations - 1}", result)
-    if not unmasked_count(self.ticket):
-      return SearchFailed("the best genome has no weight left; lower dormancy_rate", result)
-    return result

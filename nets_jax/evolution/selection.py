@@ -4,21 +4,25 @@ A genome of fitness +inf is never drawn while a finite one exists; if there is n
 follows there are k finite genomes, of ranks 0 (lowest fitness) to k - 1.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from nets_jax.errors import UsageError
 from nets_jax.kinds import WHOLE, at_least
 from nets_jax.settings import setting
 
 TRUNCATION_FRACTION = 0.5
+Shares = Num[Array, " population"] | Bool[Array, " population"]
 
 
 class Selection:
-  """Draws one parent: `(key, fitness) -> index`, int32; fitness [population] is minimised, without NaN."""
+  """Draws one parent: `(key, fitness) -> index`, int32; fitness is minimised, without NaN."""
 
-  def __call__(self, key: jax.Array, fitness: jax.Array) -> jax.Array:
+  def __call__(self, key: Key[Array, ""], fitness: Float[Array, " population"]) -> Int[Array, ""]:
     """By shares: the probability of a genome is its share of all."""
     finite = jnp.isfinite(fitness)
     eligible = finite | ~finite.any()
@@ -26,8 +30,21 @@ class Selection:
     share = jnp.where(finite.any(), self.shares(fitness, finite, rank, eligible), 1)
     return jax.random.categorical(key, jnp.log(jnp.where(eligible, share, 0).astype(jnp.float32)))
 
-  def shares(self, fitness: jax.Array, finite: jax.Array, rank: jax.Array, eligible: jax.Array) -> jax.Array:
-    """What each genome's probability is proportional to [population]."""
+  def shares(
+    self,
+    fitness: Float[Array, " population"],
+    finite: Bool[Array, " population"],
+    rank: Int[Array, " population"],
+    eligible: Bool[Array, " population"],
+  ) -> Shares:
+    """What each genome's probability is proportional to.
+
+    Args:
+      fitness: of each.
+      finite: whether it is.
+      rank: its place by fitness, from 0.
+      eligible: whether the genome may be drawn; what is said of another does not count.
+    """
     raise NotImplementedError
 
   def check(self, population_size: int) -> None:
@@ -43,7 +60,7 @@ class Tournament(Selection):
     flag="tournament_size",
   )  # fmt: skip
 
-  def __call__(self, key: jax.Array, fitness: jax.Array) -> jax.Array:
+  def __call__(self, key: Key[Array, ""], fitness: Float[Array, " population"]) -> Int[Array, ""]:
     """The winner."""
     finite = jnp.isfinite(fitness)
     eligible = finite | ~finite.any()
@@ -55,7 +72,13 @@ class Tournament(Selection):
 class Rank(Selection):
   """Proportional to k - rank (linear ranking; Baker, 1985)."""
 
-  def shares(self, fitness, finite, rank, eligible):
+  def shares(
+    self,
+    fitness: Float[Array, " population"],
+    finite: Bool[Array, " population"],
+    rank: Int[Array, " population"],
+    eligible: Bool[Array, " population"],
+  ) -> Shares:
     """K - rank."""
     return eligible.sum() - rank
 
@@ -69,7 +92,13 @@ class Truncation(Selection):
     rule=at_least(0), flag="parents",
   )  # fmt: skip
 
-  def shares(self, fitness, finite, rank, eligible):
+  def shares(
+    self,
+    fitness: Float[Array, " population"],
+    finite: Bool[Array, " population"],
+    rank: Int[Array, " population"],
+    eligible: Bool[Array, " population"],
+  ) -> Shares:
     """1 or 0."""
     half = jnp.ceil(eligible.sum() * TRUNCATION_FRACTION)
     return rank < jnp.where(self.parents > 0, self.parents, half)
@@ -84,10 +113,21 @@ class Truncation(Selection):
 class Roulette(Selection):
   """Proportional to f_max - f, the distance to the worst (windowing; Goldberg, 1989); else equal."""
 
-  def shares(self, fitness, finite, rank, eligible):
+  def shares(
+    self,
+    fitness: Float[Array, " population"],
+    finite: Bool[Array, " population"],
+    rank: Int[Array, " population"],
+    eligible: Bool[Array, " population"],
+  ) -> Shares:
     """f_max - f."""
     share = jnp.max(jnp.where(finite, fitness, -jnp.inf)) - fitness
     return jnp.where(jnp.any(eligible & (share > 0)), share, 1.0)
 
 
-SELECTIONS = {"tournament": Tournament, "rank": Rank, "truncation": Truncation, "roulette": Roulette}
+SELECTIONS: dict[str, Callable[[], Selection]] = {
+  "tournament": Tournament,
+  "rank": Rank,
+  "truncation": Truncation,
+  "roulette": Roulette,
+}

@@ -5,22 +5,27 @@ are trained but never masked or evolved. A module that behaves differently in tr
 takes a keyword argument `train`.
 """
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree, Shaped
 
 from nets_jax.errors import UsageError
 
-Params = Any  # nested dict of arrays, as `flax` lays out a module's parameters
-Scale = float | jax.Array | tuple[float, ...]  # a standard deviation, for all kernels or for each
+# A nested dict of arrays (or of their shapes and types), as `flax` lays out a module's parameters.
+Params = PyTree[jax.Array | np.ndarray | jax.ShapeDtypeStruct]
+Scale = float | jax.Array | tuple[float | jax.Array, ...]  # a standard deviation, for all kernels or for each
+Path = tuple[Any, ...]  # of a leaf in a tree: JAX's keys, which have no common class
 
 
-def check_module(network: Any) -> None:
+def check_module(network: object) -> None:
   """Raises UsageError unless this is a flax.linen module, made."""
   if isinstance(network, nn.Module):
     return
@@ -39,18 +44,20 @@ def with_tuples(network: nn.Module) -> nn.Module:
   """The module with tuples for the lists among its fields, so that it can be compared and remembered."""
 
   def as_tuples(value):
-    return tuple(as_tuples(own) for own in value) if isinstance(value, list | tuple) else value
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
-  fields = {
-    name: getattr(network, name) for name in network.__dataclass_fields__ if name not in ("parent", "name")
-  }
+  names = [field.name for field in dataclasses.fields(network) if field.name not in ("parent", "name")]
+  fields = {name: getattr(network, name) for name in names}
   lists = {name: as_tuples(value) for name, value in fields.items() if isinstance(value, list | tuple)}
-  changed = {name: value for name, value in lists.items() if value != fields[name]}
+  changed: dict[str, Any] = {name: value for name, value in lists.items() if value != fields[name]}
   return network.clone(**changed) if changed else network
 
 
 def forward(
-  network: nn.Module, weights: Params, inputs: jax.Array, dropout_key: jax.Array | None = None
+  network: nn.Module,
+  weights: Params,
+  inputs: Shaped[Array | np.ndarray, "batch ..."],
+  dropout_key: Key[Array, ""] | None = None,
 ) -> jax.Array:
   """The network's logits [batch, classes] for inputs [batch, ...].
 
@@ -61,12 +68,13 @@ def forward(
     dropout_key: given in training only; a module without a `train` argument ignores it.
   """
   variables = {"params": weights}
+  apply = cast(Callable[..., jax.Array], network.apply)  # flax gives a pair only where state is asked for
   if dropout_key is None or "train" not in inspect.signature(network.__call__).parameters:
-    return network.apply(variables, inputs)
-  return network.apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
+    return apply(variables, inputs)
+  return apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
 
 
-def fresh_parameters(key: jax.Array, network: nn.Module, input_shape: Sequence[int]) -> Params:
+def fresh_parameters(key: Key[Array, ""], network: nn.Module, input_shape: Sequence[int]) -> Params:
   """The parameters by the module's own initialisers.
 
   Args:
@@ -99,9 +107,9 @@ def check_outputs(network: nn.Module, input_shape: Sequence[int], num_classes: i
   except TypeError:  # a module that cannot be remembered
     shape = _output_shape.__wrapped__(network, tuple(input_shape))
   if shape is None or len(shape) != 2 or shape[0] != 2:
-    found = "something else than one array" if shape is None else f"an array of shape {shape}"
+    given = "something else than one array" if shape is None else f"an array of shape {shape}"
     raise UsageError(
-      f"{type(network).__name__} must give logits [batch, classes], but for 2 inputs it gives {found}"
+      f"{type(network).__name__} must give logits [batch, classes], but for 2 inputs it gives {given}"
     )
   if shape[1] < num_classes:
     raise UsageError(
@@ -119,6 +127,6 @@ def _output_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int
   return getattr(outputs, "shape", None)
 
 
-def is_maskable(path: tuple) -> bool:
+def is_maskable(path: Path) -> bool:
   """Whether the leaf at this tree path is a connection weight, which a mask covers."""
   return getattr(path[-1], "key", None) == "kernel"

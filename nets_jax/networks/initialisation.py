@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Key, Shaped
 
 from nets_jax.kinds import NUMBERS, POSITIVE
 from nets_jax.networks.adapter import Params, Scale, fresh_parameters, is_maskable
 from nets_jax.networks.layers import find_layers, layer_name, scale_of_each
 from nets_jax.settings import setting
+from nets_jax.structs import Struct
 
 
 @struct.dataclass
-class Normal:
+class Normal(Struct):
   """Kernels ~ N(0, scale) (paper, 3.1); see `initial_weights`.
 
   Attributes:
@@ -35,11 +37,11 @@ class Normal:
   def __post_init__(self):
     """Takes an array of scales, one for each layer."""
     if isinstance(self.scale, np.ndarray) and self.scale.ndim == 1:
-      object.__setattr__(self, "scale", tuple(float(own) for own in self.scale))
+      object.__setattr__(self, "scale", tuple(float(value) for value in self.scale))
 
 
 def initial_weights(
-  key: jax.Array, network: nn.Module, input_shape: Sequence[int], init_scale: Scale
+  key: Key[Array, ""], network: nn.Module, input_shape: Sequence[int], init_scale: Scale
 ) -> Params:
   """theta_0: kernels ~ N(0, init_scale) (paper, 3.1); other leaves by the module's own initialiser.
 
@@ -67,7 +69,7 @@ def initial_weights(
   return jax.tree_util.tree_unflatten(treedef, initial)
 
 
-def draw_like(draw: Callable[[int], jax.Array], tree: Params) -> Params:
+def draw_like(draw: Callable[[int], Shaped[Array, "... size"]], tree: Params) -> Params:
   """Random numbers for every leaf of a tree, cut from one draw, which compiles far faster than one each.
 
   Args:

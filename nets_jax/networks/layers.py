@@ -8,14 +8,14 @@ order is that of the computation, not of the names: `head` after `trunk`, `Dense
 import functools
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 from jax.extend import core
 
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Params, Scale, abstract_parameters, forward, is_maskable
+from nets_jax.networks.adapter import Params, Path, Scale, abstract_parameters, forward, is_maskable
 
 # The operations by which a parameter meets the signal, where these are not products over inputs.
 ADDING = ("add", "add_any", "sub", "concatenate", "select_n")
@@ -37,7 +37,7 @@ class Layer(NamedTuple):
     return size
 
 
-def layer_name(path: tuple) -> str:
+def layer_name(path: Path) -> str:
   """The layer that the leaf at a tree path is of; a kernel outside every module is called by its own name."""
   return "/".join(str(key.key) for key in path[:-1]) or str(path[-1].key)
 
@@ -52,9 +52,9 @@ def find_layers(network: nn.Module, input_shape: Sequence[int]) -> tuple[Layer, 
     network: the module.
     input_shape: shape of one input, without the batch axis.
   """
-  found = [(m.position, natural(layer_name(m.path)), m) for m in _meetings(network, tuple(input_shape))]
-  found = sorted((entry for entry in found if is_maskable(entry[2].path)), key=lambda entry: entry[:2])
-  return tuple(Layer(layer_name(m.path), m.shape) for _, _, m in found)
+  kernels = [meeting for meeting in _meetings(network, tuple(input_shape)) if is_maskable(meeting.path)]
+  kernels.sort(key=lambda meeting: (meeting.position, natural(layer_name(meeting.path))))
+  return tuple(Layer(layer_name(meeting.path), meeting.shape) for meeting in kernels)
 
 
 def natural(name: str) -> list[tuple[str, int]]:
@@ -85,7 +85,7 @@ def synaptic(network: nn.Module, input_shape: Sequence[int], weights: Params) ->
   )
 
 
-def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, Any]:
+def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, float | jax.Array]:
   """A scale for each layer, by its name: the one for all, or its own, in the order of application.
 
   Raises:
@@ -98,13 +98,13 @@ def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, Any]:
       f"init_scale must be one number, or one for each of the network's {len(layers)} layers, not "
       f"{len(scales)}; in the order of application these are {names}"
     )
-  return {layer.name: own for layer, own in zip(layers, scales, strict=True)}
+  return {layer.name: value for layer, value in zip(layers, scales, strict=True)}
 
 
 class _Meeting(NamedTuple):
   """Where a parameter first meets the signal, and by what operation; None if it never does."""
 
-  path: tuple
+  path: Path
   shape: tuple[int, ...]
   position: float
   operation: str | None
@@ -123,9 +123,11 @@ def _meetings_of(network: nn.Module, input_shape: tuple[int, ...]) -> list[_Meet
   weights = abstract_parameters(network, input_shape)
   leaves, treedef = jax.tree.flatten(weights)
   inputs = jax.ShapeDtypeStruct((1, *input_shape), jax.numpy.float32)
-  traced = jax.make_jaxpr(lambda own, x: forward(network, jax.tree.unflatten(treedef, own), x))(
-    leaves, inputs
-  )
+
+  def apply(leaves, inputs):
+    return forward(network, jax.tree.unflatten(treedef, leaves), inputs)
+
+  traced = jax.make_jaxpr(apply)(leaves, inputs)
   walk = _Walk()
   walk.through(traced.jaxpr, [frozenset([i]) for i in range(len(leaves))] + [_SIGNAL])
   paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(weights)[0]]
@@ -136,7 +138,8 @@ def _meetings_of(network: nn.Module, input_shape: tuple[int, ...]) -> list[_Meet
   ]
 
 
-_SIGNAL = "signal"  # what the input has reached; other values are known by the parameters they are made of
+_SIGNAL = "signal"  # what the input has reached
+_Source = Literal["signal"] | frozenset[int]  # the signal, or the parameters that a value is made of
 
 
 class _Walk:
@@ -146,44 +149,52 @@ class _Walk:
     self.met: dict[int, tuple[int, str]] = {}
     self._operations = 0
 
-  def through(self, jaxpr: core.Jaxpr, given: Iterable[Any]) -> list[Any]:
+  def through(self, jaxpr: core.Jaxpr, given: Iterable[_Source]) -> list[_Source]:
     """What a program's results are made of, given what its arguments are made of."""
     made_of = dict(zip(jaxpr.invars, given, strict=True))
-    look = lambda var: frozenset() if isinstance(var, core.Literal) else made_of.get(var, frozenset())  # noqa: E731
+
+    def look(variable):
+      return frozenset() if isinstance(variable, core.Literal) else made_of.get(variable, frozenset())
+
     for equation in jaxpr.eqns:
       programs = _inner(equation)
       if programs:
-        results = [self.through(inner, [look(var) for var in outer]) for inner, outer in programs]
-        merged = [_merge(own) for own in zip(*results, strict=True)]
+        results = [self.through(inner, [look(variable) for variable in outer]) for inner, outer in programs]
+        merged = [_merge(sources) for sources in zip(*results, strict=True)]
       else:
-        merged = [self._apply(equation.primitive.name, [look(var) for var in equation.invars])]
+        merged = [self._apply(equation.primitive.name, [look(variable) for variable in equation.invars])]
         merged *= len(equation.outvars)
       made_of.update(zip(equation.outvars, merged, strict=True))
-    return [look(var) for var in jaxpr.outvars]
+    return [look(variable) for variable in jaxpr.outvars]
 
-  def _apply(self, operation: str, given: Sequence[Any]) -> Any:
+  def _apply(self, operation: str, given: Sequence[_Source]) -> _Source:
     """Notes the parameters that meet the signal here; what comes of the operation."""
     self._operations += 1
     together = _merge(given)
-    if together is _SIGNAL:
-      for parameter in frozenset().union(*(own for own in given if own is not _SIGNAL)):
+    if together == _SIGNAL:
+      for parameter in _parameters(given):
         self.met.setdefault(parameter, (self._operations, operation))
     return together
 
 
-def _merge(given: Iterable[Any]) -> Any:
+def _merge(given: Iterable[_Source]) -> _Source:
   given = list(given)
-  return _SIGNAL if _SIGNAL in given else frozenset().union(*given)
+  return _SIGNAL if _SIGNAL in given else _parameters(given)
 
 
-def _inner(equation: core.JaxprEqn) -> list[tuple[core.Jaxpr, Sequence[Any]]]:
+def _parameters(given: Iterable[_Source]) -> frozenset[int]:
+  """The parameters that values besides the signal are made of."""
+  return frozenset().union(*(source for source in given if isinstance(source, frozenset)))
+
+
+def _inner(equation: core.JaxprEqn) -> list[tuple[core.Jaxpr, Sequence[core.Var | core.Literal]]]:
   """The programs inside an operation (a loop's body, a branch), each with the arguments it is called with."""
-  own, arguments = equation.params, equation.invars
+  settings, arguments = equation.params, equation.invars
   if equation.primitive.name == "while":
-    return [(own["body_jaxpr"].jaxpr, arguments[own["cond_nconsts"] :])]
+    return [(settings["body_jaxpr"].jaxpr, arguments[settings["cond_nconsts"] :])]
   if equation.primitive.name == "cond":
-    return [(branch.jaxpr, arguments[1:]) for branch in own["branches"]]
-  for value in own.values():
+    return [(branch.jaxpr, arguments[1:]) for branch in settings["branches"]]
+  for value in settings.values():
     inner = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
     if isinstance(inner, core.Jaxpr) and len(inner.invars) == len(arguments):
       return [(inner, arguments)]

@@ -46,8 +46,12 @@ def _product(setting, lhs, rhs, dimension_numbers, precision=None, preferred_ele
 def _rounded_product(mantissa_bits, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
   """A float32 product of rounded operands, whose gradients are such products too."""
   del precision, preferred_element_type
-  rounded = lambda x: jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=mantissa_bits)  # noqa: E731
-  product = lambda a, b: jax.lax.dot_general(a, b, dimension_numbers)  # noqa: E731
+
+  def rounded(x):
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=mantissa_bits)
+
+  def product(a, b):
+    return jax.lax.dot_general(a, b, dimension_numbers)
 
   def forwards(a, b):
     a, b = rounded(a), rounded(b)

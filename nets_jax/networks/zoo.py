@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import flax.linen as nn
-import jax
+import numpy as np
 from flax import struct
+from jaxtyping import Array, Float, Shaped
 
 from nets_jax.kinds import NUMBER, SWITCH, WHOLES, Rule, choice, one_of
 from nets_jax.networks.precision import PRECISIONS, matrix_product
 from nets_jax.settings import check, check_value, setting
+from nets_jax.structs import Struct
 
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
 
@@ -34,7 +37,9 @@ class MLP(nn.Module):
   precision: str = "float32"
 
   @nn.compact
-  def __call__(self, inputs: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(
+    self, inputs: Shaped[Array | np.ndarray, "batch ..."], *, train: bool = False
+  ) -> Float[Array, "batch classes"]:
     """Maps inputs [batch, ...] to logits [batch, num_classes]."""
     dense = functools.partial(
       nn.Dense, use_bias=self.use_bias, dot_general=matrix_product(self.precision if train else "float32")
@@ -47,9 +52,17 @@ class MLP(nn.Module):
     return dense(self.num_classes, name="output")(x)
 
 
-def lenet_300_100(num_classes: int = 10, **kwargs) -> MLP:
+class MLPOptions(TypedDict, total=False):
+  """What a ready-made network may have otherwise; see `MLP`."""
+
+  use_bias: bool
+  activation: str
+  dropout_rate: float
+
+
+def lenet_300_100(num_classes: int = 10, *, precision: str = "float32", **kwargs: Unpack[MLPOptions]) -> MLP:
   """LeNet-300-100 (LeCun et al., 1998): 266,200 maskable weights on 28 x 28 inputs."""
-  return MLP(hidden_sizes=(300, 100), num_classes=num_classes, **kwargs)
+  return MLP(hidden_sizes=(300, 100), num_classes=num_classes, precision=precision, **kwargs)
 
 
 # Ready-made networks by name: each takes the number of classes, `hidden_sizes` and `MLP`'s other fields.
@@ -60,7 +73,7 @@ NETWORKS: dict[str, Callable[..., MLP]] = {
 
 
 @struct.dataclass
-class NetworkSettings:
+class NetworkSettings(Struct):
   """A ready-made network by name, and what it is made with.
 
   Attributes:
@@ -100,23 +113,29 @@ class NetworkSettings:
       UsageError: an unknown name or activation, or an impossible size or rate.
     """
     check(self.replace(hidden_sizes=tuple(self.hidden_sizes) or (1,)))
-    own = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
-    return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **own)
+    fields = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
+    return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **fields)
 
 
-def make_network(name: str, num_classes: int, hidden_sizes: Sequence[int] = (), **kwargs) -> MLP:
+def make_network(
+  name: str,
+  num_classes: int,
+  hidden_sizes: Sequence[int] = (),
+  *,
+  precision: str = "float32",
+  **kwargs: Unpack[MLPOptions],
+) -> MLP:
   """A ready-made network by name.
 
   Args:
     name: in `NETWORKS`.
     num_classes: number of classes.
     hidden_sizes: units of each hidden layer of an `mlp`.
-    **kwargs: `use_bias`, `activation`, `dropout_rate`, `precision` of `MLP`.
+    precision, **kwargs: `use_bias`, `activation`, `dropout_rate` of `MLP`, and its `precision`.
 
   Raises:
     UsageError: an unknown name, activation or precision, or an impossible size or rate.
   """
-  precision = kwargs.pop("precision", "float32")
   check_value("precision", one_of(tuple(PRECISIONS)), precision)
-  made = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
-  return made.clone(precision=precision)
+  network = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
+  return network.clone(precision=precision)

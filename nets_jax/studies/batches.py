@@ -185,7 +185,9 @@ def _search_on_the_way(
 
 def _cycles(search: Search) -> int:
   """How many steps a search makes that passes densities on its way."""
-  return int(settings.values(search)["cycles"])
+  cycles = settings.values(search)["cycles"]
+  assert isinstance(cycles, int)
+  return cycles
 
 
 def _on_the_way(whole: Outcome, cycles: int, longest: int, path: pathlib.Path) -> Outcome:

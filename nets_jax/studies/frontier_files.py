@@ -9,15 +9,15 @@ import flax.linen as nn
 from nets_jax.analysis.frontier_figures import frontier_figure
 from nets_jax.analysis.style import save_figure
 from nets_jax.engine.tables import read_csv, write_csv
-from nets_jax.evolution.frontier import Met
 from nets_jax.studies.run_files import name_layers
+from nets_jax.tickets.results import KeptTicket
 from nets_jax.tickets.storage import save_ticket
 from nets_jax.tickets.ticket import empty_layers
 
 DIRECTORY = "frontier"
 
 
-def write(directory: pathlib.Path, frontier: Sequence[Met], network: nn.Module) -> None:
+def write(directory: pathlib.Path, frontier: Sequence[KeptTicket], network: nn.Module) -> None:
   """Writes ticket-00.safetensors, the sparsest, and the others, frontier.csv and figure_frontier.png.
 
   Args:
@@ -29,11 +29,11 @@ def write(directory: pathlib.Path, frontier: Sequence[Met], network: nn.Module) 
   if not frontier:
     return
   rows = []
-  for i, met in enumerate(frontier):
+  for i, each in enumerate(frontier):
     file = f"ticket-{i:02}.safetensors"
-    save_ticket(directory / DIRECTORY / file, met.ticket, network)
-    own = {name: value for name, value in met.row.items() if name not in ("parent_1", "parent_2")}
-    empty = name_layers(empty_layers(met.ticket))
+    save_ticket(directory / DIRECTORY / file, each.ticket, network)
+    own = {name: value for name, value in each.row.items() if name not in ("parent_1", "parent_2")}
+    empty = name_layers(empty_layers(each.ticket))
     rows.append({"file": file, **own, "empty_layers": empty})
   write_csv(directory / DIRECTORY / "frontier.csv", rows)
   figure = frontier_figure(read_csv(directory / "history.csv"), rows)

@@ -16,9 +16,9 @@ from nets_jax.engine.saved import fingerprint
 from nets_jax.engine.seeds import key_of_seed
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.training.task import Task, Training
+from nets_jax.training.task import BARE_TASK, Task, Training
 
-Value = str | int | float | bool | None
+Value = object  # of a setting: a number, a word, a schedule
 _FINGERPRINTS: dict[int, tuple[weakref.ref, str]] = {}
 
 
@@ -46,7 +46,7 @@ class Method:
   @functools.cached_property
   def program(self) -> Hashable:
     """Equal of methods whose runs can go side by side in one program."""
-    bare = settings.values(self.task.replace(network=None, data=None))
+    bare = settings.values(self.task.bare)
     is_traced = {"learning_rate": isinstance(self.task.training.learning_rate, int | float)}
     shaping = {
       name: str(value)
@@ -142,7 +142,7 @@ def task_identity(task: Task) -> dict[str, Value]:
   """All of a task that a result depends on: its data by their content, and what differs from the defaults."""
   training = task.training.record()
   default = Training().record()
-  found = settings.differences(task.replace(network=None, data=None), Task(None, None))
+  found = settings.differences(task.bare, BARE_TASK)
   found |= {name: value for name, value in training.items() if value != default.get(name)}
   return {**found, **task.record(), "data": data_fingerprint(task.data)}
 

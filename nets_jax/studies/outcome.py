@@ -4,13 +4,13 @@ import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from nets_jax.engine.tables import Row
 from nets_jax.errors import UsageError
 from nets_jax.studies.run_files import name_layers
 
 
-def table(results: Mapping[str, Mapping[str, float]], summary: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Row], summary: Row) -> str:
   """The run's outcome as text: a row for each trained network."""
   lines = [
     f"search: {summary['search_seconds']:.1f} s, {summary['search_epochs']:.0f} genome-epochs "
@@ -69,7 +69,7 @@ def _line(run: pathlib.Path, root: pathlib.Path) -> tuple[str, ...] | None:
     return name, method, data, "-", "damaged", "-"
 
 
-def _figures(summary: Mapping[str, Any]) -> Iterator[str]:
+def _figures(summary: Row) -> Iterator[str]:
   """Density, test accuracy and seconds of search, as text."""
   if "failed" in summary:
     return iter(("-", "failed", "-"))

@@ -23,7 +23,7 @@ from nets_jax.engine.files import damaged, seal
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
 from nets_jax.errors import SearchFailed, UsageError
-from nets_jax.protocol import Outcome
+from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import save_ticket
@@ -109,15 +109,13 @@ def costs(cost: Cost) -> dict[str, float]:
   }  # fmt: skip
 
 
-def results_of(ticket: Ticket, last: Row) -> dict[str, object]:
+def results_of(ticket: Ticket, last: Row) -> Row:
   """A trained ticket's results: its density, the last row of its curve, and its empty layers."""
   results = {column: last[column] for column in METRICS[1:]}
   return {"density": float(density(ticket)), **results, "empty_layers": list(empty_layers(ticket))}
 
 
-def summarise(
-  result: SearchResult, results: Mapping[str, Mapping[str, object]], verdicts: Mapping[str, Verdict]
-) -> dict[str, object]:
+def summarise(result: SearchResult, results: Mapping[str, Row], verdicts: Mapping[str, Verdict]) -> Row:
   """The content of `summary.json`.
 
   Args:
@@ -220,6 +218,7 @@ def warn_of_density(label: str, ticket: Ticket, target: float | None) -> None:
     say(f"{label}: the ticket keeps {reached:.1%} of the weights, more than the target density {target:.1%}")
 
 
-def target_density(search: object) -> float | None:
+def target_density(search: Search) -> float | None:
   """The density that a search aims at; None if at none."""
-  return settings.values(search).get("target_density")
+  density = settings.values(search).get("target_density")
+  return float(density) if isinstance(density, int | float) else None

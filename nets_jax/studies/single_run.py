@@ -52,7 +52,7 @@ class SingleRun:
   task: Task
   where: pathlib.Path
   machine: Machine
-  board: tensorboard.Board | tensorboard.Silent
+  board: tensorboard.Board
   frontier_size: int = 0
   max_seconds: float | None = None
   ticket: Ticket | None = None
@@ -130,7 +130,7 @@ class SingleRun:
 
   def _compare(
     self, control_key: jax.Array, training_key: jax.Array, ticket: Ticket
-  ) -> tuple[dict[str, dict[str, object]], dict[str, Verdict]]:
+  ) -> tuple[dict[str, Row], dict[str, Verdict]]:
     """Trains the ticket and its controls alike: a random ticket of its density, its own weights unmasked,
     and a dense network; writes training.csv. Returns each one's results, and the verdicts of Definition 3.
     """
@@ -160,7 +160,7 @@ class SingleRun:
         on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
         checkpoints=checkpoints,
       ).curves
-    rows = [{**row, "ticket": list(trained)[row["ticket"]]} for row in curves]
+    rows = [{**row, "ticket": list(trained)[int(row["ticket"])]} for row in curves]
     write_csv(self.where / run_files.TRAINING, rows)
     self.board.training(rows)
     by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}

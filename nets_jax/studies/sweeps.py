@@ -51,7 +51,7 @@ def vary(search: Search, task: Task, grid: Mapping[str, Sequence[Value]]) -> lis
 
 def changed(search: Search, task: Task, changes: Mapping[str, Value]) -> Method:
   """A search and a task with other settings, each with those of its own, as a method of a sweep."""
-  of_task = set(names(task.replace(network=None, data=None)))
+  of_task = set(names(task.bare))
   own = {name: value for name, value in changes.items() if name not in of_task}
   others = {name: value for name, value in changes.items() if name in of_task}
   return Method(dict(changes), search.change(**own), change(task, others))

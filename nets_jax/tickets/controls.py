@@ -1,30 +1,34 @@
 """Controls of a ticket: what is left of it without its weights, its mask, or the place of its mask."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Key, PyTree
 
 from nets_jax.networks.adapter import Scale
 from nets_jax.networks.initialisation import initial_weights
 from nets_jax.tickets.ticket import Ticket, full_masks
 
 
-def split_like(key: jax.Array, tree: Any) -> Any:
+def split_like(key: Key[Array, ""], tree: PyTree) -> PyTree:
   """One key for each leaf of `tree`, in its structure."""
   leaves, treedef = jax.tree.flatten(tree)
   return jax.tree.unflatten(treedef, list(jax.random.split(key, len(leaves))))
 
 
 def reinitialise(
-  key: jax.Array, ticket: Ticket, network: nn.Module, input_shape: Sequence[int], init_scale: Scale = 0.1
+  key: Key[Array, ""],
+  ticket: Ticket,
+  network: nn.Module,
+  input_shape: Sequence[int],
+  init_scale: Scale = 0.1,
 ) -> Ticket:
   """A control: the ticket's mask on new weights (Frankle & Carbin, 2019, section 3)."""
   return ticket.replace(weights=initial_weights(key, network, input_shape, init_scale))
 
 
-def shuffle_mask(key: jax.Array, ticket: Ticket) -> Ticket:
+def shuffle_mask(key: Key[Array, ""], ticket: Ticket) -> Ticket:
   """A control: the ticket's weights under its mask permuted within each layer, so of the same counts."""
   masks = jax.tree.map(
     lambda k, mask: jax.random.permutation(k, mask.reshape(-1)).reshape(mask.shape),

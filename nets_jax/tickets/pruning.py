@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from nets_jax.networks.adapter import Params
 
 
-def top_masks(scores: Params, count: int | jax.Array) -> Params:
+def top_masks(scores: Params, count: int | Int[Array | np.ndarray, ""]) -> Params:
   """Masks of exactly the `count` highest scores over all layers together.
 
   Ties are broken by index, layers in the tree's order; a NaN score ranks below every number.

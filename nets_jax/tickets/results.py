@@ -1,9 +1,10 @@
 """What every ticket search returns."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
+from nets_jax.structs import Row
 from nets_jax.tickets.ticket import Ticket, empty_layers
 
 
@@ -22,6 +23,20 @@ class Cost:
   compile_seconds: float
 
 
+class KeptTicket(Protocol):
+  """A ticket that a search has met on its way, and its row of the history."""
+
+  @property
+  def ticket(self) -> Ticket:
+    """The genome."""
+    ...
+
+  @property
+  def row(self) -> Row:
+    """Its own."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
   """What every ticket search returns.
@@ -36,10 +51,10 @@ class SearchResult:
   """
 
   ticket: Ticket
-  history: Sequence[dict[str, Any]]
+  history: Sequence[Row]
   cost: Cost
-  frontier: Sequence[Any] = ()
-  best: Mapping[str, Any] | None = None
+  frontier: Sequence[KeptTicket] = ()
+  best: Row | None = None
 
   @property
   def empty_layers(self) -> tuple[str, ...]:

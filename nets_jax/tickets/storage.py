@@ -116,7 +116,7 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
     raise UsageError(f"{path} is not a ticket: weights/{inner[0]} is both a tensor and a layer")
   if not all(np.isfinite(leaf.astype(np.float64)).all() for leaf in weights.values()):
     raise UsageError(f"{path} holds weights that are NaN or infinite; it cannot be trained")
-  if any(leaf.dtype.itemsize > 4 for leaf in weights.values()) and not jax.config.jax_enable_x64:
+  if any(leaf.dtype.itemsize > 4 for leaf in weights.values()) and not jax.config.read("jax_enable_x64"):
     raise UsageError(f"{path} holds 64-bit weights, which JAX would cut to 32 bits; set JAX_ENABLE_X64=1")
   masks = {leaf: masks.get(leaf) for leaf in weights}
   ticket = Ticket(_unflatten(weights), _unflatten(masks))
@@ -126,7 +126,9 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
   return jax.tree.map(jax.numpy.asarray, ticket)
 
 
-def _typed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], types: Any) -> dict[str, np.ndarray]:
+def _typed(
+  path: str | os.PathLike, tensors: Mapping[str, np.ndarray], types: Mapping[str, str]
+) -> dict[str, np.ndarray]:
   """The tensors, those that are stored as integers in their own types."""
   try:
     return {
@@ -137,7 +139,7 @@ def _typed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], types: An
     raise UsageError(f"{path} is not a ticket: its types are damaged") from error
 
 
-def _ordered(path: str | os.PathLike, ticket: Ticket, names: Any) -> tuple[Layer, ...]:
+def _ordered(path: str | os.PathLike, ticket: Ticket, names: object) -> tuple[Layer, ...]:
   """The layers in the order that the file gives; none where it gives none."""
   if names is None:
     return ()
@@ -190,7 +192,7 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any
   return tensors, metadata
 
 
-def checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+def checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> str:
   """The SHA-256 of a ticket file's content: its metadata, then each tensor by name."""
   digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
   for name in sorted(tensors):

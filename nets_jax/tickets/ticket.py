@@ -4,23 +4,29 @@ Functions here are written for one ticket. A population is a `Ticket` whose leav
 leading, axis; `jax.vmap` of these functions serves it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Params, Scale, is_maskable
 from nets_jax.networks.initialisation import draw_like, initial_weights
 from nets_jax.networks.layers import Layer, find_layers, layer_name, natural
+from nets_jax.structs import Struct
+
+Tree = TypeVar("Tree")
 
 
 @struct.dataclass
-class Ticket:
+class Ticket(Struct):
   """The pair (theta_0, M) of Definition 2; also the genome of Definition 4.
 
   Attributes:
@@ -37,13 +43,13 @@ class Ticket:
   scores: Params = None
   layers: tuple[Layer, ...] = struct.field(pytree_node=False, default=())
 
-  def by_layer(self, tree: Params) -> dict[str, Any]:
+  def by_layer(self, tree: Params) -> dict[str, jax.Array]:
     """Each layer's own leaf of a tree like the masks or the weights, by name, in the order of application."""
-    found = _named(kernels(tree, self.masks))
-    return {layer.name: found[layer.name] for layer in layers_of(self)}
+    leaves = _named(kernels(tree, self.masks))
+    return {layer.name: leaves[layer.name] for layer in layers_of(self)}
 
 
-def map_kernels(function, masks: Params, *trees: Params) -> Params:
+def map_kernels(function: Callable[..., jax.Array], masks: Params, *trees: Params) -> Params:
   """Applies `function(mask, *leaves)` to each kernel; other leaves are the first tree's own."""
   return jax.tree.map(
     lambda mask, *leaves: leaves[0] if mask is None else function(mask, *leaves),
@@ -71,12 +77,12 @@ def full_masks(weights: Params, value: bool = True) -> Params:
 
 
 def initialise(
-  key: jax.Array,
+  key: Key[Array, ""],
   network: nn.Module,
   input_shape: Sequence[int],
   *,
   init_scale: Scale = 0.1,
-  initial_density: float = 1.0,
+  initial_density: float | Float[Array, ""] = 1.0,
 ) -> Ticket:
   """A first genome: kernels ~ N(0, init_scale), masks ~ Bernoulli(initial_density) (paper, 3.1).
 
@@ -94,9 +100,10 @@ def initialise(
   return Ticket(weights, masks, layers=find_layers(network, input_shape))
 
 
-def unmasked_count(ticket: Ticket) -> jax.Array:
+def unmasked_count(ticket: Ticket) -> Int[Array, ""]:
   """|M|_1, the number of unmasked weights: int32 scalar."""
-  return sum(jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(ticket.masks))
+  counts = [jnp.sum(mask, dtype=jnp.int32) for mask in jax.tree.leaves(ticket.masks)]
+  return functools.reduce(operator.add, counts)
 
 
 def maskable_count(ticket: Ticket) -> int:
@@ -104,7 +111,7 @@ def maskable_count(ticket: Ticket) -> int:
   return sum(mask.size for mask in jax.tree.leaves(ticket.masks))
 
 
-def density(ticket: Ticket) -> jax.Array:
+def density(ticket: Ticket) -> Float[Array, ""]:
   """D = |M|_1 / |M| (paper, Definition 1): float32 scalar."""
   return unmasked_count(ticket).astype(jnp.float32) / np.float32(maskable_count(ticket))
 
@@ -115,21 +122,21 @@ def layers_of(ticket: Ticket) -> tuple[Layer, ...]:
   return ticket.layers or tuple(Layer(name, named[name].shape) for name in sorted(named, key=natural))
 
 
-def _named(tree: Params) -> dict[str, Any]:
+def _named(tree: Params) -> dict[str, jax.Array]:
   return {layer_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def from_layers(ticket: Ticket, values: Mapping[str, Any]) -> Params:
+def from_layers(ticket: Ticket, values: Mapping[str, object]) -> Params:
   """A tree like the ticket's masks with each layer's own value, by its name: `by_layer` backwards."""
   return jax.tree_util.tree_map_with_path(lambda path, _: values[layer_name(path)], ticket.masks)
 
 
-def layer_densities(ticket: Ticket) -> dict[str, jax.Array]:
+def layer_densities(ticket: Ticket) -> dict[str, Float[Array, ""]]:
   """The density of each layer, by its name, in the order in which the network applies them."""
   return {name: jnp.mean(mask, dtype=jnp.float32) for name, mask in ticket.by_layer(ticket.masks).items()}
 
 
-def layer_scales(ticket: Ticket) -> dict[str, jax.Array]:
+def layer_scales(ticket: Ticket) -> dict[str, Float[Array, ""]]:
   """The root mean square of each layer's weights, masked ones too, by its name, in that order too."""
   squares = ticket.by_layer(jax.tree.map(jnp.square, ticket.weights))
   return {name: jnp.sqrt(jnp.mean(leaf)) for name, leaf in squares.items()}
@@ -155,12 +162,12 @@ def stack(tickets: Sequence[Ticket]) -> Ticket:
   )
 
 
-def take(population: Ticket, index) -> Ticket:
-  """Ticket `index` of a population, or the population of several indices."""
+def take(population: Tree, index: int | np.integer | slice | Shaped[Array | np.ndarray, "..."]) -> Tree:
+  """Ticket `index` of a population (or a part of it), or the population of several indices."""
   return jax.tree.map(lambda leaf: leaf[index], population)
 
 
-def best(population: Ticket, fitness: jax.Array) -> Ticket:
+def best(population: Ticket, fitness: Float[Array, " population"]) -> Ticket:
   """The ticket with the lowest fitness; of equals the first."""
   return take(population, jnp.argmin(fitness))
 

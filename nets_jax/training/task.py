@@ -1,26 +1,29 @@
 """What a ticket is for: a network, data, a loss and a score, how it begins and is trained. Said once."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from jaxtyping import Array, Bool, Float, Int
 
 from nets_jax import settings
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
-from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, describe, one_of
-from nets_jax.networks.adapter import check_module, check_outputs, with_tuples
+from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, describe, in_words, one_of
+from nets_jax.networks.adapter import Scale, check_module, check_outputs, with_tuples
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.layers import find_layers, scale_of_each
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
-from nets_jax.training.optimizers import Optimizer, describe_optimizer, make_optimizer
+from nets_jax.structs import Struct
+from nets_jax.training.optimizers import Optimizer, Rate, describe_optimizer, make_optimizer
 
-OPTIMIZER = Kind("the name of an optimiser of optax", str, describe)
+OPTIMIZER = Kind("the name of an optimiser of optax", str, in_words)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -32,11 +35,11 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 class RateSchedule:
   """A learning rate that depends on the iteration, as optax has them: `step -> rate`."""
 
-  function: Callable[[Any], Any] = struct.field(pytree_node=False)
+  function: Callable[..., float | jax.Array] = struct.field(pytree_node=False)
 
 
 @struct.dataclass
-class Training:
+class Training(Struct):
   """How a network is trained: optimiser, learning rate, batch.
 
   Attributes:
@@ -51,7 +54,7 @@ class Training:
     rule=Rule("the name of an optimiser of optax", lambda o: callable(o) or isinstance(o, str)), static=True,
     flag="optimizer",
   )  # fmt: skip
-  learning_rate: Any = setting(
+  learning_rate: Rate | RateSchedule | None = setting(
     0.1,
     "Learning rate of every training.",
     group="training",
@@ -87,27 +90,31 @@ class Training:
         f"batch_size must be from 1 to the {num_examples} training examples, not {self.batch_size}"
       )
 
-  def record(self) -> dict[str, Any]:
+  def record(self) -> dict[str, object]:
     """All that a training's result depends on; functions by their names and by what they give."""
-    found = settings.record(self) | {"optimizer": describe_optimizer(self.optimizer)}
+    record = settings.record(self) | {"optimizer": describe_optimizer(self.optimizer)}
     if isinstance(self.learning_rate, RateSchedule):
       rates = [float(self.learning_rate.function(step)) for step in (0, 1, 10, 100, 1000, 10000)]
-      found["learning_rate"] = [describe(self.learning_rate.function), *rates]
-    return found
+      record["learning_rate"] = [describe(self.learning_rate.function), *rates]
+    return record
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(
+  logits: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+) -> Float[Array, " batch"]:
   """-log softmax(logits)[label] of each example: [batch]."""
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def accuracy(
+  logits: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+) -> Bool[Array, " batch"]:
   """Whether the highest logit is the label's, of each example: [batch]."""
   return jnp.argmax(logits, axis=-1) == labels
 
 
 @struct.dataclass
-class Task:
+class Task(Struct):
   """What a ticket is for. Every search, the final training, the verdict and the controls take it.
 
   A study may replace `training` and `initialiser` for one method, each at its own best, and nothing else.
@@ -149,7 +156,7 @@ class Task:
     if isinstance(self.network, nn.Module):
       object.__setattr__(self, "network", with_tuples(self.network))
     if isinstance(self.initialiser, int | float | tuple | list):
-      object.__setattr__(self, "initialiser", Normal(self.initialiser))
+      object.__setattr__(self, "initialiser", Normal(cast(Scale, self.initialiser)))
     if isinstance(self.training, str):
       object.__setattr__(self, "training", Training(self.training))
 
@@ -168,9 +175,14 @@ class Task:
       check_outputs(self.network, self.data.input_shape, self.data.num_classes)
     scale_of_each(self.initialiser.scale, find_layers(self.network, self.data.input_shape))
 
-  def record(self) -> dict[str, Any]:
+  def record(self) -> dict[str, object]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
     return {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
+
+  @property
+  def bare(self) -> "Task":
+    """Its settings alone, without network and data."""
+    return self.replace(network=None, data=None)
 
   def at_precision(self, precision: str) -> "Task":
     """The task with the network's training products of that precision.
@@ -198,10 +210,14 @@ class Task:
     return steps_per_epoch(len(self.data.train), self.training.batch_size)
 
 
+# Whose settings are those of every task.
+BARE_TASK = Task(None, None)  # pyrefly: ignore[bad-argument-type]
+
+
 def _has_precision(network: nn.Module) -> bool:
   """Whether a network's field `precision` is one of ours; flax's own modules have another of that name."""
   return getattr(network, "precision", None) in tuple(PRECISIONS)
 
 
 def _precision_of(network: nn.Module) -> str:
-  return network.precision if _has_precision(network) else "float32"
+  return getattr(network, "precision", "") if _has_precision(network) else "float32"

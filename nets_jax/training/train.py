@@ -7,8 +7,10 @@ training so that a whole population can share it (common random numbers).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.data.dataset import Split
 from nets_jax.networks.adapter import Params, forward
@@ -30,19 +32,19 @@ class TrainingState:
 class Evaluation:
   """The means over a split of the task's loss (cross-entropy in nats) and score (accuracy in [0, 1])."""
 
-  loss: jax.Array
-  accuracy: jax.Array
+  loss: Float[Array, "..."]
+  accuracy: Float[Array, "..."]
 
 
 def minibatch_order(
-  key: jax.Array,
+  key: Key[Array, ""],
   num_examples: int,
   batch_size: int,
   steps: int,
   *,
-  first: int | jax.Array = 0,
+  first: int | Int[Array, ""] = 0,
   whole_epochs: bool = True,
-) -> jax.Array:
+) -> Int[Array, "{steps} {batch_size}"]:
   """The examples of each minibatch: one shuffle per epoch, epochs concatenated.
 
   Args:
@@ -74,12 +76,12 @@ def start(ticket: Ticket, task: Task) -> TrainingState:
 
 
 def advance(
-  key: jax.Array,
+  key: Key[Array, ""],
   state: TrainingState,
   masks: Params,
   task: Task,
-  order: jax.Array,
-  first: int | jax.Array = 0,
+  order: Int[Array | np.ndarray, "steps batch"],
+  first: int | Int[Array, ""] = 0,
 ) -> TrainingState:
   """Trains on the minibatches of `order`, one step each.
 
@@ -115,7 +117,9 @@ def advance(
   return jax.lax.scan(step, state, (steps, order))[0]
 
 
-def train(key: jax.Array, ticket: Ticket, task: Task, order: jax.Array) -> Params:
+def train(
+  key: Key[Array, ""], ticket: Ticket, task: Task, order: Int[Array | np.ndarray, "steps batch"]
+) -> Params:
   """theta_T: the ticket's weights after the steps of `order`; see `advance` for the arguments."""
   return advance(key, start(ticket, task), ticket.masks, task, order).weights
 
@@ -123,21 +127,21 @@ def train(key: jax.Array, ticket: Ticket, task: Task, order: jax.Array) -> Param
 def evaluate(task: Task, weights: Params, split: Split) -> Evaluation:
   """Loss and score of a network over a whole split, without dropout."""
 
-  def one(example):
+  def loss_and_score(example):
     logits = forward(task.network, weights, example.inputs[None])
     labels = example.labels[None]
     return task.loss(logits, labels)[0], task.score(logits, labels)[0]
 
-  losses, scores = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
+  losses, scores = jax.lax.map(loss_and_score, split, batch_size=min(EVALUATION_BATCH, len(split)))
   return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
 
 
-def class_accuracies(task: Task, weights: Params, split: Split) -> jax.Array:
+def class_accuracies(task: Task, weights: Params, split: Split) -> Float[Array, " classes"]:
   """The share of each class's examples that a network gets right [num_classes]; NaN without examples."""
 
-  def one(example):
+  def is_correct(example):
     return jnp.argmax(forward(task.network, weights, example.inputs[None])[0]) == example.labels
 
-  correct = jax.lax.map(one, split, batch_size=min(EVALUATION_BATCH, len(split)))
+  correct = jax.lax.map(is_correct, split, batch_size=min(EVALUATION_BATCH, len(split)))
   is_class = jnp.asarray(split.labels)[None] == jnp.arange(task.data.num_classes)[:, None]
   return jnp.sum(is_class & correct[None], axis=1) / jnp.sum(is_class, axis=1)

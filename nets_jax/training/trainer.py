@@ -3,15 +3,15 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
+from nets_jax.data.dataset import Split
 from nets_jax.engine.batching import keep_replicated, map_tickets
-from nets_jax.engine.checkpoints import Checkpoints
 from nets_jax.engine.layouts import (
   Layout,
   compile_program,
@@ -21,19 +21,20 @@ from nets_jax.engine.layouts import (
   replicate,
   unpadded,
 )
-from nets_jax.engine.saved import Unsaved, fingerprint
-from nets_jax.engine.seeds import as_keys
+from nets_jax.engine.saved import LoopCheckpoints, Saved, State, Unsaved, fingerprint
+from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.errors import UsageError
 from nets_jax.kinds import at_least
 from nets_jax.networks.adapter import Params
 from nets_jax.settings import check_value
+from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket, check_fits, stack
 from nets_jax.training.task import RateSchedule, Task, Training
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def _start_tickets(rows: tuple[Ticket, Training], task: Task, *, layout) -> TrainingState:
+def _start_tickets(rows: tuple[Ticket, Training], task: Task, *, layout: Layout) -> TrainingState:
   def begin(row, task):
     return start(row[0], task.replace(training=row[1]))
 
@@ -42,11 +43,16 @@ def _start_tickets(rows: tuple[Ticket, Training], task: Task, *, layout) -> Trai
 
 @functools.partial(jax.jit, static_argnames=("layout", "steps", "whole_epochs"))
 def _train_some_steps(
-  rows, shared, *, layout, steps, whole_epochs
+  rows: tuple[jax.Array, TrainingState, Params, Training],
+  shared: tuple[int, Task, dict[str, Split]],
+  *,
+  layout: Layout,
+  steps: int,
+  whole_epochs: bool,
 ) -> tuple[TrainingState, dict[str, Evaluation]]:
   """Some steps of every ticket, each on the minibatches of its own key, then its score on each split."""
 
-  def one(row, shared):
+  def train_and_score(row, shared):
     key, state, masks, training = row
     first, task, scored = shared
     task = task.replace(training=training)
@@ -57,7 +63,7 @@ def _train_some_steps(
     state = advance(dropout_key, state, masks, task, order, first)
     return state, {name: evaluate(task, state.weights, split) for name, split in scored.items()}
 
-  state, evaluations = map_tickets(one, layout, rows, shared)
+  state, evaluations = map_tickets(train_and_score, layout, rows, shared)
   return state, keep_replicated(evaluations, layout)
 
 
@@ -74,10 +80,10 @@ class Trained:
   """
 
   weights: Params
-  curves: list[dict[str, Any]]
+  curves: Rows
   compile_seconds: float
 
-  def by_method(self, names: Sequence[str]) -> list[dict[str, Any]]:
+  def by_method(self, names: Sequence[str]) -> list[dict[str, float | str]]:
     """The curves with `method`, the name of each ticket, and `trial`, which of that name it is.
 
     Those are the rows that `plots.training_figure` draws.
@@ -86,27 +92,30 @@ class Trained:
       names: of the tickets, in their order; tickets of one name are trials of it.
     """
     trials = [list(names[:i]).count(name) for i, name in enumerate(names)]
-    return [{"method": names[row["ticket"]], "trial": trials[row["ticket"]], **row} for row in self.curves]
+    places = [int(row["ticket"]) for row in self.curves]
+    return [
+      {"method": names[i], "trial": trials[i], **row} for i, row in zip(places, self.curves, strict=True)
+    ]
 
 
 def train_tickets(
-  keys: jax.Array,
-  tickets: Ticket,
+  keys: KeysLike,
+  tickets: Ticket | Sequence[Ticket],
   task: Task | Sequence[Task],
   *,
   epochs: int | None = None,
   steps: int | None = None,
   splits: Sequence[str] = ("valid", "test"),
   layout: Layout | None = None,
-  on_rows: Callable[[list[dict]], None] = lambda rows: None,
-  checkpoints: Checkpoints | None = None,
+  on_rows: Callable[[Rows], object] = lambda rows: None,
+  checkpoints: LoopCheckpoints | None = None,
 ) -> Trained:
   """Trains tickets side by side, each as it would be alone, and scores them as they go.
 
   Args:
     keys: of the shuffles and dropout: one for each ticket, or a single one, by which all are trained on
       the same minibatches; seeds will do.
-    tickets: a population of them (`tickets.stack`), or a single one.
+    tickets: a population of them (`tickets.stack`), several, or a single one.
     task: what they are trained for, on `train`; or one for each, the same but for the learning rate. Its
       `eval_every` says how often they are scored; the last iteration always is.
     epochs: how long; None is the task's, or
@@ -122,55 +131,97 @@ def train_tickets(
   """
   tasks = [task] if isinstance(task, Task) else list(task)
   task = tasks[0]
-  for own in tasks:
-    own.check()
-  tickets = _as_population(tickets, task)
-  count = len(jax.tree.leaves(tickets)[0])
-  tasks = tasks * count if len(tasks) == 1 else tasks
-  training = _stacked(tasks, count)
-  keys = as_keys(keys)
+  for each in tasks:
+    each.check()
+  population = _as_population(tickets, task)
+  count = len(jax.tree.leaves(population)[0])
+  training = _stacked(tasks * count if len(tasks) == 1 else tasks, count)
+  keys = _key_of_each(as_keys(keys), count)
+  steps = _length(task, epochs, steps)
+  eval_every = min(task.eval_every or task.steps_per_epoch, steps)
+  checkpoints = Unsaved() if checkpoints is None else checkpoints
+  scored = {name: getattr(task.data, name) for name in splits}
+  splits_of, length = [task.data.train, *scored.values()], {"steps": steps, "eval_every": eval_every}
+  saved = checkpoints.restore(lambda: _identity(task, training, keys, population, splits_of) | length)
+  loop = _Loop(keys, population, training, task, scored, layout or make_layout(count))
+  if saved is not None:
+    loop.go_on_from(saved)
+  for first in range(loop.iteration, steps, eval_every):
+    rows = loop.advance(min(eval_every, steps - first), eval_every, checkpoints.wait)
+    on_rows(rows)
+    at = f"iteration {loop.iteration:,} of {steps:,}"
+    checkpoints.note(rows, at, loop.state_to_save(), loop.iteration == steps)
+  return Trained(fetch_population(loop.state.weights, loop.layout), loop.curves, loop.compile_seconds)
+
+
+class _Loop:
+  """Tickets in training: how far they are, their curves, and what it has taken."""
+
+  def __init__(
+    self,
+    keys: jax.Array,
+    tickets: Ticket,
+    training: Training,
+    task: Task,
+    scored: Mapping[str, Split],
+    layout: Layout,
+  ):
+    self.layout, self._count, self._per_epoch = layout, len(keys), task.steps_per_epoch
+    self._keys, tickets, self._training = pad((keys, tickets, training), layout)
+    self._masks = tickets.masks
+    task = task.for_search(task.precision).replace(training=None, initialiser=None)
+    self._task, self._scored = replicate((task.replace(data=task.data.replace(valid=None)), scored), layout)
+    self.state = _start_tickets((tickets, self._training), self._task, layout=layout)
+    self.iteration, self.seconds, self.compile_seconds = 0, 0.0, 0.0
+    self.curves: Rows = []
+    self._programs = {}
+
+  def go_on_from(self, saved: Saved) -> None:
+    """Takes up what an earlier process has saved."""
+    self.state = pad(saved.tree("training", unpadded(self.state, self.layout)), self.layout)
+    self.iteration, self.seconds, self.compile_seconds = (
+      saved.record[name] for name in ("iteration", "seconds", "compile_seconds")
+    )
+    self.curves = list(saved.rows)
+
+  def advance(self, steps: int, eval_every: int, wait: Callable[[PyTree], None]) -> Rows:
+    """Trains so many steps and scores; the rows of that evaluation."""
+    rows = (self._keys, self.state, self._masks, self._training)
+    shared = (self.iteration, self._task, self._scored)
+    if steps not in self._programs:
+      whole = eval_every % self._per_epoch == 0
+      self._programs[steps], taken = compile_program(
+        _train_some_steps, rows, shared, layout=self.layout, steps=steps, whole_epochs=whole
+      )
+      self.compile_seconds += taken
+    begin = time.perf_counter()
+    self.state, evaluations = self._programs[steps](rows, shared)
+    wait((self.state, evaluations))
+    self.seconds += time.perf_counter() - begin
+    self.iteration += steps
+    epoch = self.iteration / self._per_epoch
+    new = _curve_rows(self.iteration, epoch, self._count, jax.device_get(evaluations), self.seconds)
+    self.curves += new
+    return new
+
+  def state_to_save(self) -> Callable[[], State]:
+    """A function that gives the state as it is now, however far the loop is when it is called."""
+    record = {
+      "iteration": self.iteration, "seconds": self.seconds, "compile_seconds": self.compile_seconds
+    }  # fmt: skip
+    state, layout = self.state, self.layout
+    return lambda: ({"training": fetch_population(state, layout)}, record)
+
+
+def _key_of_each(keys: jax.Array, count: int) -> jax.Array:
+  """A key for each ticket, of as many or of one.
+
+  Raises:
+    UsageError: there are others.
+  """
   if len(keys) not in (1, count):
     raise UsageError(f"{count} tickets take one key, or one for each, not {len(keys)}")
-  layout = layout or make_layout(count)
-  per_epoch = task.steps_per_epoch
-  steps = _length(task, epochs, steps)
-  eval_every = min(task.eval_every or per_epoch, steps)
-  keys = jnp.broadcast_to(keys if len(keys) == count else keys[0], (count,))
-  checkpoints = checkpoints or Unsaved()
-  splits_of = [getattr(task.data, name) for name in ("train", *splits)]
-  length = {"steps": steps, "eval_every": eval_every}
-  saved = checkpoints.restore(lambda: _identity(task, training, keys, tickets, splits_of) | length)
-  keys, tickets, training = pad((keys, tickets, training), layout)
-  scored = {name: getattr(task.data, name) for name in splits}
-  task = task.for_search(task.precision).replace(training=None, initialiser=None)
-  task, scored = replicate((task.replace(data=task.data.replace(valid=None)), scored), layout)
-  state = _start_tickets((tickets, training), task, layout=layout)
-  begun, curves, seconds, compile_seconds, programs = 0, [], 0.0, 0.0, {}
-  if saved is not None:
-    state = pad(saved.tree("training", unpadded(state, layout)), layout)
-    begun, seconds, compile_seconds = (saved.record[n] for n in ("iteration", "seconds", "compile_seconds"))
-    curves = list(saved.rows)
-  for first in range(begun, steps, eval_every):
-    some = min(eval_every, steps - first)
-    rows, shared = (keys, state, tickets.masks, training), (first, task, scored)
-    if some not in programs:
-      whole = eval_every % per_epoch == 0
-      programs[some], taken = compile_program(
-        _train_some_steps, rows, shared, layout=layout, steps=some, whole_epochs=whole
-      )
-      compile_seconds += taken
-    begin = time.perf_counter()
-    state, evaluations = programs[some](rows, shared)
-    checkpoints.wait((state, evaluations))
-    seconds += time.perf_counter() - begin
-    end = first + some
-    found = _curve_rows(end, end / per_epoch, count, jax.device_get(evaluations), seconds)
-    curves += found
-    on_rows(found)
-    record = {"iteration": end, "seconds": seconds, "compile_seconds": compile_seconds}
-    take = functools.partial(_to_save, state, layout, record)
-    checkpoints.note(found, f"iteration {end:,} of {steps:,}", take, end == steps)
-  return Trained(fetch_population(state.weights, layout), curves, compile_seconds)
+  return jnp.broadcast_to(keys if len(keys) == count else keys[0], (count,))
 
 
 def _length(task: Task, epochs: int | None, steps: int | None) -> int:
@@ -188,8 +239,8 @@ def _length(task: Task, epochs: int | None, steps: int | None) -> int:
 
 
 def _identity(
-  task: Task, training: Training, keys: jax.Array, tickets: Ticket, splits: Sequence[Any]
-) -> dict[str, Any]:
+  task: Task, training: Training, keys: jax.Array, tickets: Ticket, splits: Sequence[Split]
+) -> dict[str, object]:
   """All but the length that the trained weights and curves depend on."""
   record = task.training.record()
   if not isinstance(task.training.learning_rate, RateSchedule):
@@ -204,7 +255,7 @@ def _identity(
   }
 
 
-def _as_population(tickets: Ticket, task: Task) -> Ticket:
+def _as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
   """The tickets, a single one as a population of one.
 
   Raises:
@@ -215,8 +266,8 @@ def _as_population(tickets: Ticket, task: Task) -> Ticket:
   try:
     check_fits(tickets, task.network, task.data.input_shape)
   except UsageError:
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype), tickets)
-    check_fits(one, task.network, task.data.input_shape)
+    single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype), tickets)
+    check_fits(single, task.network, task.data.input_shape)
     return tickets
   return stack([tickets])
 
@@ -229,22 +280,20 @@ def _stacked(tasks: Sequence[Task], count: int) -> Training:
   alike = [task.replace(training=task.training.replace(learning_rate=0.0)) for task in plain]
   is_scheduled = [isinstance(task.training.learning_rate, RateSchedule) for task in tasks]
   differing = any(is_scheduled) and any(task.training != tasks[0].training for task in tasks)
-  if differing or any(own != alike[0] for own in alike) or any(t.data is not tasks[0].data for t in tasks):
+  if differing or any(bare != alike[0] for bare in alike) or any(t.data is not tasks[0].data for t in tasks):
     raise UsageError("tickets that are trained side by side may differ in their learning rate alone")
   return jax.tree.map(
     lambda *rates: jnp.stack([jnp.float32(rate) for rate in rates]), *(t.training for t in tasks)
   )
 
 
-def _to_save(state: TrainingState, layout: Layout, record: dict[str, Any]) -> tuple[dict, dict]:
-  return {"training": fetch_population(state, layout)}, record
-
-
-def _curve_rows(iteration, epoch, count, evaluations, seconds) -> list[dict[str, Any]]:
+def _curve_rows(
+  iteration: int, epoch: float, count: int, evaluations: Mapping[str, Evaluation], seconds: float
+) -> Rows:
   return [
     {"iteration": iteration, "epoch": epoch, "ticket": i}
-    | {f"{name}_loss": float(found.loss[i]) for name, found in evaluations.items()}
-    | {f"{name}_accuracy": float(found.accuracy[i]) for name, found in evaluations.items()}
+    | {f"{name}_loss": float(split.loss[i]) for name, split in evaluations.items()}
+    | {f"{name}_accuracy": float(split.accuracy[i]) for name, split in evaluations.items()}
     | {"seconds": seconds}
     for i in range(count)
   ]

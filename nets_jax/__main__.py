@@ -1,0 +1,49 @@
+"""The commands by name: `python -m nets_jax search --dataset=digits`."""
+
+import importlib
+import sys
+
+from nets_jax.errors import suggest
+
+# Each is a module of `nets_jax.cli`.
+COMMANDS = {
+  "search": "finds a winning ticket and shows what it is worth",
+  "compare": "the paper's comparison: its Table 1 and Figures 1 to 3",
+  "densities": "what methods reach at several densities, and at what cost",
+  "sweep": "a search over hyperparameters",
+  "controls": "which part of a ticket wins: its weights, its mask, or its layers' densities",
+}
+WIDTH = max(map(len, COMMANDS))
+USAGE = "\n".join(
+  [
+    "python -m nets_jax COMMAND --flag=value ...",
+    "",
+    *(f"  {name.ljust(WIDTH)}  {about}" for name, about in COMMANDS.items()),
+    "",
+    "python -m nets_jax COMMAND --help lists a command's flags.",
+  ]
+)
+
+
+def main(arguments: list[str]) -> None:
+  """Runs a command, or lists them; an unknown one ends the program with one line and status 2.
+
+  Args:
+    arguments: of the command line, the command first.
+  """
+  name = arguments[0] if arguments else "--help"
+  if name in ("-h", "-help", "--help", "--helpshort"):
+    print(USAGE)
+    return
+  if name not in COMMANDS:
+    hint = suggest(name, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
+    print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
+    sys.exit(2)
+  from nets_jax.cli.command import start  # a list of commands need not wait for JAX
+
+  sys.argv = [f"nets_jax {name}", *arguments[1:]]
+  start(importlib.import_module(f"nets_jax.cli.{name}"))
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])
