@@ -5,8 +5,6 @@ takes settings to have otherwise, by their names on the command line: `guided(ta
 halvings=3)`.
 """
 
-from typing import Any
-
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.operators import Crossover, Dormancy, Noise, Resample
 from nets_jax.evolution.ranking import Feasible, Pareto, Penalised
@@ -16,7 +14,7 @@ from nets_jax.evolution.search import Nets
 from nets_jax.evolution.selection import Tournament, Truncation
 
 
-def paper(**settings: Any) -> Nets:
+def paper(**settings: object) -> Nets:
   """The paper's search, blind to what a training shows (sections 3.3 and 3.4)."""
   return Nets(
     population_size=5,
@@ -29,7 +27,7 @@ def paper(**settings: Any) -> Nets:
   ).change(**settings)
 
 
-def guided(**settings: Any) -> Nets:
+def guided(**settings: object) -> Nets:
   """This project's search: guided dormancy on a schedule to exactly the target density, and layer scales.
 
   BUILD_NOTES.md says how its numbers were found. `halved` finds better tickets below a fifth of the weights
@@ -46,12 +44,12 @@ def guided(**settings: Any) -> Nets:
   ).change(**settings)
 
 
-def halved(**settings: Any) -> Nets:
+def halved(**settings: object) -> Nets:
   """`guided`, its population halved three times while its trainings double."""
   return guided(halvings=3).change(**settings)
 
 
-def line(**settings: Any) -> Nets:
+def line(**settings: object) -> Nets:
   """One line of genomes, each trained, pruned by what the training showed, and taken back to its first
   weights.
 
@@ -68,7 +66,7 @@ def line(**settings: Any) -> Nets:
   ).change(**settings)
 
 
-def frontier(**settings: Any) -> Nets:
+def frontier(**settings: object) -> Nets:
   """The whole frontier of density and loss in one run (NSGA-II: half the population are elites)."""
   return Nets(
     population_size=32,
