@@ -12,8 +12,8 @@ import nets_jax
 ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
-  "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol", "evolution",
-  "baselines", "searches", "analysis", "studies", "cli",
+  "errors", "kinds", "settings", "plugins", "engine", "data", "networks", "tickets", "training", "protocol",
+  "evolution", "baselines", "searches", "analysis", "studies", "cli",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
@@ -21,8 +21,8 @@ INNER = {
     "seeds", "files", "tables", "interrupts", "hosts", "layouts", "batching", "journal", "checkpoint_file",
     "saved", "checkpoints", "progress",
   ),
-  "data": ("tfds", "dataset", "sources"),
-  "networks": ("precision", "zoo", "adapter", "layers", "initialisation"),
+  "data": ("tfds", "dataset", "files", "sources"),
+  "networks": ("precision", "adapter", "own", "zoo", "layers", "initialisation"),
   "tickets": ("ticket", "pruning", "results", "controls", "storage"),
   "training": ("optimizers", "task", "train", "trainer"),
   "evolution": (

@@ -11,7 +11,7 @@ import jax
 from absl import app, flags, logging
 
 import nets_jax
-from nets_jax.cli import records, usage
+from nets_jax.cli import plugin_flags, records, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
 
@@ -26,11 +26,17 @@ def start(module: ModuleType) -> None:
 def parse(argv: list[str], module: str, hidden: Sequence[str] = ()) -> list[str]:
   """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help.
 
+  The settings of a search of one's own are flags from here on.
+
   Args:
     argv: the command line.
     module: the name of the command's, whose documentation and flags `--help` shows.
     hidden: flags that `--help` leaves out.
   """
+  try:
+    plugin_flags.define(argv[1:], module)
+  except nets_jax.UsageError as error:
+    fail(str(error))
   if usage.asked_for(argv[1:]):
     flags.FLAGS(argv[:1] + usage.chosen_search(argv[1:]))
     try:

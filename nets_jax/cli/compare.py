@@ -53,7 +53,7 @@ def run(values: flags.FlagValues) -> None:
   chosen = values.methods or METHODS
   if values.quick:
     shorten(values, chosen)
-  name = f"compare-{values.dataset}{'-quick' if values.quick else ''}"
+  name = f"compare-{records.file_name(values.dataset)}{'-quick' if values.quick else ''}"
   path = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
   entrants = stages.make_entrants(chosen, values, path / "stages")
   data = search_flags.make_data(values)

@@ -210,7 +210,8 @@ def run(values: flags.FlagValues) -> None:
     raise nets_jax.UsageError(f"controls may be {', '.join(NAMES)}, not {unknown[0]!r}")
   found = [nets_jax.load_ticket(path) for path in paths]
   data = search_flags.make_data(values)
-  network, *others = dict.fromkeys(search_flags.network_of_ticket(values, path) for path in paths)
+  made = (search_flags.network_of_ticket(values, path, data.num_classes) for path in paths)
+  network, *others = dict.fromkeys(made)
   if others:
     raise nets_jax.UsageError(f"the tickets are for {1 + len(others)} different networks; take those of one")
   for ticket in found:
@@ -219,7 +220,8 @@ def run(values: flags.FlagValues) -> None:
   snip = make_snip(values)  # before anything is written
   if "snip_scaled" in values.controls:
     snip.check(task)
-  with locked(values.workdir or str(pathlib.Path("runs") / f"controls-{values.dataset}")) as directory:
+  name = f"controls-{records.file_name(values.dataset)}"
+  with locked(values.workdir or str(pathlib.Path("runs") / name)) as directory:
     claimed = [fingerprint(ticket) for ticket in found]
     own = {"tickets": claimed, "seed": values.seed, "given": records.given_plain(values)}
     claim(directory, own | records.task_settings(values))

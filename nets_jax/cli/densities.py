@@ -141,7 +141,8 @@ def run(values: flags.FlagValues) -> None:
     if values[name].value < least:
       raise nets_jax.UsageError(f"{name} must be at least {least}, not {values[name].value}")
   densities, chosen = read_densities(values), values.methods or METHODS
-  path = pathlib.Path(values.workdir or pathlib.Path("runs") / f"densities-{values.dataset}")
+  name = f"densities-{records.file_name(values.dataset)}"
+  path = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
   data = search_flags.make_data(values)
   made = stages.make_entrants(chosen, values, path / "stages", values.first_trial)
   entrants = [at_densities(entrant, densities, data) for entrant in made]

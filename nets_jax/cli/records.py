@@ -4,14 +4,17 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import flags
 
 import nets_jax
-from nets_jax import searches, settings
+from nets_jax import plugins, searches, settings
 from nets_jax.cli.setting_flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
+from nets_jax.data.files import is_file_name
+from nets_jax.data.sources import DataSettings
 from nets_jax.engine.files import replace_file
 from nets_jax.kinds import describe
 from nets_jax.settings import Setting
@@ -28,16 +31,27 @@ def plain(name: str, value: Any) -> Any:
 def explicit(values: flags.FlagValues) -> dict[str, Any]:
   """Every setting of a run with its value, those of its search too, whether given or not."""
   search = make_search(values)
-  found = {name: values[name].value for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
+  found = {name: _value(name, values) for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
   return {name: plain(name, value) for name, value in found.items()}
+
+
+def _value(name: str, values: flags.FlagValues) -> Any:
+  """A flag's value; of a data file's content what there is, so that another is not taken for it.
+
+  Raises:
+    UsageError: there is no such file.
+  """
+  value = values[name].value
+  return DataSettings(dataset=values.dataset).digest if name == "dataset_sha256" and value is None else value
 
 
 def task_settings(values: flags.FlagValues) -> dict[str, Any]:
   """The flags of data, network and task that decide a result."""
   names = [name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides]
-  return {name: plain(name, values[name].value) for name in names}
+  return {name: plain(name, _value(name, values)) for name in names}
 
 
+LONGEST = 60  # letters of a name of one's own in that of a directory
 DEFAULTS = {name: flags.FLAGS[name].default for name in (*RUN, *DATA, *NETWORK, *TASK)}
 
 
@@ -71,7 +85,7 @@ def given_plain(values: flags.FlagValues) -> dict[str, Any]:
 def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, Any]:
   """The flags of several searches together, as they are given: with others of a command's own."""
   names = [name for name in (*RUN, *DATA, *NETWORK, *TASK) if name != "search"]
-  found = {name: plain(name, values[name].value) for name in names} | given_plain(values)
+  found = {name: plain(name, _value(name, values)) for name in names} | given_plain(values)
   return found | {name: values[name].value for name in own}
 
 
@@ -98,9 +112,21 @@ def workdir(values: flags.FlagValues, ticket: str | None = None) -> str:
   """The directory of the run's files; by default named by what is run, a ticket by a hash of its file."""
   if values.workdir:
     return values.workdir
-  what = values.search
+  what = file_name(values.search)
   if ticket:
     path = pathlib.Path(ticket)
     content = path.read_bytes() if path.is_file() else str(path).encode()
     what = f"ticket-{hashlib.sha256(content).hexdigest()[:8]}"
-  return os.path.join("runs", f"{values.dataset}-{what}-seed{values.seed}")
+  return os.path.join("runs", f"{file_name(values.dataset)}-{what}-seed{values.seed}")
+
+
+def file_name(name: str) -> str:
+  """The name of a search or a data set in that of a file: a user's own without signs, and not too long."""
+  if is_file_name(name):
+    safe = pathlib.Path(name).stem
+  elif plugins.is_reference(name):
+    safe = str(plugins.parse(name))
+  else:
+    return name
+  safe = re.sub(r"[^\w.-]+", "_", safe).strip("_.")
+  return safe if 0 < len(safe) <= LONGEST else f"{safe[:LONGEST]}-{digest(name)}"

@@ -77,8 +77,9 @@ def make_job(values: flags.FlagValues) -> Job:
   if values.frontier < 0:
     raise nets_jax.UsageError(f"frontier must be at least 0, not {values.frontier}")
   data = hosts_module.primary_first(lambda: search_flags.make_data(values))
-  network = None if ticket is None else search_flags.network_of_ticket(values, values.ticket)
+  network = None
   if ticket is not None:
+    network = search_flags.network_of_ticket(values, values.ticket, data.num_classes)
     check_fits(ticket, network, data.input_shape)
   task = search_flags.make_task(values, data, network)
   search.check(task)

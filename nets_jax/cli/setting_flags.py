@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import flax.linen as nn
 from absl import flags
 
 import nets_jax
-from nets_jax import searches
+from nets_jax import plugins, searches
 from nets_jax.cli.run_settings import NAMES, RunSettings
 from nets_jax.data.dataset import Dataset
 from nets_jax.data.sources import DataSettings
@@ -55,6 +56,14 @@ class KindSerializer(flags.ArgumentSerializer):
     return self.kind.write(value)
 
 
+class OpenChoiceParser(flags.EnumParser):
+  """Reads one of some words, or `package.module:name`."""
+
+  def parse(self, argument: str) -> str:
+    """The text, always written alike; nothing is imported."""
+    return str(plugins.parse(argument)) if plugins.is_reference(argument) else super().parse(argument)
+
+
 DEFINED: dict[str, Place] = {}  # every flag that is a setting
 
 
@@ -68,13 +77,20 @@ def _define(name: str, place: Place, default: Any) -> None:
   if name in DEFINED:
     return
   DEFINED[name] = place
-  kind = place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
+  kind = _kind(place)
   if kind is SWITCH:
     flags.DEFINE_bool(name, default, place.about.help)
+  elif kind.open:
+    parser, serializer = OpenChoiceParser(kind.choices), flags.ArgumentSerializer()
+    flags.DEFINE(parser, name, default, place.about.help, serializer=serializer)
   elif kind.choices:
     flags.DEFINE_enum(name, default, kind.choices, place.about.help)
   else:
     flags.DEFINE(KindParser(kind), name, default, place.about.help, serializer=KindSerializer(kind))
+
+
+def _kind(place: Place) -> Kind:
+  return place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
 
 
 BARE_TASK = Task(None, None)  # its settings are those of every task
@@ -89,10 +105,44 @@ for _places in (places, searches.all_places):  # what a search has before what i
   for _make in searches.SEARCHES.values():
     for _name, _place in _places(_make()):
       _define(_name, _place, None)
-SEARCH = tuple(name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK})
+SEARCH = [name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK}]
 # What a method of a comparison may have for itself: its search's settings, its training's and its
 # initialiser's.
-OF_A_METHOD = (*SEARCH, *names(Training()), *names(Normal()))
+OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal())]
+# The searches of a user's own whose settings are flags by now, and the names of the flags that they brought.
+OWN_SEARCHES: dict[str, nets_jax.Search] = {}
+BROUGHT: list[str] = []
+
+
+def define_search(name: str) -> list[flags.Flag]:
+  """Makes flags of the settings of a search of one's own, with no value; returns those that are new.
+
+  Args:
+    name: `package.module:Class`, of which the module is imported.
+
+  Raises:
+    UsageError: see `searches.default`; or a setting is called as a flag that means something else.
+  """
+  search = OWN_SEARCHES[name] = searches.default(name)
+  new = []
+  for setting, place in (*places(search), *searches.all_places(search)):
+    kind = _kind(place)
+    if setting in SEARCH:
+      if _kind(DEFINED[setting]).what != kind.what:
+        raise UsageError(
+          f"{name} has a setting {setting!r} that is {kind.what}, but --{setting} is "
+          f"{_kind(DEFINED[setting]).what}; give it another name"
+        )
+    elif setting in flags.FLAGS:
+      raise UsageError(f"{name} has a setting {setting!r}, but --{setting} means something else; rename it")
+    else:
+      _define(setting, place, None)
+      for known in (SEARCH, OF_A_METHOD, BROUGHT):
+        known.append(setting)
+      new.append(flags.FLAGS[setting])
+  return new
+
+
 flags.DEFINE_alias("method", "search")
 
 # Flags of 0.1 that are no more, and what does their work.
@@ -151,7 +201,7 @@ def make_data(values: flags.FlagValues) -> Dataset:
   return component(DataSettings(), values).load()
 
 
-def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
+def make_network(values: flags.FlagValues, num_classes: int) -> nn.Module:
   """The network that the flags name."""
   return component(NetworkSettings(), values).make(num_classes)
 
@@ -186,7 +236,7 @@ def make_search(values: flags.FlagValues, own: Iterable[str] | None = None) -> n
   """
   changes = given(values)
   if own is not None:
-    known = {name for name, _ in searches.all_places(searches.SEARCHES[values.search]())}
+    known = {name for name, _ in searches.all_places(searches.default(values.search))}
     changes = {name: value for name, value in changes.items() if name in own or name in known}
     changes = _fitting(values.search, changes, set(own))
   made = searches.make(values.search, changes)
@@ -220,12 +270,21 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
   return copied
 
 
-def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:
-  """The network that a ticket's file says it is for.
+def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int | None = None) -> nn.Module:
+  """The network that a ticket's file says it is for; one of a user's own is the one that --network gives.
+
+  Whether that fits the ticket, `check_fits` says. What the file names is never imported.
+
+  Args:
+    values: the flags.
+    path: of the ticket.
+    num_classes: of the data.
 
   Raises:
     UsageError: a flag that is given says otherwise.
   """
+  if plugins.is_reference(values.network):
+    return make_network(values, num_classes)
   network = nets_jax.load_network(path)
   wanted = make_network(values, network.num_classes)
   sizes = "hidden_sizes" if values.network == "mlp" else "network"  # the flag that says how wide it is

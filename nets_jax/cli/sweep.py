@@ -182,7 +182,8 @@ def run(values: flags.FlagValues) -> None:
     tensorboard.check_installed()
   if values.at_once is not None and values.at_once < 1:
     raise nets_jax.UsageError(f"at_once must be at least 1, not {values.at_once}")
-  path = values.workdir or str(pathlib.Path("runs") / f"sweep-{values.dataset}-{values.search}")
+  name = f"sweep-{records.file_name(values.dataset)}-{records.file_name(values.search)}"
+  path = values.workdir or str(pathlib.Path("runs") / name)
   if values.dry_run:
     runs = plan.make_runs(values, pathlib.Path(path))
     groups = plan.make_groups([run for run in runs if not run.is_done])

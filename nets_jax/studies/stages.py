@@ -17,6 +17,7 @@ import nets_jax
 from nets_jax import searches, settings
 from nets_jax.cli import final_training, outcome, records, saving
 from nets_jax.cli import setting_flags as search_flags
+from nets_jax.cli.method_labels import LabelsParser, read_label
 from nets_jax.engine.files import damaged, seal, set_aside
 from nets_jax.engine.progress import Progress, say
 from nets_jax.engine.tables import read_csv, write_csv
@@ -26,11 +27,13 @@ from nets_jax.tickets.storage import save_ticket
 from nets_jax.tickets.ticket import maskable_count, unmasked_count
 
 flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
-flags.DEFINE_list(
+flags.DEFINE(
+  LabelsParser(),
   "methods",
   None,
   "Searches, each with settings of its own after colons, and a name before an @ if it is to have one "
-  "(short@imp:cycle_epochs=10); what compares them has its default.",
+  "(short@imp:cycle_epochs=10, mine@package.module:Class:share=0.3); what compares them has its default.",
+  serializer=flags.ListSerializer(","),
 )
 
 
@@ -67,25 +70,6 @@ class Entrant:
 
 
 COSTS, TRAINING = "costs.csv", "training.csv"  # the last files of a search, and of a training
-
-
-def read_label(label: str) -> tuple[str, str, dict[str, str]]:
-  """The parts of `name@search:setting=value:...`: the name, or all of it where there is none; search,
-  settings.
-
-  Raises:
-    UsageError: no such search, or a name that would be taken for one.
-  """
-  title, at, recipe = label.rpartition("@")
-  name, *overrides = recipe.split(":")
-  known = list(searches.SEARCHES)
-  if name not in known:
-    hint = "; NeTS is paper or guided" if name == "nets" else ""
-    raise nets_jax.UsageError(f"methods may be {', '.join(known[:-1])} or {known[-1]}, not {name!r}{hint}")
-  if at and (not title or (title in known and title != name)):
-    raise nets_jax.UsageError(f"{label!r} needs a name before its @, and not that of another method")
-  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
-  return title or recipe, name, changes
 
 
 def check_names(labels: Sequence[str]) -> None:
