@@ -22,8 +22,8 @@ INNER = {
     "saved", "checkpoints", "progress",
   ),
   "data": ("tfds", "dataset", "files", "sources"),
-  "networks": ("precision", "adapter", "own", "zoo", "layers", "initialisation"),
-  "tickets": ("ticket", "pruning", "results", "controls", "storage"),
+  "networks": ("precision", "adapter", "own", "zoo", "layers", "layer_rules", "initialisation"),
+  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
   "training": ("optimizers", "task", "train", "trainer"),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
@@ -34,7 +34,7 @@ INNER = {
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
     "study_figures", "density_figures", "figures", "tensorboard",
   ),
-  "cli": ("run_settings", "setting_flags", "records", "usage"),
+  "cli": ("run_settings", "setting_flags", "method_labels", "plugin_flags", "records", "usage"),
 }  # fmt: skip
 
 

@@ -152,7 +152,12 @@ def compare(
   control_key, training_key = keys
   random, dense = (
     nets_jax.random_ticket(
-      control_key, task.network, task.data.input_shape, density, init_scale=task.initialiser.scale
+      control_key,
+      task.network,
+      task.data.input_shape,
+      density,
+      init_scale=task.initialiser.scale,
+      layers=task.layers if density < 1 else (),
     )
     for density in (float(nets_jax.density(ticket)), 1.0)
   )

@@ -19,6 +19,7 @@ from nets_jax.evolution.breeding import breed, child_context, operator_key, row_
 from nets_jax.evolution.configuration import NetsSettings, Settings, fitness_steps, stack_settings
 from nets_jax.evolution.fitness import Metrics, fitness, retain
 from nets_jax.evolution.operators import apply
+from nets_jax.tickets.layer_counts import hold, own_counts
 from nets_jax.tickets.ticket import Ticket, initialise
 from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order
@@ -54,7 +55,8 @@ class State:
 def init_all(keys: jax.Array, task: Task, settings: Settings, layout: Layout) -> State:
   """Generation 0 of several runs: `initialise` for each genome, genome i from `fold_in` of its index.
 
-  Then those operators act that say they do, on each genome as if it were a child.
+  Then those operators act that say they do, on each genome as if it were a child; and each layer that has a
+  count of its own is held to it.
 
   Args:
     keys: of the runs [R].
@@ -70,7 +72,10 @@ def init_all(keys: jax.Array, task: Task, settings: Settings, layout: Layout) ->
     key, settings = jax.tree.map(lambda leaf: leaf[run], shared)
     search, scale = settings.search, settings.initialiser.scale
     genome_key = jax.random.fold_in(key, index)
-    genome = initialise(genome_key, network, shape, init_scale=scale, initial_density=search.initial_density)
+    first = search.initial_density
+    genome = initialise(
+      genome_key, network, shape, init_scale=scale, initial_density=first, layers=task.layers
+    )
     if search.observer is not None:
       numbers = jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
       genome = genome.replace(scores=numbers)
@@ -81,7 +86,10 @@ def init_all(keys: jax.Array, task: Task, settings: Settings, layout: Layout) ->
     streams = own[3], of_pair[2]
     for operator in chosen:
       genome = apply(operator, operator_key(operator, search.operators, streams), genome, context)
-    return genome
+    if not own_counts(genome.layers):
+      return genome
+    held = jax.random.fold_in(own[3], len(search.operators))
+    return hold(held, genome, dense_only=search.brings_layers)
 
   runs, k = keys.shape[0], settings.search.population_size
   population = map_tickets(one, layout, row_places(runs, k, layout), (population_keys, settings))

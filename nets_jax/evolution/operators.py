@@ -24,6 +24,7 @@ from nets_jax.networks.adapter import Params, Scale
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layers import scale_of_each
 from nets_jax.settings import setting
+from nets_jax.tickets.layer_counts import own_counts
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels, layers_of, map_kernels
 from nets_jax.training.task import Task
 
@@ -80,6 +81,8 @@ class Operator:
       the same draw, each in its own way.
     observes: whether `observe` is to be called after a genome's training.
     aims: whether it goes by the ranking's target density, so that there must be one.
+    brings_layers: whether it brings those layers that have a density of their own to it by itself; where no
+      operator does, each child is given their counts once all have acted. What stays dense always is.
   """
 
   on_first = False
@@ -87,6 +90,7 @@ class Operator:
   paired = False
   observes = False
   aims = False
+  brings_layers = False
 
   def __call__(self, key: jax.Array, child: Ticket, context: Context) -> Ticket:
     """The child as the operator leaves it."""
@@ -190,9 +194,16 @@ def _mutate_weights(key, ticket: Ticket, rate, scale, mutate: Callable) -> Ticke
 
 
 def dormancy(key: jax.Array, ticket: Ticket, rate: jax.Array) -> Ticket:
-  """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
+  """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome.
+
+  Layers that have a count of their own are left alone.
+  """
   chosen = _choose(key, rate, ticket.masks)
-  return ticket.replace(masks=jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen))
+  masks = jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen)
+  if own := own_counts(ticket.layers):
+    new, old = ticket.by_layer(masks), ticket.by_layer(ticket.masks)
+    masks = from_layers(ticket, {name: old[name] if name in own else new[name] for name in new})
+  return ticket.replace(masks=masks)
 
 
 def _choose(key: jax.Array, rate: jax.Array, tree: Params) -> Params:
