@@ -90,17 +90,17 @@ def test_a_target_that_cannot_be_met_is_refused(task, rule, target, message):
 def test_every_layer_may_have_its_own(task):
   every = task.replace(layer_densities={"*": 0.5})
   check_density(every.layers, 0.5)
-  result = nets_jax.search(KEYS[0], every, nets_jax.Magnitude(target_density=0.5))
+  result = nets_jax.search(KEYS[0], every, nets_jax.Magnitude(0.5, score_batch=30))
   assert counts(result.ticket) == {"hidden_0": 24, "hidden_1": 20, "output": 8}
 
 
 @pytest.mark.parametrize(
   "search",
   [
-    nets_jax.Magnitude(TARGET, rounds=3),
+    nets_jax.Magnitude(TARGET, rounds=3, score_batch=30),
     nets_jax.Snip(TARGET, score_batch=30),
     nets_jax.Grasp(TARGET, score_batch=30),
-    nets_jax.Synflow(TARGET, rounds=7),
+    nets_jax.Synflow(TARGET, rounds=7, score_batch=30),
     nets_jax.Random(TARGET, density_deviation=0.0),
     nets_jax.recipes.guided(population_size=4, target_density=TARGET, **SHORT),
     nets_jax.recipes.guided(
@@ -152,7 +152,7 @@ def test_imp_leaves_such_layers_at_their_counts(task, ruled, scope):
     SIZES, {**OWN, "hidden_0": 38}, {**OWN, "hidden_0": 30},
   ]  # fmt: skip
   assert counts(result.ticket) == {**OWN, "hidden_0": 30}
-  assert search.at_density(55 / 103, ruled).cycles == 3  # 27 and 24, nearer than 27 and 30
+  assert search.at_density(52 / 103, ruled).cycles == 3  # 24 of hidden_0, so 51
   (dense,) = search.run(KEYS[:1], task.replace(dense_layers="hidden_1"))
   assert counts(dense.ticket)["hidden_1"] == 40
 

@@ -20,8 +20,9 @@ class Halves(nets_jax.Search):
   def find(self, keys, task, how):
     """One ticket for each key."""
     shape, nothing = task.data.input_shape, nets_jax.Cost(0.0, 0.0, 0.0)
-    made = [nets_jax.random_ticket(key, task.network, shape, self.share) for key in keys]
-    return [nets_jax.SearchResult(ticket, [{"ticket": 0, "density": self.share}], nothing) for ticket in made]
+    made = [nets_jax.random_ticket(key, task.network, shape, self.share, layers=task.layers) for key in keys]
+    rows = [[{"ticket": 0, "density": float(nets_jax.density(ticket))}] for ticket in made]
+    return [nets_jax.SearchResult(ticket, row, nothing) for ticket, row in zip(made, rows, strict=True)]
 
 
 @flax.struct.dataclass
