@@ -25,7 +25,7 @@ from absl import flags
 
 import nets_jax
 from nets_jax.engine import interrupts
-from nets_jax.cli import search, setting_flags
+from nets_jax.cli import plugin_flags, search, setting_flags
 from nets_jax.settings import change
 from nets_jax.settings import names
 
@@ -182,13 +182,13 @@ def stranger(monkeypatch):
   """The package in `plugins` can be imported; what it brought to the flags is forgotten afterwards."""
   monkeypatch.syspath_prepend(STRANGER)
   yield
-  for name in setting_flags.BROUGHT:
+  for name in plugin_flags.BROUGHT:
     delattr(flags.FLAGS, name)
     setting_flags.DEFINED.pop(name)
     for known in (setting_flags.SEARCH, setting_flags.OF_A_METHOD):
       known.remove(name)
-  setting_flags.BROUGHT.clear()
-  setting_flags.OWN_SEARCHES.clear()
+  plugin_flags.BROUGHT.clear()
+  plugin_flags.OWN_SEARCHES.clear()
 
 
 @contextlib.contextmanager

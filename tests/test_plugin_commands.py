@@ -16,7 +16,6 @@ from conftest import STRANGER, assert_same_bits, table
 import nets_jax
 from nets_jax import searches, settings
 from nets_jax.cli import compare, controls, method_labels, plugin_flags, records, sweep, usage
-from nets_jax.cli import setting_flags as search_flags
 from nets_jax.cli.search import parse as parse_search
 from nets_jax.data import files
 from nets_jax.tickets import storage
@@ -195,13 +194,17 @@ def test_settings_that_would_hide_a_flag_are_refused(monkeypatch):
 
   for name, kind, message in (
     ("seed", nets_jax.kinds.WHOLE, "has a setting 'seed', but --seed means something else; rename it"),
-    ("elites", nets_jax.kinds.TEXT, "has a setting 'elites' that is a text, but --elites is a whole number"),
+    (
+      "elites",
+      nets_jax.kinds.TEXT,
+      "has a setting 'elites' that is a text, but --elites is a whole number; rename it",
+    ),
   ):
     monkeypatch.setattr(module, "Other", renamed(name, kind), raising=False)
     with pytest.raises(nets_jax.UsageError, match=message):
-      search_flags.define_search("stranger.searches:Other")
+      plugin_flags.define_search("stranger.searches:Other")
   monkeypatch.setattr(module, "Other", renamed("elites", nets_jax.kinds.WHOLE))
-  assert search_flags.define_search("stranger.searches:Other") == []
+  assert plugin_flags.define_search("stranger.searches:Other") == []
 
 
 def test_help_shows_the_settings_of_a_strangers_search():
@@ -214,8 +217,8 @@ def test_help_shows_the_settings_of_a_strangers_search():
 
 def test_the_documents_tell_of_no_stranger():
   before = usage.table()
-  search_flags.define_search("stranger.searches:Halves")
-  search_flags.define_search("stranger.searches:flipping")
+  plugin_flags.define_search("stranger.searches:Halves")
+  plugin_flags.define_search("stranger.searches:flipping")
   assert usage.table() == before
 
 

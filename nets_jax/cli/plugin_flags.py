@@ -10,11 +10,45 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from nets_jax import plugins
-from nets_jax.cli import method_labels
-from nets_jax.cli.setting_flags import define_search
+import nets_jax
+from nets_jax import plugins, searches
+from nets_jax.cli import method_labels, setting_flags
+from nets_jax.errors import UsageError
+from nets_jax.settings import places
 
 NAMING = ("search", "method")
+# The searches of a user's own whose settings are flags by now, and the names of the flags that they brought.
+OWN_SEARCHES: dict[str, nets_jax.Search] = {}
+BROUGHT: list[str] = []
+
+
+def define_search(name: str) -> list[flags.Flag]:
+  """Makes flags of the settings of a search of one's own, with no value; returns those that are new.
+
+  Args:
+    name: `package.module:Class`, of which the module is imported.
+
+  Raises:
+    UsageError: see `searches.default`; or a setting is called as a flag that means something else.
+  """
+  search = OWN_SEARCHES[name] = searches.default(name)
+  new = []
+  for setting, place in (*places(search), *searches.all_places(search)):
+    kind = setting_flags.kind_of(place)
+    if setting in setting_flags.SEARCH:
+      there = setting_flags.kind_of(setting_flags.DEFINED[setting])
+      if there.what != kind.what:
+        raise UsageError(
+          f"{name} has a setting {setting!r} that is {kind.what}, but --{setting} is {there.what}; rename it"
+        )
+    elif setting in flags.FLAGS:
+      raise UsageError(f"{name} has a setting {setting!r}, but --{setting} means something else; rename it")
+    else:
+      setting_flags.define_setting(setting, place, None)
+      for known in (setting_flags.SEARCH, setting_flags.OF_A_METHOD, BROUGHT):
+        known.append(setting)
+      new.append(flags.FLAGS[setting])
+  return new
 
 
 def named(arguments: Sequence[str]) -> list[str]:
@@ -40,7 +74,7 @@ def define(arguments: Sequence[str], module: str) -> None:
   Modules are looked for in the current directory as well.
 
   Raises:
-    UsageError: see `setting_flags.define_search`.
+    UsageError: see `define_search`.
   """
   if os.getcwd() not in sys.path:
     sys.path.append(os.getcwd())  # last, so that a file there shadows no installed package

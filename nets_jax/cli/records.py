@@ -41,8 +41,8 @@ def _value(name: str, values: flags.FlagValues) -> Any:
   Raises:
     UsageError: there is no such file.
   """
-  value = values[name].value
-  return DataSettings(dataset=values.dataset).digest if name == "dataset_sha256" and value is None else value
+  content = DataSettings(dataset=values.dataset).digest if name == "dataset_sha256" else None
+  return content or values[name].value
 
 
 def task_settings(values: flags.FlagValues) -> dict[str, Any]:

@@ -61,7 +61,12 @@ class OpenChoiceParser(flags.EnumParser):
 
   def parse(self, argument: str) -> str:
     """The text, always written alike; nothing is imported."""
-    return str(plugins.parse(argument)) if plugins.is_reference(argument) else super().parse(argument)
+    if plugins.is_reference(argument):
+      return str(plugins.parse(argument))
+    try:
+      return super().parse(argument)
+    except ValueError as error:
+      raise ValueError(f"{error}, or package.module:name of your own") from error
 
 
 DEFINED: dict[str, Place] = {}  # every flag that is a setting
@@ -70,14 +75,15 @@ DEFINED: dict[str, Place] = {}  # every flag that is a setting
 def define(component: Any) -> None:
   """Defines a flag for each setting of a component, with its default."""
   for name, place in places(component):
-    _define(name, place, value_at(component, place.path))
+    define_setting(name, place, value_at(component, place.path))
 
 
-def _define(name: str, place: Place, default: Any) -> None:
+def define_setting(name: str, place: Place, default: Any) -> None:
+  """Defines a flag for a setting, unless there is one."""
   if name in DEFINED:
     return
   DEFINED[name] = place
-  kind = _kind(place)
+  kind = kind_of(place)
   if kind is SWITCH:
     flags.DEFINE_bool(name, default, place.about.help)
   elif kind.open:
@@ -89,7 +95,8 @@ def _define(name: str, place: Place, default: Any) -> None:
     flags.DEFINE(KindParser(kind), name, default, place.about.help, serializer=KindSerializer(kind))
 
 
-def _kind(place: Place) -> Kind:
+def kind_of(place: Place) -> Kind:
+  """How a setting's value is written; of a part the names that may be chosen."""
   return place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
 
 
@@ -104,45 +111,11 @@ RUN, DATA, NETWORK, TASK = (
 for _places in (places, searches.all_places):  # what a search has before what it could have
   for _make in searches.SEARCHES.values():
     for _name, _place in _places(_make()):
-      _define(_name, _place, None)
+      define_setting(_name, _place, None)
 SEARCH = [name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK}]
 # What a method of a comparison may have for itself: its search's settings, its training's and its
 # initialiser's.
 OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal())]
-# The searches of a user's own whose settings are flags by now, and the names of the flags that they brought.
-OWN_SEARCHES: dict[str, nets_jax.Search] = {}
-BROUGHT: list[str] = []
-
-
-def define_search(name: str) -> list[flags.Flag]:
-  """Makes flags of the settings of a search of one's own, with no value; returns those that are new.
-
-  Args:
-    name: `package.module:Class`, of which the module is imported.
-
-  Raises:
-    UsageError: see `searches.default`; or a setting is called as a flag that means something else.
-  """
-  search = OWN_SEARCHES[name] = searches.default(name)
-  new = []
-  for setting, place in (*places(search), *searches.all_places(search)):
-    kind = _kind(place)
-    if setting in SEARCH:
-      if _kind(DEFINED[setting]).what != kind.what:
-        raise UsageError(
-          f"{name} has a setting {setting!r} that is {kind.what}, but --{setting} is "
-          f"{_kind(DEFINED[setting]).what}; give it another name"
-        )
-    elif setting in flags.FLAGS:
-      raise UsageError(f"{name} has a setting {setting!r}, but --{setting} means something else; rename it")
-    else:
-      _define(setting, place, None)
-      for known in (SEARCH, OF_A_METHOD, BROUGHT):
-        known.append(setting)
-      new.append(flags.FLAGS[setting])
-  return new
-
-
 flags.DEFINE_alias("method", "search")
 
 # Flags of 0.1 that are no more, and what does their work.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from absl import flags
 
 from nets_jax import plugins, searches, settings
-from nets_jax.cli import records, run_settings
+from nets_jax.cli import plugin_flags, records, run_settings
 from nets_jax.cli import setting_flags as own_flags
 from nets_jax.settings import Place, Setting, places
 
@@ -67,7 +67,7 @@ def table() -> str:
   lines = [HEAD]
   for title in GROUPS:
     lines += [f"\n## {title}\n", "| flag | default | meaning |", "|---|---|---|"]
-    for name in (own for own in _grouped()[title] if own not in own_flags.BROUGHT):
+    for name in (own for own in _grouped()[title] if own not in plugin_flags.BROUGHT):
       default = None if name in own_flags.SEARCH else _settings()[name].default
       default = "" if default is None else f"`{_shown(name, default)}`"
       lines.append(f"| `--{name}` | {default} | {_meaning(name, searches.SEARCHES)} |".replace("  ", " "))
@@ -119,7 +119,7 @@ def _meaning(name: str, among: Iterable[str] | None = None) -> str:
 
 def _of_searches(name: str, among: Iterable[str] | None = None) -> dict[str, object]:
   """Each search's own default of a setting; None is all, a user's own too."""
-  among = [*searches.SEARCHES, *own_flags.OWN_SEARCHES] if among is None else among
+  among = [*searches.SEARCHES, *plugin_flags.OWN_SEARCHES] if among is None else among
   found = {search: settings.values(searches.default(search)) for search in among}
   return {search: own[name] for search, own in found.items() if name in own}
 
