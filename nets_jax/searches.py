@@ -70,7 +70,7 @@ def default(name: str) -> Search:
     raise UsageError(
       f"decorate {kind.__name__} of {kind.__module__} with flax.struct.dataclass, so that it has settings"
     )
-  if kind.find is Search.find and kind.find_all.__func__ is Search.find_all.__func__:
+  if not {"find", "find_all"} & {name for own in kind.__mro__ if own is not Search for name in vars(own)}:
     raise UsageError(f"{kind.__name__} of {kind.__module__} has no find(keys, task, how); write one")
   return made
 

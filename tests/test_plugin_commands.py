@@ -197,7 +197,7 @@ def test_settings_that_would_hide_a_flag_are_refused(monkeypatch):
     (
       "elites",
       nets_jax.kinds.TEXT,
-      "has a setting 'elites' that is a text, but --elites is a whole number; rename it",
+      "has a setting 'elites' that is a text, but --elites is a whole number",
     ),
   ):
     monkeypatch.setattr(module, "Other", renamed(name, kind), raising=False)
