@@ -10,9 +10,9 @@ from test_search import SMALL
 
 import nets_jax
 from nets_jax import dormancy, operators
-from nets_jax.networks.layer_rules import with_rule
+from nets_jax.networks.layer_rules import own_counts, with_rule
 from nets_jax.networks.layers import Layer
-from nets_jax.tickets.layer_counts import check_density, counts_on_the_way, hold, own_counts
+from nets_jax.tickets.layer_counts import check_density, counts_on_the_way, hold
 from nets_jax.tickets.ticket import unmasked_count
 
 # The network of conftest has hidden_0 of 6 x 8, hidden_1 of 8 x 5 and output of 5 x 3 weights: 103.
@@ -60,12 +60,15 @@ def test_names_patterns_and_functions_give_counts():
       {"layer_densities": lambda name, shape: 2},
       r"the density of the layer hidden_0 must be in \(0, 1\], not 2",
     ),
+    ({"layer_densities": {"output": "half"}}, "the density of the layer output must be in"),
     ({"layer_densities": lambda name, shape: "half"}, "hidden_0 must be in"),
   ],
 )
 def test_a_rule_that_fits_no_layer_is_refused(task, changes, message):
   with pytest.raises(nets_jax.UsageError, match=message):
     task.replace(**changes).check()
+  with pytest.raises(nets_jax.UsageError, match="layer_densities must be densities by the layers' names"):
+    task.replace(layer_densities=0.5)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,7 @@ def test_tickets_with_and_without_a_rule_go_side_by_side(ruled, network, data):
 
 def test_a_checkpoint_is_of_one_rule(ruled, task):
   assert task.record().keys() == {"network", "loss", "score"}
-  assert ruled.record()["dense_layers"] == ["output"]
+  assert ruled.record()["layers"] == {"hidden_1": 12, "output": 15}
 
 
 def test_the_flags(job, tmp_path):

@@ -12,7 +12,8 @@ from nets_jax.engine.batching import keep_replicated, keep_sharded, map_tickets,
 from nets_jax.engine.layouts import Layout
 from nets_jax.evolution.configuration import NetsSettings, Settings
 from nets_jax.evolution.operators import Context, Operator, apply
-from nets_jax.tickets.layer_counts import hold, own_counts
+from nets_jax.networks.layer_rules import own_counts
+from nets_jax.tickets.layer_counts import hold
 from nets_jax.tickets.ticket import Ticket
 
 

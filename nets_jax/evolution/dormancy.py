@@ -17,8 +17,9 @@ from nets_jax.evolution.schedules import RATE
 from nets_jax.kinds import NUMBER, SHARE, choice, one_of
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.initialisation import draw_like
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.settings import part, setting
-from nets_jax.tickets.layer_counts import counts_on_the_way, free_count, free_unmasked, own_counts
+from nets_jax.tickets.layer_counts import counts_on_the_way, free_count, free_unmasked
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, maskable_count
 

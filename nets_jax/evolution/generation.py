@@ -19,7 +19,8 @@ from nets_jax.evolution.breeding import breed, child_context, operator_key, row_
 from nets_jax.evolution.configuration import NetsSettings, Settings, fitness_steps, stack_settings
 from nets_jax.evolution.fitness import Metrics, fitness, retain
 from nets_jax.evolution.operators import apply
-from nets_jax.tickets.layer_counts import hold, own_counts
+from nets_jax.networks.layer_rules import own_counts
+from nets_jax.tickets.layer_counts import hold
 from nets_jax.tickets.ticket import Ticket, initialise
 from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order

@@ -46,6 +46,11 @@ def with_rule(
   return tuple(layer._replace(kept=_count(layer, density(layer))) for layer in layers)
 
 
+def own_counts(layers: Sequence[Layer]) -> dict[str, int]:
+  """The count of each layer that has one of its own, by its name."""
+  return {layer.name: layer.kept for layer in layers if layer.kept is not None}
+
+
 def _count(layer: Layer, density: float | None) -> int | None:
   if density is None:
     return None
@@ -63,14 +68,23 @@ def _is_density(value: object) -> bool:
 
 def as_names(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
   """Names as a setting holds them."""
-  return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+  return (given,) if isinstance(given, str) else given if given is None else tuple(given)
 
 
 def as_densities(given: LayerDensities | Mapping[str, float] | None) -> LayerDensities | None:
-  """Densities as a setting holds them."""
-  if isinstance(given, Mapping):
-    given = list(given.items())
-  return tuple((name, density) for name, density in given) if isinstance(given, list) else given
+  """Densities as a setting holds them.
+
+  Raises:
+    UsageError: they are neither by names, nor a function.
+  """
+  if given is None or callable(given):
+    return given
+  try:
+    return tuple((name, density) for name, density in dict(given).items())
+  except (TypeError, ValueError) as error:
+    raise UsageError(
+      f"layer_densities must be densities by the layers' names, or a function (name, shape), not {given!r}"
+    ) from error
 
 
 def _parse(text: str) -> LayerDensities:

@@ -11,16 +11,12 @@ import jax.numpy as jnp
 
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Params
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import Layer, layer_name
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, unmasked_count
 
 Count = int | jax.Array
-
-
-def own_counts(layers: Sequence[Layer]) -> dict[str, int]:
-  """The count of each layer that has one of its own, by its name."""
-  return {layer.name: layer.kept for layer in layers if layer.kept is not None}
 
 
 def free_size(layers: Sequence[Layer]) -> int:

@@ -16,7 +16,7 @@ from nets_jax.kinds import ANY, NUMBER, POSITIVE, WHOLE, WORDS, Kind, Rule, at_l
 from nets_jax.networks import layer_rules
 from nets_jax.networks.adapter import check_module, check_outputs, with_tuples
 from nets_jax.networks.initialisation import Normal
-from nets_jax.networks.layer_rules import LayerDensities
+from nets_jax.networks.layer_rules import LayerDensities, own_counts
 from nets_jax.networks.layers import Layer, find_layers, scale_of_each
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
@@ -188,8 +188,9 @@ class Task:
 
   def record(self) -> dict[str, Any]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
-    rule = [name for name in ("dense_layers", "layer_densities") if getattr(self, name)]
-    return {name: describe(getattr(self, name)) for name in ("network", "loss", "score", *rule)}
+    found = {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
+    own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
+    return found | ({"layers": own} if own else {})
 
   @property
   def layers(self) -> tuple[Layer, ...]:
