@@ -16,8 +16,8 @@ class RunSettings:
 
   search: str = setting(
     "guided",
-    "The ticket search: one of these, or package.module:Class of your own, whose settings are flags then; "
-    "--method is the same flag.",
+    "The ticket search, or package.module:Class of your own, whose settings become flags; --method is the "
+    "same flag.",
     group="what to run", kind=plugins.choice(NAMES), rule=plugins.one_of(NAMES), static=True,
   )  # fmt: skip
   seed: int = setting(
