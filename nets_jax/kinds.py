@@ -43,12 +43,14 @@ class Kind(NamedTuple):
     parse: the value of a text; raises ValueError.
     write: the text of a value.
     choices: the words that it may be; empty if they are not few.
+    open: whether `package.module:name` of one's own may stand in a choice's place; see `plugins`.
   """
 
   what: str
   parse: Callable[[str], object]
   write: Callable[[Any], str] = str
   choices: tuple[str, ...] = ()
+  open: bool = False
 
 
 def _switch(text: str) -> bool:
@@ -71,6 +73,11 @@ WHOLES = Kind(
   "whole numbers with commas between",
   lambda text: tuple(int(word) for word in text.split(",") if word.strip()),
   lambda values: ",".join(map(str, values)),
+)
+WORDS = Kind(
+  "names with commas between",
+  lambda text: tuple(word.strip() for word in text.split(",") if word.strip()),
+  lambda values: ",".join(values),
 )
 # One number, or one for each layer; within a list slashes stand for the commas.
 NUMBERS = Kind(

@@ -14,6 +14,7 @@ from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.errors import SearchFailed, UsageError, raise_first
 from nets_jax.settings import names
 from nets_jax.structs import Rows, Struct
+from nets_jax.tickets.layer_counts import check_density
 from nets_jax.tickets.results import SearchResult
 from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.task import Task
@@ -73,7 +74,9 @@ class Search(Struct):
 
         def find(self, keys, task, how):
           shape, nothing = task.data.input_shape, nets_jax.Cost(0.0, 0.0, 0.0)
-          made = [nets_jax.random_ticket(key, task.network, shape, self.share) for key in keys]
+          made = [
+            nets_jax.random_ticket(key, task.network, shape, self.share, layers=task.layers) for key in keys
+          ]
           return [nets_jax.SearchResult(ticket, [], nothing) for ticket in made]
 
   Attributes:
@@ -192,6 +195,9 @@ class Search(Struct):
     """Raises UsageError for settings that make no search, one line each."""
     settings.check(self)
     task.check()
+    target = settings.values(self).get("target_density")
+    if isinstance(target, int | float):
+      check_density(task.layers, target)
     task.at_precision(getattr(self, "precision", "float32"))
 
   def change(self, **changes: object) -> Self:

@@ -1,16 +1,22 @@
-"""Every ticket search by its name: the one table that turns a name into a search."""
+"""Every ticket search by its name: the one table that turns a name into a search.
+
+A search of one's own has the name `package.module:Class(share=0.3)`, or that of a function that gives one.
+"""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, Unpack, overload
 
-from nets_jax import baselines, evolution
+import jax
+
+from nets_jax import baselines, evolution, plugins
 from nets_jax.engine.seeds import KeyLike, KeysLike, as_keys
 from nets_jax.errors import UsageError, suggest
 from nets_jax.evolution import recipes
 from nets_jax.protocol import Outcome, RunOptions, Search
-from nets_jax.settings import DEFAULTS_VERSION, Part, Place, change, differences, names, places
+from nets_jax.settings import DEFAULTS_VERSION, Part, Place, change, differences, names, places, record
 from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
 
@@ -32,17 +38,43 @@ SEARCHES: dict[str, Callable[..., Search]] = dict(_named())
 def make(name: str, changes: Mapping[str, object] | None = None) -> Search:
   """The search of a name, with other settings than its own for some.
 
+  Args:
+    name: in `SEARCHES`, or `package.module:Class(share=0.3)`, or that of a function that gives a search.
+    changes: values by the settings' names.
+
   Raises:
-    UsageError: there is no such search, or it has no such setting; the message says which have.
+    UsageError: there is no such search, or it has no such setting; the message says which have. Of one's own
+      also what `plugins.load` says, or that it is no search.
   """
-  if name not in SEARCHES:
-    raise UsageError(f"search must be one of {', '.join(SEARCHES)}, not {name!r}{suggest(name, SEARCHES)}")
-  search, changes = SEARCHES[name](), changes or {}
+  search, changes = default(name), changes or {}
   for setting in changes:
     chosen = _with_parts(search, changes)
     if setting not in names(chosen):
       raise UsageError(f"{name} has no setting {setting!r}{_advice(setting, chosen, name)}")
   return change(search, changes, name)
+
+
+def default(name: str) -> Search:
+  """The search of a name as it is where nobody gives settings; see `make`."""
+  if name in SEARCHES:
+    return SEARCHES[name]()
+  if not plugins.is_reference(name):
+    raise UsageError(f"search must be one of {', '.join(SEARCHES)}, not {name!r}{suggest(name, SEARCHES)}")
+  reference = plugins.parse(name)
+  found = plugins.find(reference)
+  if inspect.isclass(found) and not issubclass(found, Search):
+    raise UsageError(f"{reference.name} is no search; derive it from nets_jax.Search")
+  made = plugins.load(reference)
+  if not isinstance(made, Search):
+    raise UsageError(f"{reference} gave a {type(made).__name__}; it must give a nets_jax.Search")
+  kind = type(made)
+  if "__dataclass_fields__" not in vars(kind) or jax.tree_util.all_leaves([made]):
+    raise UsageError(
+      f"decorate {kind.__name__} of {kind.__module__} with flax.struct.dataclass, so that it has settings"
+    )
+  if not {"find", "find_all"} & {name for own in kind.__mro__ if own is not Search for name in vars(own)}:
+    raise UsageError(f"{kind.__name__} of {kind.__module__} has no find(keys, task, how); write one")
+  return made
 
 
 def _advice(setting: str, search: Search, name: str) -> str:
@@ -80,7 +112,12 @@ def all_places(component: object) -> Iterator[tuple[str, Place]]:
 
 
 def identity(name: str, search: Search) -> dict[str, object]:
-  """All of a search that a result depends on: its name, what differs from its defaults, and their version."""
+  """All of a search that a result depends on: its name, what differs from its defaults, and their version.
+
+  The defaults of one's own have no version here, so of it every setting is told.
+  """
+  if name not in SEARCHES:
+    return {"search": str(plugins.parse(name)), "defaults": DEFAULTS_VERSION, **record(search)}
   differing = differences(search, SEARCHES[name]())
   return {"search": name, "defaults": DEFAULTS_VERSION, **differing}
 

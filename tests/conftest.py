@@ -5,6 +5,7 @@ import csv
 import functools
 import os
 import re
+import pathlib
 import shutil
 import tempfile
 
@@ -29,10 +30,11 @@ jaxtyping.install_import_hook("nets_jax", "shape_checks.check_shapes")
 
 import nets_jax
 from nets_jax.engine import interrupts
-from nets_jax.cli import search
+from nets_jax.cli import plugin_flags, search, setting_flags
 from nets_jax.settings import change
 from nets_jax.settings import names
 
+STRANGER = pathlib.Path(__file__).parent / "plugins"
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -183,6 +185,20 @@ def run_binary(tmp_path, monkeypatch, capsys):
 def job(run_binary):
   """`experiments.search` in this process."""
   return functools.partial(run_binary, search)
+
+
+@pytest.fixture
+def stranger(monkeypatch):
+  """The package in `plugins` can be imported; what it brought to the flags is forgotten afterwards."""
+  monkeypatch.syspath_prepend(STRANGER)
+  yield
+  for name in plugin_flags.BROUGHT:
+    delattr(flags.FLAGS, name)
+    setting_flags.DEFINED.pop(name)
+    for known in (setting_flags.SEARCH, setting_flags.OF_A_METHOD):
+      known.remove(name)
+  plugin_flags.BROUGHT.clear()
+  plugin_flags.OWN_SEARCHES.clear()
 
 
 @contextlib.contextmanager

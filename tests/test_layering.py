@@ -13,8 +13,8 @@ import nets_jax
 ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
-  "structs", "errors", "kinds", "settings", "engine", "data", "networks", "tickets", "training", "protocol",
-  "evolution", "baselines", "searches", "analysis", "studies", "cli", "__main__",
+  "structs", "errors", "kinds", "settings", "plugins", "engine", "data", "networks", "tickets", "training",
+  "protocol", "evolution", "baselines", "searches", "analysis", "studies", "cli", "__main__",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
@@ -23,9 +23,9 @@ INNER = {
     "layouts", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
-  "data": ("tfds", "dataset", "sources"),
-  "networks": ("precision", "zoo", "adapter", "layers", "initialisation"),
-  "tickets": ("ticket", "pruning", "results", "controls", "storage"),
+  "data": ("tfds", "dataset", "files", "sources"),
+  "networks": ("precision", "adapter", "own", "zoo", "layers", "layer_rules", "initialisation"),
+  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
   "training": ("optimizers", "task", "train", "trainer"),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
@@ -38,14 +38,14 @@ INNER = {
     "study_figures", "density_figures", "figures", "tensorboard", "progress",
   ),
   "studies": (
-    "methods", "places", "run_files", "frontier_files", "outcome", "batches", "single_run", "workers",
-    "trials",
-    "run_directory", "work", "tables", "space", "adaptive", "pruning", "comparison", "frontiers", "sweeps",
-    "ticket_controls",
+    "run_settings", "method_labels", "methods", "places", "run_files", "frontier_files", "outcome", "batches",
+    "single_run",
+    "workers", "trials", "run_directory", "work", "tables", "space", "adaptive", "pruning", "comparison",
+    "frontiers", "sweeps", "ticket_controls",
   ),
   "cli": (
-    "run_settings", "setting_flags", "records", "usage", "command",
-    "distributed", "study", "method_labels",
+    "setting_flags", "plugin_flags", "records", "usage", "command", "distributed", "study",
+    "method_flags",
   ),
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ class Silent(Board):
 
   def __init__(self) -> None:
     """Needs no writer."""
-    super().__init__(cast("SummaryWriter", _Nothing()))
+    super().__init__(cast("tensorboardX.SummaryWriter", _Nothing()))
 
 
 class _Nothing:

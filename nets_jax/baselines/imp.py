@@ -14,7 +14,7 @@ from nets_jax.baselines.imp_runs import Runs
 from nets_jax.engine.layouts import replicate
 from nets_jax.engine.saved import fingerprint
 from nets_jax.kinds import NUMBER, WHOLE, Rule, at_least, choice, one_of
-from nets_jax.networks.layers import Layer, find_layers
+from nets_jax.networks.layers import Layer
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import check_value, record, setting
@@ -28,6 +28,9 @@ GROUP = "other searches"
 @struct.dataclass
 class Imp(Search):
   """Iterative magnitude pruning; what nobody sets is the paper's, with Frankle & Carbin's output layer.
+
+  A layer with a density of its own is pruned to exactly that in the first cycle. So the ticket after a cycle
+  does not depend on how many are to come. The shares below are of all other layers.
 
   Attributes:
     cycles: c, how many times to train and prune; 7 leave 21.1 % of LeNet-300-100.
@@ -93,7 +96,7 @@ class Imp(Search):
     """With as many cycles as leave nearest to a density, by ratio."""
     check_value("prune_fraction", Rule("in (0, 1) here", lambda p: 0 < p < 1), self.prune_fraction)
     most = 2 + math.ceil(math.log(density) / math.log(1 - self.prune_fraction) * 1.5)
-    layers = find_layers(task.network, task.data.input_shape)
+    layers = task.layers
     total = sum(layer.size for layer in layers)
     kept = [sum(counts.values()) for counts in self.replace(cycles=most).kept_counts(layers)]
     distances = [abs(math.log(count / total / density)) if count else math.inf for count in kept]
@@ -118,7 +121,8 @@ class Imp(Search):
     weight_keys, training_keys = jax.vmap(lambda k: tuple(jax.random.split(k)))(keys)
 
     def draw(key):
-      return initialise(key, task.network, data.input_shape, init_scale=task.initialiser.scale)
+      scale = task.initialiser.scale
+      return initialise(key, task.network, data.input_shape, init_scale=scale, layers=task.layers)
 
     tickets = jax.jit(jax.vmap(draw))(weight_keys)
     runs, begun = Runs(training_keys, task, self, layout, how), 0

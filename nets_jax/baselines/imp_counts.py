@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from nets_jax.networks.adapter import Params
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import Layer, layer_name
+from nets_jax.tickets.layer_counts import keep_apart
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import kernels
 
@@ -20,20 +22,23 @@ def kept_counts(
   """How many weights of each layer are left after each cycle: a cycle prunes round(p x remaining).
 
   Args:
-    layers: in the order of application, the output layer last.
+    layers: in the order of application, the output layer last. One with a count of its own keeps that from
+      the first cycle on.
     cycles: how many.
     fraction: p.
     output_fraction: that of the output layer, in `layer` scope; None is `fraction`.
     scope: a name in `SCOPES`.
 
   Returns:
-    For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`.
+    For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`, all that
+    have none of their own.
   """
-  remaining, fractions = SCOPES[scope].start(layers, fraction, output_fraction)
+  free, own = [layer for layer in layers if layer.kept is None], own_counts(layers)
+  remaining, fractions = SCOPES[scope].start(free, fraction, output_fraction, layers[-1].name)
   counts = []
   for _ in range(cycles):
     remaining = {name: left - round(fractions[name] * left) for name, left in remaining.items()}
-    counts.append(remaining)
+    counts.append(remaining | own)
   return counts
 
 
@@ -59,19 +64,19 @@ class Scope(NamedTuple):
   """Which weights are ranked together.
 
   Attributes:
-    start: `(layers, fraction, output_fraction)` to how many weights each rank begins with, and the share of
-      each that a cycle prunes.
+    start: `(layers, fraction, output_fraction, output)`, the last the output layer's name, to how many
+      weights each rank begins with, and the share of each that a cycle prunes.
     keep: `(scores, counts)` to the masks of the highest of each rank.
   """
 
-  start: Callable[[Sequence[Layer], float, float | None], tuple[dict[str, int], dict[str, float]]]
+  start: Callable[[Sequence[Layer], float, float | None, str], tuple[dict[str, int], dict[str, float]]]
   keep: Callable[[Params, Mapping[str, int]], Params]
 
 
-def _start_layers(layers, fraction, output_fraction):
+def _start_layers(layers, fraction, output_fraction, output):
   fractions = {layer.name: fraction for layer in layers}
   if output_fraction is not None:
-    fractions[layers[-1].name] = output_fraction
+    fractions[output] = output_fraction
   return {layer.name: layer.size for layer in layers}, fractions
 
 
@@ -81,13 +86,14 @@ def _keep_of_layers(scores, counts):
   )
 
 
-def _start_all(layers, fraction, output_fraction):
-  del output_fraction
+def _start_all(layers, fraction, output_fraction, output):
+  del output_fraction, output
   return {EVERY_LAYER: sum(layer.size for layer in layers)}, {EVERY_LAYER: fraction}
 
 
 def _keep_of_all(scores, counts):
-  return top_masks(scores, counts[EVERY_LAYER])
+  own = {name: count for name, count in counts.items() if name != EVERY_LAYER}
+  return keep_apart(scores, counts[EVERY_LAYER], own)
 
 
 SCOPES = {"layer": Scope(_start_layers, _keep_of_layers), "global": Scope(_start_all, _keep_of_all)}

@@ -18,7 +18,7 @@ from nets_jax.networks.adapter import Params
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import setting
 from nets_jax.structs import Rows
-from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.layer_counts import counts_on_the_way, keep_highest
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import (
   Ticket,
@@ -28,6 +28,7 @@ from nets_jax.tickets.ticket import (
   maskable_count,
   phenotype,
   take,
+  unmasked_count,
 )
 from nets_jax.training.task import Task
 
@@ -44,7 +45,7 @@ class OneShot(Search):
 
   Attributes:
     target_density: d, share of the weights kept in the end; the count is exact.
-    rounds: R; round i keeps d^(i/R) (static).
+    rounds: R; round i keeps d^(i/R), and so of a layer with a density of its own (static).
     score_batch: training examples that a score looks at, of those that look at any (static).
     score: a function as in `scores`, of one's own too (static).
   """
@@ -179,19 +180,24 @@ def prune_at_initialisation(
   """
   weights_key, batch_key = jax.random.split(key)
   train, scale, rounds = task.data.train, task.initialiser.scale, search.rounds
-  ticket = initialise(weights_key, task.network, train.inputs.shape[1:], init_scale=scale)
+  layers, shape = task.layers, train.inputs.shape[1:]
+  ticket = initialise(weights_key, task.network, shape, init_scale=scale, layers=layers)
   rows = jax.random.choice(batch_key, len(train), (search.score_batch,), replace=False)
   batch = jax.tree.map(lambda x: x[rows], train)
 
-  def prune(ticket, count):
+  def prune(ticket, aim):
+    count, own = aim
     scores = search.score(task, phenotype(ticket), ticket.masks, batch)
     tells = tells_of_layers(ticket, scores)
     left = map_kernels(lambda mask, score: jnp.where(mask, score, -jnp.inf), ticket.masks, scores)
-    return ticket.replace(masks=top_masks(left, count)), (count, tells)
+    ticket = ticket.replace(masks=keep_highest(left, count, layers, own))
+    return ticket, (unmasked_count(ticket) if own else count, tells)
 
-  shares = search.target_density ** (jnp.arange(1, rounds + 1) / rounds)
+  over = jnp.arange(1, rounds + 1) / rounds
+  shares = search.target_density**over
+  own = jax.vmap(lambda x: counts_on_the_way(layers, 1.0, x))(over)
   counts = jnp.maximum(jnp.round(shares * maskable_count(ticket)), 1).astype(jnp.int32)
-  ticket, (counts, tells) = jax.lax.scan(prune, ticket, counts)
+  ticket, (counts, tells) = jax.lax.scan(prune, ticket, (counts, own))
   return ticket, counts, tells
 
 

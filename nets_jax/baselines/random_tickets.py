@@ -13,11 +13,11 @@ from nets_jax.engine.seeds import KeyLike, as_key
 from nets_jax.kinds import DENSITY, NUMBER, at_least
 from nets_jax.networks.adapter import Scale
 from nets_jax.networks.initialisation import draw_like, initial_weights
-from nets_jax.networks.layers import find_layers
+from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import setting
 from nets_jax.structs import Rows
-from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.layer_counts import keep_highest
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, full_masks, maskable_count
 from nets_jax.training.task import Task
@@ -30,6 +30,7 @@ def random_ticket(
   density: float | Float[Array, ""],
   *,
   init_scale: Scale = 0.1,
+  layers: Sequence[Layer] = (),
 ) -> Ticket:
   """Kernels ~ N(0, init_scale) under a mask that is uniform among all of its count.
 
@@ -42,13 +43,16 @@ def random_ticket(
     input_shape: shape of one input, without the batch axis.
     density: share of the maskable weights to keep; the count is rounded, and at least 1.
     init_scale: standard deviation of the weights; one number, or one for each layer.
+    layers: of the network, as a task has them: single ones may have counts of their own, and the density is
+      then as near as these allow. They are found where none are given.
   """
   weights_key, masks_key = jax.random.split(as_key(key))
   weights = initial_weights(weights_key, network, input_shape, init_scale)
-  full = Ticket(weights, full_masks(weights), layers=find_layers(network, input_shape))
+  layers = tuple(layers) or find_layers(network, input_shape)
+  full = Ticket(weights, full_masks(weights), layers=layers)
   scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
-  return full.replace(masks=top_masks(scores, count))
+  return full.replace(masks=keep_highest(scores, count, layers))
 
 
 @struct.dataclass
@@ -85,7 +89,8 @@ class Random(Search):
     def draw(key):
       density_key, ticket_key = jax.random.split(key)
       drawn = self.target_density + self.density_deviation * jax.random.normal(density_key)
-      return random_ticket(ticket_key, task.network, shape, jnp.clip(drawn, 0, 1), init_scale=scale)
+      drawn = jnp.clip(drawn, 0, 1)
+      return random_ticket(ticket_key, task.network, shape, drawn, init_scale=scale, layers=task.layers)
 
     results = []
     for key in keys:
@@ -98,7 +103,7 @@ class Random(Search):
 
 @struct.dataclass
 class Dense(Search):
-  """The dense network, as a search that prunes nothing."""
+  """The dense network, as a search that prunes nothing but layers that have a density of their own."""
 
   def densities(self, asked: Sequence[float]) -> Sequence[float]:
     """Its own, whatever is asked for."""

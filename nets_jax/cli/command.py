@@ -11,11 +11,12 @@ import jax
 from absl import app, flags, logging
 
 import nets_jax
-from nets_jax.cli import records, usage
+from nets_jax.cli import plugin_flags, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
 from nets_jax.engine.checkpoints import Stopped
 from nets_jax.engine.startup import check_devices, keep_compiled_programs
+from nets_jax.studies import places
 
 PRESETS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "presets"  # in a checkout
 NO_SEARCH = ("search", "method")
@@ -29,11 +30,17 @@ def start(module: ModuleType) -> None:
 def parse(argv: list[str], module: str, hidden: Sequence[str] = ()) -> list[str]:
   """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help.
 
+  The settings of a search of one's own are flags from here on.
+
   Args:
     argv: the command line.
     module: the name of the command's, whose documentation and flags `--help` shows.
     hidden: flags that `--help` leaves out.
   """
+  try:
+    plugin_flags.define(argv[1:], module)
+  except nets_jax.UsageError as error:
+    fail(str(error))
   if usage.asked_for(argv[1:]):
     flags.FLAGS(argv[:1] + usage.chosen_search(argv[1:]))
     try:
@@ -87,7 +94,7 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
   except nets_jax.UsageError as error:
     fail(str(error))
   except OSError as error:
-    fail(f"cannot use {error.filename or records.workdir(values)}: {error.strerror or error}")
+    fail(f"cannot use {error.filename or values.workdir or places.RUNS}: {error.strerror or error}")
   except MemoryError as error:
     fail(f"not enough memory ({error or 'no more was given'}); lower what is asked for")
   except jax.errors.JaxRuntimeError as error:

@@ -22,16 +22,17 @@ import pathlib
 from absl import flags
 
 from nets_jax import settings
-from nets_jax.cli import command, method_labels, records, setting_flags, study
+from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
+from nets_jax.studies import places
 from nets_jax.studies.comparison import compare
 from nets_jax.studies.methods import check, trial_runs
 from nets_jax.studies.run_directory import claim
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
-flags.adopt_module_key_flags(method_labels)
+flags.adopt_module_key_flags(method_flags)
 flags.DEFINE_bool("quick", False, "A short version for trying out; its outputs say so.")
 
 METHODS = ["random", "imp", "nets@paper"]  # the paper calls it NeTS
@@ -47,9 +48,9 @@ def run(values: flags.FlagValues) -> None:
   chosen, how = values.methods or METHODS, study.options(values)
   if values.quick:
     shorten(values, chosen)
-  name = f"compare-{values.dataset}{'-quick' if values.quick else ''}"
-  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / name)
-  methods = method_labels.make_methods(chosen, values)
+  name = f"compare-{places.file_name(values.dataset)}{'-quick' if values.quick else ''}"
+  directory = pathlib.Path(values.workdir or places.RUNS / name)
+  methods = method_flags.make_methods(chosen, values)
   check(methods)
   if values.dry_run:
     print(study.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
@@ -66,7 +67,7 @@ def run(values: flags.FlagValues) -> None:
 
 def shorten(values: flags.FlagValues, chosen: list[str]) -> None:
   """Sets what makes a version for trying out, of the settings that the chosen methods have."""
-  methods = method_labels.make_methods(chosen, values)
+  methods = method_flags.make_methods(chosen, values)
   known = {name for method in methods for name in settings.names(method.search)} | {"train_epochs"}
   for name, value in QUICK.items():
     if name in known:

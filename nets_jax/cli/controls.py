@@ -28,6 +28,7 @@ from nets_jax.cli import command, records, setting_flags, study
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
+from nets_jax.studies import places
 from nets_jax.studies.run_directory import claim
 from nets_jax.studies.ticket_controls import CONTROLS, control_runs, controls
 from nets_jax.tickets.storage import load_ticket
@@ -60,13 +61,16 @@ def run(values: flags.FlagValues) -> None:
   if unknown := [name for name in values.controls if name not in CONTROLS]:
     raise UsageError(f"controls may be {', '.join(CONTROLS)}, not {unknown[0]!r}")
   tickets, data = [load_ticket(path) for path in paths], setting_flags.make_data(values)
-  network, *others = dict.fromkeys(setting_flags.network_of_ticket(values, path) for path in paths)
+  made = (setting_flags.network_of_ticket(values, path, data.num_classes) for path in paths)
+  network, *others = dict.fromkeys(made)
   if others:
     raise UsageError(f"the tickets are for {1 + len(others)} different networks; take those of one")
   for ticket in tickets:
     check_fits(ticket, network, data.input_shape)
   task, snip, how = setting_flags.make_task(values, data, network), make_snip(values), study.options(values)
-  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / f"controls-{values.dataset}")
+  directory = pathlib.Path(
+    values.workdir or pathlib.Path("runs") / f"controls-{places.file_name(values.dataset)}"
+  )
   runs = control_runs(tickets, task, values.controls, snip, values.seed, directory)
   if values.dry_run:
     print(study.plan(runs, how))

@@ -17,14 +17,15 @@ import pathlib
 
 from absl import flags
 
-from nets_jax.cli import command, method_labels, records, setting_flags, study
+from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.errors import UsageError
+from nets_jax.studies import places
 from nets_jax.studies.frontiers import DENSITIES, check_densities, densities, density_runs
 from nets_jax.studies.run_directory import claim
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
-flags.adopt_module_key_flags(method_labels)
+flags.adopt_module_key_flags(method_flags)
 flags.DEFINE_integer("first_trial", 0, "The first trial: --first_trial=3 --trials=2 adds trials 3 and 4.")
 flags.DEFINE_list("densities", [str(density) for density in DENSITIES], "Densities of the tickets.")
 
@@ -47,8 +48,10 @@ def run(values: flags.FlagValues) -> None:
     if values.flag_values_dict()[name] < least:
       raise UsageError(f"{name} must be at least {least}, not {values[name].value}")
   asked, how = read_densities(values), study.options(values)
-  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / f"densities-{values.dataset}")
-  methods = method_labels.make_methods(values.methods or METHODS, values)
+  directory = pathlib.Path(
+    values.workdir or pathlib.Path("runs") / f"densities-{places.file_name(values.dataset)}"
+  )
+  methods = method_flags.make_methods(values.methods or METHODS, values)
   trials = range(values.first_trial, values.first_trial + values.trials)
   runs = density_runs(methods, asked, trials, values.seed, directory)
   if values.dry_run:

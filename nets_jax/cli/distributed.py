@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from absl import flags
 
-from nets_jax.cli import command, run_settings
+from nets_jax.cli import command
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import hosts
 from nets_jax.engine.watch import watched
+from nets_jax.studies import run_settings
 
 search_flags.define(run_settings.HostSettings())
 

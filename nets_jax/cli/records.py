@@ -1,14 +1,13 @@
 """What a command records of its settings: in full, as given, and as the hash that names its results."""
 
-import hashlib
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 
 from absl import flags
 
 from nets_jax import settings
 from nets_jax.cli.setting_flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
+from nets_jax.data.sources import DataSettings
 from nets_jax.engine.files import replace_file
 from nets_jax.kinds import describe
 from nets_jax.protocol import Search
@@ -26,14 +25,24 @@ def plain(name: str, value: object) -> object:
 def explicit(values: flags.FlagValues, search: Search | None = None) -> dict[str, object]:
   """Every setting of a run with its value, those of its search too, whether given or not."""
   search = search or make_search(values)
-  found = {name: values[name].value for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
+  found = {name: _value(name, values) for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
   return {name: plain(name, value) for name, value in found.items()}
+
+
+def _value(name: str, values: flags.FlagValues) -> object:
+  """A flag's value; of a data file's content what there is, so that another is not taken for it.
+
+  Raises:
+    UsageError: there is no such file.
+  """
+  content = DataSettings(dataset=values.dataset).digest if name == "dataset_sha256" else None
+  return content or values[name].value
 
 
 def task_settings(values: flags.FlagValues) -> dict[str, object]:
   """The flags of data, network and task that decide a result."""
   names = [name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides]
-  return {name: plain(name, values[name].value) for name in names}
+  return {name: plain(name, _value(name, values)) for name in names}
 
 
 def deciding(values: flags.FlagValues) -> dict[str, object]:
@@ -60,7 +69,7 @@ def given_plain(values: flags.FlagValues) -> dict[str, object]:
 def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, object]:
   """The flags of several searches together, as they are given: with others of a command's own."""
   names = [name for name in (*RUN, *DATA, *NETWORK, *TASK) if name != "search"]
-  found = {name: plain(name, values[name].value) for name in names} | given_plain(values)
+  found = {name: plain(name, _value(name, values)) for name in names} | given_plain(values)
   return found | {name: values[name].value for name in own}
 
 
@@ -81,15 +90,3 @@ def leave_flagfile(path: os.PathLike, found: Mapping[str, object]) -> str:
   with replace_file(path) as temporary:
     temporary.write_text(flagfile(kept))
   return f"--flagfile={path}"
-
-
-def workdir(values: flags.FlagValues, ticket: str | None = None) -> str:
-  """The directory of the run's files; by default named by what is run, a ticket by a hash of its file."""
-  if values.workdir:
-    return values.workdir
-  what = values.search
-  if ticket:
-    path = pathlib.Path(ticket)
-    content = path.read_bytes() if path.is_file() else str(path).encode()
-    what = f"ticket-{hashlib.sha256(content).hexdigest()[:8]}"
-  return os.path.join("runs", f"{values.dataset}-{what}-seed{values.seed}")

@@ -32,6 +32,7 @@ from nets_jax.engine.messages import say
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.studies import outcome
 from nets_jax.studies.batches import Machine
+from nets_jax.studies.places import run_directory
 from nets_jax.studies.run_directory import RunDirectory, locked
 from nets_jax.studies.single_run import SingleRun
 from nets_jax.tickets.storage import load_ticket
@@ -64,7 +65,7 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
   data = hosts.primary_first(lambda: setting_flags.make_data(values))
   network = None
   if ticket is not None:
-    network = setting_flags.network_of_ticket(values, values.ticket)
+    network = setting_flags.network_of_ticket(values, values.ticket, data.num_classes)
     check_fits(ticket, network, data.input_shape)
   task = setting_flags.make_task(values, data, network)
   search.check(task)
@@ -73,7 +74,8 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
     tensorboard.check_installed()
   machine = Machine(values.devices, values.chunk, saving=study.saving(values))
   name = values.search if ticket is None else "ticket"
-  where = pathlib.Path(records.workdir(values, values.ticket))
+  default = run_directory(values.dataset, values.search, values.seed, values.ticket)
+  where = pathlib.Path(values.workdir or default)
   return SingleRun(name, search, task, where, machine, board, values.frontier, values.max_seconds, ticket)
 
 

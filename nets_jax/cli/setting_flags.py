@@ -14,8 +14,7 @@ import flax.linen as nn
 from absl import flags
 
 import nets_jax
-from nets_jax import searches
-from nets_jax.cli.run_settings import NAMES, RunSettings
+from nets_jax import plugins, searches
 from nets_jax.data.dataset import Dataset
 from nets_jax.data.sources import DataSettings
 from nets_jax.engine.seeds import check_seed
@@ -24,6 +23,7 @@ from nets_jax.kinds import SWITCH, Kind, choice
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.zoo import NetworkSettings
 from nets_jax.settings import Component, Place, Setting, change, check, names, places, value_at
+from nets_jax.studies.run_settings import NAMES, RunSettings
 from nets_jax.training.task import BARE_TASK, Task, Training
 
 
@@ -56,26 +56,48 @@ class KindSerializer(flags.ArgumentSerializer):
     return self.kind.write(value)
 
 
+class OpenChoiceParser(flags.EnumParser):
+  """Reads one of some words, or `package.module:name`."""
+
+  def parse(self, argument: str) -> str:
+    """The text, always written alike; nothing is imported."""
+    if plugins.is_reference(argument):
+      return str(plugins.parse(argument))
+    try:
+      return super().parse(argument)
+    except ValueError as error:
+      raise ValueError(f"{error}, or package.module:name of your own") from error
+
+
 DEFINED: dict[str, Place] = {}  # every flag that is a setting
 
 
 def define(component: object) -> None:
   """Defines a flag for each setting of a component, with its default."""
   for name, place in places(component):
-    _define(name, place, value_at(component, place.path))
+    define_setting(name, place, value_at(component, place.path))
 
 
-def _define(name: str, place: Place, default: object) -> None:
+def define_setting(name: str, place: Place, default: object) -> None:
+  """Defines a flag for a setting, unless there is one."""
   if name in DEFINED:
     return
   DEFINED[name] = place
-  kind = place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
+  kind = kind_of(place)
   if kind is SWITCH:
     flags.DEFINE_bool(name, cast(bool | None, default), place.about.help)
+  elif kind.open:
+    parser, serializer = OpenChoiceParser(kind.choices), flags.ArgumentSerializer()
+    flags.DEFINE(parser, name, default, place.about.help, serializer=serializer)
   elif kind.choices:
     flags.DEFINE_enum(name, cast(str | None, default), kind.choices, place.about.help)
   else:
     flags.DEFINE(KindParser(kind), name, default, place.about.help, serializer=KindSerializer(kind))
+
+
+def kind_of(place: Place) -> Kind:
+  """How a setting's value is written; of a part the names that may be chosen."""
+  return place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
 
 
 define(RunSettings())
@@ -88,11 +110,11 @@ RUN, DATA, NETWORK, TASK = (
 for _places in (places, searches.all_places):  # what a search has before what it could have
   for _make in searches.SEARCHES.values():
     for _name, _place in _places(_make()):
-      _define(_name, _place, None)
-SEARCH = tuple(name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK})
+      define_setting(_name, _place, None)
+SEARCH = [name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK}]
 # What a method of a comparison may have for itself: its search's settings, its training's and its
 # initialiser's.
-OF_A_METHOD = (*SEARCH, *names(Training()), *names(Normal()))
+OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal())]
 flags.DEFINE_alias("method", "search")
 
 # Flags of 0.1 that are no more, and what does their work.
@@ -154,7 +176,7 @@ def make_data(values: flags.FlagValues) -> Dataset:
   return component(DataSettings(), values).load()
 
 
-def make_network(values: flags.FlagValues, num_classes: int) -> nets_jax.MLP:
+def make_network(values: flags.FlagValues, num_classes: int) -> nn.Module:
   """The network that the flags name."""
   return component(NetworkSettings(), values).make(num_classes)
 
@@ -189,7 +211,7 @@ def make_search(values: flags.FlagValues, own: Iterable[str] | None = None) -> n
   """
   changes = given(values)
   if own is not None:
-    known = {name for name, _ in searches.all_places(searches.SEARCHES[values.search]())}
+    known = {name for name, _ in searches.all_places(searches.default(values.search))}
     changes = {name: value for name, value in changes.items() if name in own or name in known}
     changes = _fitting(values.search, changes, set(own))
   made = searches.make(values.search, changes)
@@ -223,12 +245,21 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
   return copied
 
 
-def network_of_ticket(values: flags.FlagValues, path: str) -> nets_jax.MLP:
-  """The network that a ticket's file says it is for.
+def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int) -> nn.Module:
+  """The network that a ticket's file says it is for; one of a user's own is the one that --network gives.
+
+  Whether that fits the ticket, `check_fits` says. What the file names is never imported.
+
+  Args:
+    values: the flags.
+    path: of the ticket.
+    num_classes: of the data.
 
   Raises:
     UsageError: a flag that is given says otherwise.
   """
+  if plugins.is_reference(values.network):
+    return make_network(values, num_classes)
   network = nets_jax.load_network(path)
   wanted = make_network(values, network.num_classes)
   sizes = "hidden_sizes" if values.network == "mlp" else "network"  # the flag that says how wide it is

@@ -16,13 +16,10 @@ started with the same command, on one host or many, share the runs; by grid, ran
 depend on who ran it.
 """
 
-import contextlib
 import dataclasses
-import itertools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-import optuna
 from absl import flags
 
 from nets_jax.cli import command, records, setting_flags, study
@@ -30,8 +27,8 @@ from nets_jax.data.dataset import Dataset
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.kinds import WHOLE
-from nets_jax.studies import space
-from nets_jax.studies.adaptive import Adaptive
+from nets_jax.studies import places, space
+from nets_jax.studies.adaptive import Adaptive, choose
 from nets_jax.studies.methods import Method, check, seed_runs
 from nets_jax.studies.pruning import PRUNERS, make_prune
 from nets_jax.studies.run_directory import claim
@@ -67,7 +64,8 @@ def run(values: flags.FlagValues) -> None:
     raise UsageError("--seed is for experiments.search; a sweep takes --seeds")
   seeds, how = parse_seeds(values.seeds), study.options(values)
   settings = make_settings(values)
-  directory = pathlib.Path(values.workdir or pathlib.Path("runs") / f"sweep-{values.dataset}-{values.search}")
+  name = f"sweep-{places.file_name(values.dataset)}-{places.file_name(values.search)}"
+  directory = pathlib.Path(values.workdir or places.RUNS / name)
   if isinstance(settings, Adaptive):
     plan = f"{settings.samples} settings by tpe, each with {len(seeds)} seed(s)"
   else:
@@ -102,28 +100,10 @@ def write(directory: pathlib.Path, found: Sweep) -> str:
 
 
 def make_settings(values: flags.FlagValues) -> list[Method] | Adaptive:
-  """What is swept: every setting of the grid, each with every draw; or what TPE draws from.
-
-  Raises:
-    UsageError: no such setting, or a value that it cannot have.
-  """
-  make = _maker(values)
+  """What is swept; see `adaptive.choose`."""
   dimensions = space.read_ranges(values.ranges, is_whole)
   listed = space.product(values.grid)
-  if both := {name for changes in listed for name in changes} & {own.name for own in dimensions}:
-    raise UsageError(f"{min(both)} is in --grid and in --ranges; leave it in one of them")
-  drawn: Sequence[space.Changes] = [{}]
-  if values.sampler == "tpe":
-    if values.grid or not dimensions or values.samples < 1:
-      raise UsageError("--sampler=tpe asks for --samples of at least 1, for --ranges, and for no --grid")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    make(space.suggest(optuna.create_study().ask(), dimensions))  # says what is wrong before anything is run
-    return Adaptive(dimensions, make, values.samples, values.sampler_seed)
-  if values.sampler != "grid":
-    drawn = space.draw(dimensions, values.samples, values.sampler, values.sampler_seed)
-  elif dimensions or values.samples:
-    raise UsageError("--ranges and --samples are for --sampler=random, qmc or tpe; name one")
-  return [make({**grid, **own}) for grid, own in itertools.product(listed, drawn)]
+  return choose(_maker(values), listed, dimensions, values.sampler, values.samples, values.sampler_seed)
 
 
 def _maker(values: flags.FlagValues) -> Callable[[Mapping[str, str]], Method]:
@@ -137,17 +117,9 @@ def _maker(values: flags.FlagValues) -> Callable[[Mapping[str, str]], Method]:
     data[where] = data.get(where) or setting_flags.make_data(own)
     task = setting_flags.make_task(own, data[where])
     record = records.explicit(own) | {"workdir": None}
-    return Method({name: _number(value) for name, value in changes.items()}, search, task, record)
+    return Method({name: space.as_number(value) for name, value in changes.items()}, search, task, record)
 
   return make
-
-
-def _number(word: str) -> str | int | float:
-  """A value as tables have it."""
-  for kind in (int, float):
-    with contextlib.suppress(ValueError):
-      return kind(word)
-  return word
 
 
 def is_whole(name: str) -> bool:

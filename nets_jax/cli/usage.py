@@ -3,14 +3,15 @@
 import pathlib
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import flags
 
-from nets_jax import searches, settings
-from nets_jax.cli import records, run_settings
+from nets_jax import plugins, searches, settings
+from nets_jax.cli import plugin_flags, records
 from nets_jax.cli import setting_flags as own_flags
 from nets_jax.settings import Place, Setting, places
+from nets_jax.studies import run_settings
 
 # The order of the groups that settings name.
 GROUPS = (
@@ -38,7 +39,11 @@ def chosen_search(arguments: Sequence[str]) -> list[str]:
   for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
     name, equals, value = word.lstrip("-").partition("=")
     value = value if equals else after
-    if word.startswith("-") and name in ("search", "method") and value in searches.SEARCHES:
+    if (
+      word.startswith("-")
+      and name in ("search", "method")
+      and (value in searches.SEARCHES or plugins.is_reference(value))
+    ):
       found = [f"--search={value}"]
   return found
 
@@ -59,14 +64,14 @@ def text(values: flags.FlagValues, module: str, hidden: Sequence[str] = ()) -> s
 
 
 def table() -> str:
-  """Every flag that is a setting, in Markdown, group by group."""
+  """Every flag that is a setting of the library's, in Markdown, group by group."""
   lines = [HEAD]
-  for title, names in _grouped().items():
+  for title in GROUPS:
     lines += [f"\n## {title}\n", "| flag | default | meaning |", "|---|---|---|"]
-    for name in names:
+    for name in (own for own in _grouped()[title] if own not in plugin_flags.BROUGHT):
       default = None if name in own_flags.SEARCH else _settings()[name].default
       default = "" if default is None else f"`{_shown(name, default)}`"
-      lines.append(f"| `--{name}` | {default} | {_meaning(name)} |".replace("  ", " "))
+      lines.append(f"| `--{name}` | {default} | {_meaning(name, searches.SEARCHES)} |".replace("  ", " "))
   return "\n".join(lines) + "\n"
 
 
@@ -76,9 +81,10 @@ def _settings() -> dict[str, Place]:
 
 
 def _grouped() -> dict[str, list[str]]:
-  """The flags that are settings, by group."""
+  """The flags that are settings, by group; groups of a user's own come last."""
+  groups = dict.fromkeys([*GROUPS, *(place.about.group for place in _settings().values())])
   return {
-    title: [name for name, place in _settings().items() if place.about.group == title] for title in GROUPS
+    title: [name for name, place in _settings().items() if place.about.group == title] for title in groups
   }
 
 
@@ -98,23 +104,24 @@ def _entry(flag: flags.Flag) -> str:
   return first + ("\n" + " " * INDENT).join(wrapped)
 
 
-def _meaning(name: str) -> str:
-  """What a setting means, what it may be, and the defaults of the searches that have it."""
+def _meaning(name: str, among: Iterable[str] | None = None) -> str:
+  """What a setting means, what it may be, and the defaults of the searches that have it; None is all."""
   about = _settings()[name].about
   choices = about.kind.choices if isinstance(about, Setting) else tuple(about.options)
   parts = [about.help, f"One of {', '.join(choices)}." if choices else ""]
   if name in own_flags.SEARCH:
     by_value = {}
-    for search, value in _of_searches(name).items():
+    for search, value in _of_searches(name, among).items():
       by_value.setdefault(_shown(name, value), []).append(search)
     alike = [f"{', '.join(who)}: {value}" for value, who in by_value.items()]
     parts.append(f"[{'; '.join(alike)}]" if alike else "")
   return " ".join(part for part in parts if part)
 
 
-def _of_searches(name: str) -> dict[str, object]:
-  """Each search's own default of a setting."""
-  found = {search: settings.values(make()) for search, make in searches.SEARCHES.items()}
+def _of_searches(name: str, among: Iterable[str] | None = None) -> dict[str, object]:
+  """Each search's own default of a setting; None is all, a user's own too."""
+  among = [*searches.SEARCHES, *plugin_flags.OWN_SEARCHES] if among is None else among
+  found = {search: settings.values(searches.default(search)) for search in among}
   return {search: own[name] for search, own in found.items() if name in own}
 
 

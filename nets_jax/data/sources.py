@@ -1,11 +1,17 @@
-"""Data sets by name: `xor` is generated, `digits` comes with scikit-learn, all others are of TFDS."""
+"""Data sets by name: `xor` is generated, `digits` comes with scikit-learn; files and functions of one's own.
+
+All others are of TFDS.
+"""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import struct
 
+from nets_jax import plugins
+from nets_jax.data import files
 from nets_jax.data.dataset import Dataset, from_arrays
 from nets_jax.data.tfds import tfds_arrays
 from nets_jax.engine.seeds import SEED, check_seed
@@ -19,8 +25,13 @@ class DataSettings:
   """A data set by name, and what it is made with; see `load`."""
 
   dataset: str = setting(
-    "digits", "xor, digits, or the name of a TFDS image classification set (mnist, ...).", group="what to "
-    "run",
+    "digits",
+    "xor, digits, the name of a TFDS image classification set (mnist, ...), PATH.npz with inputs and labels, "
+    "or package.module:function of your own.",
+    group="what to run", kind=TEXT, static=True,
+  )  # fmt: skip
+  dataset_sha256: str | None = setting(
+    None, "Of a PATH.npz: how the SHA-256 of its content must begin; default, it may be any.", group="data",
     kind=TEXT, static=True,
   )  # fmt: skip
   data_dir: str | None = setting(
@@ -46,7 +57,19 @@ class DataSettings:
   )
 
   def load(self) -> Dataset:
-    """The data set."""
+    """The data set.
+
+    Raises:
+      UsageError: see `load`; or a file of another content than `dataset_sha256` asks for.
+    """
+    wanted, found = self.dataset_sha256, self.digest
+    if wanted and not found:
+      raise UsageError(f"dataset_sha256 is of a PATH.npz, which {self.dataset} is not; leave it out")
+    if wanted and found and not (found.startswith(wanted) or wanted.startswith(found)):
+      raise UsageError(
+        f"{self.dataset} is another file than is asked for: its SHA-256 begins with {found}, not {wanted}; "
+        "give that file, or leave dataset_sha256 out"
+      )
     return load(
       self.dataset,
       seed=self.data_seed,
@@ -55,6 +78,11 @@ class DataSettings:
       xor_train_size=self.xor_train_size,
       xor_test_size=self.xor_test_size,
     )
+
+  @property
+  def digest(self) -> str | None:
+    """How the SHA-256 of a file's content begins; None of a data set that is no file."""
+    return files.digest(self.dataset) if files.is_file_name(self.dataset) else None
 
 
 def load(
@@ -70,7 +98,9 @@ def load(
 
   Args:
     name: `xor`, `digits`, or the TFDS name of an image classification set (`mnist`, `fashion_mnist`,
-      `kmnist`, `cifar10`, ...).
+      `kmnist`, `cifar10`, ...); `PATH.npz`, see `files.npz_arrays`; or `package.module:function(size=100)`,
+      which gives a `Dataset`, or the arguments of `from_arrays` as a dict or a tuple. Such a function is
+      also given `seed`, where it takes that.
     seed: of the split, and of the points of `xor`.
     data_dir: where TFDS keeps its sets; None is TFDS's own default, `TFDS_DATA_DIR` or
       `~/tensorflow_datasets`.
@@ -85,6 +115,14 @@ def load(
     check_seed("seed", seed)
     train, test = _xor([seed, 0], xor_train_size), _xor([seed, 1], xor_test_size)
     return from_arrays(*train, *test, seed=seed)
+  if files.is_file_name(name):
+    arrays = files.npz_arrays(name)
+    return from_arrays(
+      arrays["inputs"], arrays["labels"], arrays.get("test_inputs"), arrays.get("test_labels"), seed=seed
+    )
+  if plugins.is_reference(name):
+    check_seed("seed", seed)
+    return _as_dataset(name, plugins.load(name, seed=seed), seed)
   if name == "digits":
     from sklearn import datasets
 
@@ -94,6 +132,24 @@ def load(
     manual_dir = os.environ.get("NETS_JAX_MNIST_DIR")
   arrays: dict[str, Any] = {**tfds_arrays(name, data_dir, manual_dir)}
   return from_arrays(**arrays, seed=seed)
+
+
+def _as_dataset(name: str, given: Any, seed: int) -> Dataset:
+  """What a function of a user's gave, as a data set."""
+  if isinstance(given, Dataset):
+    return given
+  if isinstance(given, tuple | list) and len(given) in (2, 4):
+    given = dict(zip((*files.NEEDED, *files.OTHERS), given, strict=False))
+  if not isinstance(given, Mapping):
+    raise UsageError(
+      f"{name} gave a {type(given).__name__}; it must give a nets_jax.Dataset, or a dict or tuple of inputs, "
+      "labels and, if need be, test_inputs, test_labels"
+    )
+  files.check_names(name, dict(given))
+  try:
+    return from_arrays(**given, seed=seed)
+  except UsageError as error:
+    raise UsageError(f"{name}: {error}") from error
 
 
 def _xor(seed: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,8 @@ from nets_jax.engine.batching import keep_replicated, keep_sharded, map_tickets,
 from nets_jax.engine.layouts import Layout
 from nets_jax.evolution.configuration import NetsSettings, Settings
 from nets_jax.evolution.operators import Context, Operator, apply
+from nets_jax.networks.layer_rules import own_counts
+from nets_jax.tickets.layer_counts import hold
 from nets_jax.tickets.ticket import Ticket
 
 # Of one child: the key that its operators draw from, and that of its pair.
@@ -71,7 +73,8 @@ def operator_key(operator: Operator, operators: Sequence[Operator], streams: Str
 def offspring(streams: Streams, context: Context, search: NetsSettings) -> Ticket:
   """One child of the context's parents: a copy of the first, changed by the operators in their order.
 
-  An elite is such a copy too, changed by those alone that act on elites.
+  An elite is such a copy too, changed by those alone that act on elites. In the end each layer that has a
+  count of its own is held to it.
 
   Args:
     streams: the keys that the operators draw from: the child's own, and that of its pair.
@@ -87,7 +90,11 @@ def offspring(streams: Streams, context: Context, search: NetsSettings) -> Ticke
     if not on_elites:
       child = jax.tree.map(functools.partial(jnp.where, context.is_elite), genome, child)
     genome = child
-  return genome
+  if not own_counts(genome.layers):
+    return genome
+  # Another key than any of the operators', who have those of the first indices.
+  key = jax.random.fold_in(streams[0], len(search.operators))
+  return hold(key, genome, dense_only=search.brings_layers)
 
 
 def choose_parents(

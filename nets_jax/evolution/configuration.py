@@ -153,6 +153,11 @@ class NetsSettings(Search):
     return self.population_size
 
   @property
+  def brings_layers(self) -> bool:
+    """Whether an operator brings layers with a density of their own to it."""
+    return any(operator.brings_layers for operator in self.operators)
+
+  @property
   def observer(self) -> Operator | None:
     """The operator that keeps something of each genome's training, if there is one."""
     return next((operator for operator in self.operators if operator.observes), None)

@@ -3,30 +3,35 @@
 For ONE ticket. This is this project's addition to the paper, whose own dormancy is `operators.dormancy`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num
 
 from nets_jax.evolution import saliency as measures
 from nets_jax.evolution import schedules
 from nets_jax.evolution.operators import Context, Operator
 from nets_jax.evolution.saliency import Measure
-from nets_jax.evolution.schedules import RATE, Number, Rate
+from nets_jax.evolution.schedules import RATE, Rate
 from nets_jax.kinds import NUMBER, SHARE, choice, one_of
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.initialisation import draw_like
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.settings import part, setting
+from nets_jax.structs import Number
+from nets_jax.tickets.layer_counts import counts_on_the_way, free_count, free_unmasked
 from nets_jax.tickets.pruning import top_masks
-from nets_jax.tickets.ticket import Ticket, maskable_count, unmasked_count
+from nets_jax.tickets.ticket import Ticket, from_layers, maskable_count
 from nets_jax.training.task import Task
 
 LAYER_FLOOR = 0.1  # in global scope a layer keeps at least this much of its proportional share
 GROUP = "guided dormancy"
 Count = int | Int[Array, ""]
+# `(ticket, scores, count, regrow) -> ticket`; see `keep_global`.
+Keep = Callable[[Ticket, Params, Count, Count], Ticket]
 
 
 def keep_global(ticket: Ticket, scores: Params, count: Count, regrow: Count) -> Ticket:
@@ -60,6 +65,30 @@ def keep_by_layer(ticket: Ticket, scores: Params, count: Count, regrow: Count) -
     return _keep_of(mask, s, jnp.maximum(1, _share(count, mask, total)), _share(regrow, mask, total))
 
   return ticket.replace(masks=jax.tree.map(of_layer, ticket.masks, scores))
+
+
+def keep_apart(
+  ticket: Ticket, scores: Params, count: Count, regrow: Count, own: Mapping[str, Count], keep: Keep
+) -> Ticket:
+  """As a rule of `SCOPES`, but each layer of `own` keeps that count, ranked for itself; others keep the rest.
+
+  Args:
+    ticket, scores, count, regrow: see `keep_global`.
+    own: counts by the layers' names.
+    keep: the rule, for the other layers.
+  """
+  masks, scores = ticket.by_layer(ticket.masks), ticket.by_layer(scores)
+
+  def part(number: Count) -> Int[Array, ""]:
+    """A layer's proportional share of what grows back."""
+    return jnp.round(regrow * (number / count)).astype(jnp.int32)
+
+  kept = {name: _keep_of(masks[name], scores[name], n, part(n)) for name, n in own.items()}
+  free = {name: mask for name, mask in masks.items() if name not in own}
+  if free:
+    others, left = Ticket({}, free), free_count(count, ticket.layers, own)
+    kept |= keep(others, {name: scores[name] for name in free}, left, part(left)).masks
+  return ticket.replace(masks=from_layers(ticket, kept))
 
 
 SCOPES = {"global": keep_global, "layer": keep_by_layer}
@@ -163,14 +192,24 @@ class _Guided(Operator):
       scores=measures.saliency(self.measure, genome, trained, task, order, self.regrowth_rate > 0)
     )
 
-  def keep(self, key: Key[Array, ""], genome: Ticket, count: Num[Array, ""], context: Context) -> Ticket:
-    """The genome with so many genes expressed; in an elite none grows back."""
+  def keep(
+    self,
+    key: Key[Array, ""],
+    genome: Ticket,
+    count: Num[Array, ""],
+    context: Context,
+    own: Mapping[str, Count],
+  ) -> Ticket:
+    """The genome with so many genes expressed, of single layers those of `own`; an elite regrows none."""
     count = jnp.clip(count, 1, maskable_count(genome)).astype(jnp.int32)
     regrow = jnp.where(context.is_elite, 0, jnp.round(self.regrowth_rate * count)).astype(jnp.int32)
     scores = genome.scores
     if self.measure is None:
       scores = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
-    return SCOPES[self.scope](genome, scores, count, regrow)
+    keep = SCOPES[self.scope]
+    if own:
+      return keep_apart(genome, scores, count, regrow, own, keep)
+    return keep(genome, scores, count, regrow)
 
 
 def _saliency():
@@ -198,7 +237,10 @@ def _regrowth_rate():
 
 @struct.dataclass
 class GuidedDormancy(_Guided):
-  """A child's genes of the lowest saliency fall dormant: a share `rate` of those expressed."""
+  """A child's genes of the lowest saliency fall dormant: a share `rate` of those expressed.
+
+  A layer with a density of its own keeps to it from the beginning.
+  """
 
   rate: Rate = setting(
     0.2, "Probability, or share, of a child's expressed genes that fall dormant.", group="genetic operators",
@@ -211,8 +253,9 @@ class GuidedDormancy(_Guided):
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child with fewer genes expressed."""
-    expressed = unmasked_count(child)
-    return self.keep(key, child, jnp.round(expressed * (1 - context.rate(self.rate))), context)
+    own, expressed = own_counts(child.layers), free_unmasked(child)
+    count = jnp.round(expressed * (1 - context.rate(self.rate)))
+    return self.keep(key, child, count + sum(own.values()) if own else count, context, own)
 
 
 @struct.dataclass
@@ -220,7 +263,7 @@ class ScheduledDormancy(_Guided):
   """Every genome of a generation has exactly the number of expressed genes that a schedule asks for.
 
   From `initial_density` to `target_density`, those of the highest saliency. Elites too: they would be too
-  dense otherwise.
+  dense otherwise. A layer with a density of its own is as far on its way to that as the whole is.
   """
 
   saliency: str | Measure = _saliency()
@@ -234,7 +277,19 @@ class ScheduledDormancy(_Guided):
 
   on_elites = True
   needs_target = True
+  brings_layers = True
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The genome with its generation's count."""
-    return self.keep(key, child, jnp.round(self.schedule(context) * maskable_count(child)), context)
+    density = self.schedule(context)
+    first, target = context.initial_density, context.target_density
+    own = counts_on_the_way(child.layers, first, _way(first, density, target))
+    return self.keep(key, child, jnp.round(density * maskable_count(child)), context, own)
+
+
+def _way(first: Number, density: Number, target: Number | None) -> Float[Array, ""]:
+  """How much of the way from a first density to the target a density is, by ratio: from 0 to 1."""
+  assert target is not None, "a schedule goes to a target"
+  whole = jnp.log(jnp.asarray(target) / first)
+  is_long = jnp.abs(whole) > 1e-6
+  return jnp.where(is_long, jnp.clip(jnp.log(density / first) / jnp.where(is_long, whole, 1), 0, 1), 1.0)

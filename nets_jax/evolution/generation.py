@@ -21,7 +21,9 @@ from nets_jax.evolution.breeding import breed, child_context, operator_key, row_
 from nets_jax.evolution.configuration import NetsSettings, Settings, fitness_steps, stack_settings
 from nets_jax.evolution.fitness import Metrics, fitness, retain
 from nets_jax.evolution.operators import apply
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.structs import Struct
+from nets_jax.tickets.layer_counts import hold
 from nets_jax.tickets.ticket import Ticket, initialise
 from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order
@@ -87,7 +89,8 @@ def init_all(keys: Key[Array, " runs"], task: Task, settings: Settings, layout: 
 def first_genome(key: Key[Array, ""], settings: Settings, index: Int[Array, ""], task: Task) -> Ticket:
   """Genome `index` of a run's generation 0: `initialise`, from `fold_in` of its index.
 
-  Then those operators act that say they do, as if it were a child.
+  Then those operators act that say they do, as if it were a child; and each layer that has a count of its own
+  is held to it.
 
   Args:
     key: of the run's first population.
@@ -98,7 +101,12 @@ def first_genome(key: Key[Array, ""], settings: Settings, index: Int[Array, ""],
   search, scale = settings.search, settings.initialiser.scale
   genome_key, density = jax.random.fold_in(key, index), search.initial_density
   genome = initialise(
-    genome_key, task.network, task.data.input_shape, init_scale=scale, initial_density=density
+    genome_key,
+    task.network,
+    task.data.input_shape,
+    init_scale=scale,
+    initial_density=density,
+    layers=task.layers,
   )
   if search.observer is not None:
     numbers = jax.tree.map(lambda mask: jnp.zeros(mask.shape, jnp.float32), genome.masks)
@@ -110,7 +118,10 @@ def first_genome(key: Key[Array, ""], settings: Settings, index: Int[Array, ""],
   for operator in search.operators:
     if operator.on_first:
       genome = apply(operator, operator_key(operator, search.operators, streams), genome, context)
-  return genome
+  if not own_counts(genome.layers):
+    return genome
+  held = jax.random.fold_in(of_child[3], len(search.operators))
+  return hold(held, genome, dense_only=search.brings_layers)
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))

@@ -18,12 +18,14 @@ from flax import struct
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from nets_jax.errors import UsageError
-from nets_jax.evolution.schedules import RATE, Number, Rate, rate_at
+from nets_jax.evolution.schedules import RATE, Rate, rate_at
 from nets_jax.kinds import SHARE, at_least
 from nets_jax.networks.adapter import Params, Scale
 from nets_jax.networks.initialisation import draw_like
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import scale_of_each
 from nets_jax.settings import Value, setting
+from nets_jax.structs import Number
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels, layers_of, map_kernels
 from nets_jax.training.task import Task
 
@@ -80,12 +82,15 @@ class Operator:
       the same draw, each in its own way.
     observes: whether `observe` is to be called after a genome's training.
     needs_target: whether it goes by the ranking's target density, so that there must be one.
+    brings_layers: whether it brings those layers that have a density of their own to it by itself; where no
+      operator does, each child is given their counts once all have acted. What stays dense always is.
   """
 
   on_first = False
   on_elites = False
   paired = False
   needs_target = False
+  brings_layers = False
 
   @property
   def observes(self) -> bool:
@@ -210,9 +215,16 @@ def _mutate_weights(
 
 
 def dormancy(key: Key[Array, ""], ticket: Ticket, rate: Number) -> Ticket:
-  """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome."""
+  """Dormancy mutation: the mask bit becomes 0 with probability `rate`; the weight stays in the genome.
+
+  Layers that have a count of their own are left alone.
+  """
   chosen = _choose(key, rate, ticket.masks)
-  return ticket.replace(masks=jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen))
+  masks = jax.tree.map(lambda mask, chosen: mask & ~chosen, ticket.masks, chosen)
+  if own := own_counts(ticket.layers):
+    new, old = ticket.by_layer(masks), ticket.by_layer(ticket.masks)
+    masks = from_layers(ticket, {name: old[name] if name in own else new[name] for name in new})
+  return ticket.replace(masks=masks)
 
 
 def _choose(key: Key[Array, ""], rate: Number, tree: Params) -> PyTree[Bool[Array, "..."]]:

@@ -9,9 +9,10 @@ from flax import struct
 from jaxtyping import Array, Key
 
 from nets_jax.evolution.operators import Context, Operator
-from nets_jax.evolution.schedules import RATE, Linear, Number, Rate
+from nets_jax.evolution.schedules import RATE, Linear, Rate
 from nets_jax.kinds import at_least
 from nets_jax.settings import setting
+from nets_jax.structs import Number
 from nets_jax.tickets.ticket import Ticket, map_kernels
 
 

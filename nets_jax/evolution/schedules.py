@@ -8,14 +8,12 @@ import re
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
-from jaxtyping import Array, Num
+from jaxtyping import Array
 
 from nets_jax.kinds import Kind
+from nets_jax.structs import Number
 
-# One number: of Python, of NumPy, or traced.
-Number = int | float | np.number | Num[np.ndarray, ""] | Num[Array, ""]
 # A number, or what gives it at a share x in [0, 1] of the search: one of the schedules below, or one's own.
 Rate = Number | Callable[[Number], Number]
 

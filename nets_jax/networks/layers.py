@@ -23,10 +23,14 @@ SCALING = ("mul", "div")
 
 
 class Layer(NamedTuple):
-  """A layer that can be masked: its module's path (`block/query`), and its kernel's shape in one ticket."""
+  """A layer that can be masked: its module's path (`block/query`), and its kernel's shape in one ticket.
+
+  `kept` is how many of its weights a task says that it keeps; None leaves that to the search.
+  """
 
   name: str
   shape: tuple[int, ...]
+  kept: int | None = None
 
   @property
   def size(self) -> int:

@@ -1,5 +1,6 @@
 """Ready-made networks by name."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import TypedDict, Unpack
@@ -9,7 +10,10 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
+from nets_jax import plugins
+from nets_jax.errors import UsageError
 from nets_jax.kinds import NUMBER, SWITCH, WHOLES, Rule, choice, one_of
+from nets_jax.networks.own import own_network
 from nets_jax.networks.precision import PRECISIONS, matrix_product
 from nets_jax.settings import check, check_value, setting
 from nets_jax.structs import Struct
@@ -74,17 +78,17 @@ NETWORKS: dict[str, Callable[..., MLP]] = {
 
 @struct.dataclass
 class NetworkSettings(Struct):
-  """A ready-made network by name, and what it is made with.
+  """A network by name, and what a ready-made one is made with.
 
   Attributes:
-    network: a name in `NETWORKS`.
+    network: a name in `NETWORKS`, or `package.module:Class(width=32)` of one's own; see `own_network`.
     hidden_sizes: units of each hidden layer of an `mlp`; `lenet_300_100` has its own.
     activation, use_bias, dropout_rate: see `MLP`.
   """
 
   network: str = setting(
-    "mlp", "The network.", group="network", kind=choice(tuple(NETWORKS)), rule=one_of(tuple(NETWORKS)),
-    static=True,
+    "mlp", "The network: one of these, or package.module:Class(width=32) of your own.", group="network",
+    kind=plugins.choice(tuple(NETWORKS)), rule=plugins.one_of(tuple(NETWORKS)), static=True,
   )  # fmt: skip
   hidden_sizes: tuple[int, ...] = setting(
     (100, 50), "Units of each hidden layer of an mlp.", group="network", kind=WHOLES,
@@ -106,12 +110,21 @@ class NetworkSettings(Struct):
     rule=Rule("in [0, 1)", lambda rate: 0 <= rate < 1), static=True,
   )  # fmt: skip
 
-  def make(self, num_classes: int) -> MLP:
+  def make(self, num_classes: int) -> nn.Module:
     """The network.
 
     Raises:
-      UsageError: an unknown name or activation, or an impossible size or rate.
+      UsageError: an unknown name or activation, or an impossible size or rate; or a setting of ready-made
+        networks for one of one's own.
     """
+    if plugins.is_reference(self.network):
+      for field in dataclasses.fields(self):
+        if field.name != "network" and getattr(self, field.name) != field.default:
+          name = plugins.parse(self.network).name
+          raise UsageError(
+            f"{field.name} is for the ready-made networks; write {name}(...) with the arguments it takes"
+          )
+      return own_network(self.network, num_classes)
     check(self.replace(hidden_sizes=tuple(self.hidden_sizes) or (1,)))
     fields = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
     return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **fields)
@@ -124,11 +137,11 @@ def make_network(
   *,
   precision: str = "float32",
   **kwargs: Unpack[MLPOptions],
-) -> MLP:
-  """A ready-made network by name.
+) -> nn.Module:
+  """A network by name.
 
   Args:
-    name: in `NETWORKS`.
+    name: in `NETWORKS`; or `package.module:Class(width=32)` of one's own, which takes all else there.
     num_classes: number of classes.
     hidden_sizes: units of each hidden layer of an `mlp`.
     precision, **kwargs: `use_bias`, `activation`, `dropout_rate` of `MLP`, and its `precision`.
@@ -136,6 +149,11 @@ def make_network(
   Raises:
     UsageError: an unknown name, activation or precision, or an impossible size or rate.
   """
+  if plugins.is_reference(name):
+    given = {"hidden_sizes": hidden_sizes, **kwargs} if hidden_sizes else kwargs
+    if given:
+      raise UsageError(f"write {', '.join(given)} in the parentheses of {plugins.parse(name).name}(...)")
+    return own_network(name, num_classes)
   check_value("precision", one_of(tuple(PRECISIONS)), precision)
   network = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
   return network.clone(precision=precision)

@@ -5,6 +5,7 @@ which settings were tried; by the other samplers it does not.
 """
 
 import dataclasses
+import itertools
 import math
 import pathlib
 import statistics
@@ -15,10 +16,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nets_jax.engine.messages import say
+from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
+from nets_jax.errors import UsageError
 from nets_jax.studies.batches import batches, run_batch
 from nets_jax.studies.methods import Method, Run, check, seed_runs
 from nets_jax.studies.run_files import is_done, result_row
-from nets_jax.studies.space import Changes, Dimension, make_sampler, suggest
+from nets_jax.studies.space import Changes, Dimension, draw, make_sampler, suggest
 from nets_jax.studies.trials import OPEN, RUN, Trials
 from nets_jax.studies.work import WAIT_SECONDS, Options, check_files, is_over, study_name
 from nets_jax.studies.workers import Worker
@@ -41,6 +44,43 @@ class Adaptive:
   make: Callable[[Mapping[str, str]], Method]
   samples: int
   seed: int = 0
+
+
+def choose(
+  make: Callable[[Mapping[str, str]], Method],
+  grid: Sequence[Changes],
+  dimensions: Sequence[Dimension],
+  sampler: str,
+  samples: int,
+  seed: int,
+) -> list[Method] | Adaptive:
+  """What is swept: every setting of a grid, each with every draw; or what TPE draws from.
+
+  Args:
+    make: a setting by its changes, as they are written.
+    grid: see `space.product`.
+    dimensions: see `space.read_ranges`.
+    sampler: a name in `space.SAMPLERS`.
+    samples: settings to draw.
+    seed: of the draws.
+
+  Raises:
+    UsageError: a setting in both, or nothing to draw from, or a value that a setting cannot have.
+  """
+  if both := {name for changes in grid for name in changes} & {own.name for own in dimensions}:
+    raise UsageError(f"{min(both)} is in --grid and in --ranges; leave it in one of them")
+  if sampler == "tpe":
+    if grid != [{}] or not dimensions or samples < 1:
+      raise UsageError("--sampler=tpe asks for --samples of at least 1, for --ranges, and for no --grid")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    make(suggest(optuna.create_study().ask(), dimensions))  # says what is wrong before anything is run
+    return Adaptive(dimensions, make, samples, seed)
+  drawn: Sequence[Changes] = [{}]
+  if sampler != "grid":
+    drawn = draw(dimensions, samples, sampler, seed)
+  elif dimensions or samples:
+    raise UsageError("--ranges and --samples are for --sampler=random, qmc or tpe; name one")
+  return [make({**listed, **own}) for listed, own in itertools.product(grid, drawn)]
 
 
 def complete_adaptive(
@@ -118,7 +158,7 @@ def _try(
   say(f"setting {trial.number + 1}: " + ", ".join(f"{k}={v}" for k, v in trial.user_attrs[SETTING].items()))
   todo = [run for run in runs if not is_done(run)]
   for part in batches(todo, options.machine.at_once):
-    run_batch(part, part.runs, directory / "checkpoints" / part.name, options.machine)
+    run_batch(part, part.runs, directory / CHECKPOINTS / part.name, options.machine)
   rows = [result_row(run) for run in runs]
   values = [options.value(row) for row in rows]
   is_sound = all(map(math.isfinite, values)) and not any(row["failed"] for row in rows)

@@ -139,7 +139,14 @@ class SingleRun:
       return {}, {}
     shape, scale = task.data.input_shape, task.initialiser.scale
     random, dense = (
-      random_ticket(control_key, task.network, shape, share, init_scale=scale)
+      random_ticket(
+        control_key,
+        task.network,
+        shape,
+        share,
+        init_scale=scale,
+        layers=task.layers if share < 1 else (),
+      )
       for share in (float(density(ticket)), 1.0)
     )
     trained = {self.name: ticket, "random": random, "dense": dense, "unmasked": unmask(ticket)}
@@ -160,7 +167,7 @@ class SingleRun:
         on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
         checkpoints=checkpoints,
       ).curves
-    rows = [{**row, "ticket": list(trained)[int(row["ticket"])]} for row in curves]
+    rows: list[Row] = [{**row, "ticket": list(trained)[int(row["ticket"])]} for row in curves]
     write_csv(self.where / run_files.TRAINING, rows)
     self.board.training(rows)
     by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}

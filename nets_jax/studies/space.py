@@ -3,6 +3,7 @@
 A value is written as on the command line; in a setting that takes a list, `+` stands for its commas.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -189,3 +190,11 @@ def _dimension(name: str, values: str, whole: bool) -> Dimension:
       f"the range of {name} must go up{', from above 0 for log' if scale else ''}, not {values!r}"
     )
   return Dimension(name, (), low, high, bool(scale), whole)
+
+
+def as_number(word: str) -> str | int | float:
+  """A value as tables have it: the number that a word is, if it is one."""
+  for kind in (int, float):
+    with contextlib.suppress(ValueError):
+      return kind(word)
+  return word

@@ -7,6 +7,9 @@ weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (of any floati
 `sha256`, a checksum of all the rest. (One entry, since safetensors writes several in no fixed order, and the
 same ticket must give the same bytes.) Floating types that safetensors does not give back as NumPy arrays are
 stored as unsigned integers of the same bits, and named by tensor in `types`.
+
+Of a network of one's own `network` is `package.module:Class`, and `network_arguments` is what that was called
+with. Opening a file never imports what it names.
 """
 
 import hashlib
@@ -23,13 +26,16 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from nets_jax import plugins
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
 from nets_jax.networks.layers import Layer
+from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, make_network
 from nets_jax.tickets.ticket import Ticket, layers_of
 
 FORMAT_VERSION = 2  # 1 had no checksum
+LONGEST = 300  # signs of a name in a file that a message repeats
 DEEPEST = 32  # levels of a module's parameters
 NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
 
@@ -40,7 +46,8 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module, syn
   Args:
     path: of the file; its directory is made if there is none.
     ticket: the weights before training, and the masks.
-    network: the module the ticket is for. Of a module of one's own only the name is stored.
+    network: the module the ticket is for. Of a module of one's own the file says by what it was made, if
+      `make_network` made it by its name, `package.module:Class`; else its class's name alone.
     sync: returns when it is on the disk.
 
   Raises:
@@ -156,18 +163,36 @@ def load_network(path: str | os.PathLike) -> MLP:
     UsageError: the file is not a ticket, or its network is not one of this library's.
   """
   tensors, metadata = _read(path)
-  if metadata.get("network") != "mlp":
+  name = metadata.get("network")
+  if name != "mlp":
     raise UsageError(
-      f"{path} is for the network {metadata.get('network')!r}, which is not one of nets_jax; make it yourself"
+      f"{path} is for the network {_shown(name)}, which is not one of nets_jax; {_advice(metadata)}"
     )
   try:
     arguments = metadata["network_arguments"]
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     if not {*arguments["hidden_sizes"], arguments["num_classes"]} <= sizes:
       raise ValueError
-    return make_network("mlp", **arguments)
+    network = make_network("mlp", **arguments)
+    assert isinstance(network, MLP)
+    return network
   except (KeyError, TypeError, ValueError) as error:
     raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
+
+
+def _shown(name: Any) -> str:
+  """What a stranger's file says, cut and without control characters."""
+  text = repr(name)
+  return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _advice(metadata: Mapping[str, Any]) -> str:
+  """What to do about a network that is not this library's; nothing that the file names is imported."""
+  name, arguments = metadata.get("network"), metadata.get("network_arguments", {})
+  if name is None or not plugins.is_reference(name) or not isinstance(arguments, dict):
+    return "make it yourself"
+  text = f"--network={plugins.write(name, arguments)}"
+  return f"give {_shown(text)} if you trust that module, or make it yourself"
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -211,10 +236,22 @@ def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
 
 def _network_metadata(network: nn.Module) -> dict[str, Any]:
   if not isinstance(network, MLP):
-    return {"network": type(network).__name__}
+    made_by = reference_of(network)
+    if made_by is None:
+      return {"network": type(network).__name__}
+    arguments = {name: _plain(value) for name, value in (made_by.arguments or {}).items()}
+    return {"network": made_by.name, "network_arguments": arguments}
   apart = ("parent", "name", "precision")  # precision is how a search trains, not what the ticket is for
   names = [name for name in MLP.__dataclass_fields__ if name not in apart]
   return {"network": "mlp", "network_arguments": {name: getattr(network, name) for name in names}}
+
+
+def _plain(literal: Any) -> Any:
+  """A literal as JSON holds it; what it cannot, as it is written."""
+  try:
+    return json.loads(json.dumps(literal))
+  except TypeError:
+    return repr(literal)
 
 
 def _flatten(tree: Any) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Ticket(Struct):
     scores: in a search by guided dormancy, what its parents' training showed of each gene; see `guidance`.
       None elsewhere, and in every ticket that a search returns.
     layers: the network's layers in the order in which it applies them (static). `initialise` and
-      `random_ticket` find them; of a ticket made by hand without them the names decide, in natural order.
+      `random_ticket` find them, and a task adds what single ones keep. Of a ticket made by hand without them
+      the names decide, in natural order.
   """
 
   weights: Params
@@ -83,6 +84,7 @@ def initialise(
   *,
   init_scale: Scale = 0.1,
   initial_density: float | Float[Array, ""] = 1.0,
+  layers: Sequence[Layer] = (),
 ) -> Ticket:
   """A first genome: kernels ~ N(0, init_scale), masks ~ Bernoulli(initial_density) (paper, 3.1).
 
@@ -92,12 +94,13 @@ def initialise(
     input_shape: shape of one input, without the batch axis.
     init_scale: standard deviation of the weights; one number, or one for each layer.
     initial_density: probability that a gene is expressed.
+    layers: of the network, as a task has them; they are found where none are given.
   """
   weights_key, masks_key = jax.random.split(key)
   weights = initial_weights(weights_key, network, input_shape, init_scale)
   full = full_masks(weights)
   masks = draw_like(lambda size: jax.random.bernoulli(masks_key, initial_density, (size,)), full)
-  return Ticket(weights, masks, layers=find_layers(network, input_shape))
+  return Ticket(weights, masks, layers=tuple(layers) or find_layers(network, input_shape))
 
 
 def unmasked_count(ticket: Ticket) -> Int[Array, ""]:
@@ -154,6 +157,8 @@ def stack(tickets: Sequence[Ticket]) -> Ticket:
     UsageError: they are of different networks.
   """
   known = {ticket.layers for ticket in tickets if ticket.layers}
+  if len(known) > 1:  # some may be for a task with counts of single layers, and others not
+    known = {tuple(layer._replace(kept=None) for layer in layers) for layers in known}
   if len(known) > 1:
     raise UsageError("tickets of different networks, or of one on different inputs, make no population")
   layers = known.pop() if known else ()

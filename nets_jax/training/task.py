@@ -14,10 +14,25 @@ from jaxtyping import Array, Bool, Float, Int
 from nets_jax import settings
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
-from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, choice, describe, in_words, one_of
+from nets_jax.kinds import (
+  ANY,
+  NUMBER,
+  POSITIVE,
+  WHOLE,
+  WORDS,
+  Kind,
+  Rule,
+  at_least,
+  choice,
+  describe,
+  in_words,
+  one_of,
+)  # fmt: skip
+from nets_jax.networks import layer_rules
 from nets_jax.networks.adapter import Scale, check_module, check_outputs, with_tuples
 from nets_jax.networks.initialisation import Normal
-from nets_jax.networks.layers import find_layers, scale_of_each
+from nets_jax.networks.layer_rules import LayerDensities, own_counts
+from nets_jax.networks.layers import Layer, find_layers, scale_of_each
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
 from nets_jax.structs import Struct
@@ -129,6 +144,10 @@ class Task(Struct):
     loss: `(outputs [batch, ...], labels) -> [batch]`, whose mean is minimised (static).
     score: likewise, whose mean is reported beside the loss, in the columns called accuracy (static).
     precision: of the final training's matrix products; a search has its own (static).
+    dense_layers: names of layers that keep every weight, or patterns such as `hidden_*` (static).
+    layer_densities: densities of single layers by name or pattern, of which the first that fits counts; or a
+      function `(name, shape) -> None | density` (static). Their counts are exact in every method. A target
+      density is that of all layers together: the others keep its count less theirs.
   """
 
   network: nn.Module = struct.field(pytree_node=False)
@@ -150,9 +169,21 @@ class Task(Struct):
     kind=choice(tuple(PRECISIONS)),
     rule=one_of(tuple(PRECISIONS)), static=True, flag="train_precision",
   )  # fmt: skip
+  dense_layers: tuple[str, ...] | None = setting(
+    None, "Layers that keep every weight: names, or patterns such as hidden_*.", group="network", kind=WORDS,
+    rule=ANY, static=True, flag="dense_layers",
+  )  # fmt: skip
+  layer_densities: LayerDensities | None = setting(
+    None,
+    "Densities of single layers, as in output=0.5,hidden_*=0.1; a target density is of all layers together.",
+    group="network", kind=layer_rules.DENSITIES, rule=layer_rules.IS_DENSITY, static=True,
+    flag="layer_densities",
+  )  # fmt: skip
 
   def __post_init__(self):
     """Makes tuples of the network's lists, so that it can be compared; takes a scale, an optimiser's name."""
+    object.__setattr__(self, "dense_layers", layer_rules.as_names(self.dense_layers))
+    object.__setattr__(self, "layer_densities", layer_rules.as_densities(self.layer_densities))
     if isinstance(self.network, nn.Module):
       object.__setattr__(self, "network", with_tuples(self.network))
     if isinstance(self.initialiser, int | float | tuple | list):
@@ -173,11 +204,25 @@ class Task(Struct):
     self.at_precision(self.precision)
     if self.loss is cross_entropy:
       check_outputs(self.network, self.data.input_shape, self.data.num_classes)
-    scale_of_each(self.initialiser.scale, find_layers(self.network, self.data.input_shape))
+    scale_of_each(self.initialiser.scale, self.layers)
 
   def record(self) -> dict[str, object]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
-    return {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
+    found = {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
+    own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
+    return found | ({"layers": own} if own else {})
+
+  @property
+  def layers(self) -> tuple[Layer, ...]:
+    """The network's layers in the order of application, each with what this task says that it keeps.
+
+    Raises:
+      UsageError: a name of `dense_layers` or `layer_densities` that no layer has, or an impossible density.
+    """
+    found = find_layers(self.network, self.data.input_shape)
+    if not (self.dense_layers or self.layer_densities):
+      return found
+    return layer_rules.with_rule(found, self.dense_layers or (), self.layer_densities or ())
 
   @property
   def bare(self) -> "Task":

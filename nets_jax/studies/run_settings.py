@@ -2,9 +2,9 @@
 
 from flax import struct
 
-from nets_jax import searches
+from nets_jax import plugins, searches
 from nets_jax.engine.seeds import SEED
-from nets_jax.kinds import NUMBER, SWITCH, TEXT, WHOLE, at_least, choice, one_of
+from nets_jax.kinds import NUMBER, SWITCH, TEXT, WHOLE, at_least
 from nets_jax.settings import setting
 
 NAMES = tuple(searches.SEARCHES)
@@ -15,8 +15,10 @@ class RunSettings:
   """What to run, where its files go, and on what."""
 
   search: str = setting(
-    "guided", "The ticket search; --method is the same flag.", group="what to run", kind=choice(NAMES),
-    rule=one_of(NAMES), static=True,
+    "guided",
+    "The ticket search, or package.module:Class of your own, whose settings become flags; --method is the "
+    "same flag.",
+    group="what to run", kind=plugins.choice(NAMES), rule=plugins.one_of(NAMES), static=True,
   )  # fmt: skip
   seed: int = setting(
     0, "Seed of everything but the data split, from 0 to 2^64 - 1.", group="what to run", kind=WHOLE,

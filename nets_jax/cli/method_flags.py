@@ -1,6 +1,7 @@
-"""The methods of a comparison, from labels such as `short@imp:cycle_epochs=10`."""
+"""The methods of a comparison, from the flags: labels such as `short@imp:cycle_epochs=10`."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from absl import flags
 
@@ -9,34 +10,31 @@ from nets_jax.cli import records, setting_flags
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
+from nets_jax.studies.method_labels import read_label, split_labels
 from nets_jax.studies.methods import Method
 
+
+class LabelsParser(flags.ArgumentParser):
+  """Reads methods with commas between, but for those in brackets."""
+
+  def parse(self, argument: object) -> list[str]:
+    """The labels."""
+    return split_labels(argument) if isinstance(argument, str) else list(cast(Sequence[str], argument))
+
+  def flag_type(self) -> str:
+    """As absl names it."""
+    return "methods with commas between"
+
+
 flags.DEFINE_integer("trials", 5, "Independent trials of each method.")
-flags.DEFINE_list(
+flags.DEFINE(
+  LabelsParser(),
   "methods",
   None,
   "Searches, each with settings of its own after colons, and a name before an @ if it is to have one "
   "(short@imp:cycle_epochs=10); what compares them has its default.",
+  serializer=flags.ListSerializer(","),
 )
-
-
-def read_label(label: str) -> tuple[str, str, dict[str, str]]:
-  """The parts of `name@search:setting=value:...`: the name, or all of it where there is none; search;
-  settings.
-
-  Raises:
-    UsageError: no such search, or a name that would be taken for one.
-  """
-  title, at, recipe = label.rpartition("@")
-  name, *overrides = recipe.split(":")
-  known = list(searches.SEARCHES)
-  if name not in known:
-    hint = "; NeTS is paper or guided" if name == "nets" else ""
-    raise UsageError(f"methods may be {', '.join(known[:-1])} or {known[-1]}, not {name!r}{hint}")
-  if at and (not title or (title in known and title != name)):
-    raise UsageError(f"{label!r} needs a name before its @, and not that of another method")
-  changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
-  return title or recipe, name, changes
 
 
 def make_methods(
