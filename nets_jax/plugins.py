@@ -195,10 +195,11 @@ def one_of(names: Sequence[str]) -> Rule:
 
 def split(text: str, separator: str) -> list[str]:
   """The parts of a text between separators, but for those within brackets or quotes."""
-  parts, depth, quote = [""], 0, ""
-  for before, letter in zip(["", *text], text, strict=False):
+  parts, depth, quote, escaped = [""], 0, "", False
+  for letter in text:
     if quote:
-      quote = "" if letter == quote and before != "\\" else quote
+      quote = "" if letter == quote and not escaped else quote
+      escaped = letter == "\\" and not escaped
     elif letter in "\"'" and depth:
       quote = letter
     elif letter in "([{":
