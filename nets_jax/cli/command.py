@@ -5,6 +5,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -94,13 +95,13 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     fail(f"not enough memory on the device ({str(error).splitlines()[0]}); lower population_size or chunk")
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
   """Prints one line and ends the program with status 2."""
   print(f"error: {message}", file=sys.stderr)
   sys.exit(2)
 
 
-def end(message: str) -> None:
+def end(message: str) -> NoReturn:
   """Prints one line and ends the program as the signal would have."""
   print(message, file=sys.stderr)
   sys.exit(interrupts.status())

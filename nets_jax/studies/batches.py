@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from nets_jax import searches
+from nets_jax import searches, settings
 from nets_jax.analysis.progress import Progress
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.saving import Saving
 from nets_jax.engine.tables import Row
 from nets_jax.errors import SearchFailed
-from nets_jax.protocol import Outcome
+from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import warn_of_empty_layers, write_run
 from nets_jax.tickets.results import Cost, SearchResult
@@ -147,9 +147,9 @@ def _search_on_the_way(
 ) -> list[Outcome]:
   """One search for each seed or trial, the longest; the others' tickets are those it had on its way."""
   firsts = list({(run.seed, run.trial): run for run in runs}.values())
-  longest = max((run.method.search for run in runs), key=lambda search: search.cycles)
+  longest = max((run.method.search for run in runs), key=_cycles)
   task, kept = runs[0].method.task, directory / "on_the_way"
-  needed = {run.method.search.cycles for run in runs} - {longest.cycles}
+  needed = {_cycles(run.method.search) for run in runs} - {_cycles(longest)}
 
   def keep(cycle: int, tickets: Ticket) -> None:
     for i in range(len(firsts)) if cycle in needed else ():
@@ -174,13 +174,18 @@ def _search_on_the_way(
   places = {(run.seed, run.trial): i for i, run in enumerate(firsts)}
   found = []
   for run in runs:
-    place, cycles = places[run.seed, run.trial], run.method.search.cycles
+    place, cycles = places[run.seed, run.trial], _cycles(run.method.search)
     whole = outcomes[place]
-    if cycles == longest.cycles:
+    if cycles == _cycles(longest):
       found.append(whole)
     else:
-      found.append(_on_the_way(whole, cycles, longest.cycles, kept / f"{cycles}-{place}.safetensors"))
+      found.append(_on_the_way(whole, cycles, _cycles(longest), kept / f"{cycles}-{place}.safetensors"))
   return found
+
+
+def _cycles(search: Search) -> int:
+  """How many steps a search makes that passes densities on its way."""
+  return int(settings.values(search)["cycles"])
 
 
 def _on_the_way(whole: Outcome, cycles: int, longest: int, path: pathlib.Path) -> Outcome:
@@ -200,7 +205,8 @@ def _train(
   batch: Batch, runs: Sequence[Run], outcomes: Sequence[Outcome], directory: pathlib.Path, machine: Machine
 ) -> list[list[Row]]:
   """The curve of each ticket in the final training, its seconds shared out; empty where there is none."""
-  sound = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, SearchResult)]
+  tickets = {i: outcome.ticket for i, outcome in enumerate(outcomes) if isinstance(outcome, SearchResult)}
+  sound = list(tickets)
   curves: list[list[Row]] = [[] for _ in runs]
   if runs[0].method.task.epochs == 0:
     return curves
@@ -214,7 +220,7 @@ def _train(
     ):
       rows = train_tickets(
         jnp.stack([runs[i].keys()[1] for i in todo]),
-        stack([outcomes[i].ticket for i in todo]),
+        stack([tickets[i] for i in todo]),
         [runs[i].method.task for i in todo],
         layout=make_layout(len(todo), devices=machine.devices, chunk=machine.chunk),
         on_rows=progress,

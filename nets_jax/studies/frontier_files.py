@@ -4,18 +4,20 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-import nets_jax
+import flax.linen as nn
+
 from nets_jax.analysis.frontier_figures import frontier_figure
 from nets_jax.analysis.style import save_figure
 from nets_jax.engine.tables import read_csv, write_csv
 from nets_jax.evolution.frontier import Met
 from nets_jax.studies.run_files import name_layers
 from nets_jax.tickets.storage import save_ticket
+from nets_jax.tickets.ticket import empty_layers
 
 DIRECTORY = "frontier"
 
 
-def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.MLP) -> None:
+def write(directory: pathlib.Path, frontier: Sequence[Met], network: nn.Module) -> None:
   """Writes ticket-00.safetensors, the sparsest, and the others, frontier.csv and figure_frontier.png.
 
   Args:
@@ -31,7 +33,7 @@ def write(directory: pathlib.Path, frontier: Sequence[Met], network: nets_jax.ML
     file = f"ticket-{i:02}.safetensors"
     save_ticket(directory / DIRECTORY / file, met.ticket, network)
     own = {name: value for name, value in met.row.items() if name not in ("parent_1", "parent_2")}
-    empty = name_layers(nets_jax.empty_layers(met.ticket))
+    empty = name_layers(empty_layers(met.ticket))
     rows.append({"file": file, **own, "empty_layers": empty})
   write_csv(directory / DIRECTORY / "frontier.csv", rows)
   figure = frontier_figure(read_csv(directory / "history.csv"), rows)

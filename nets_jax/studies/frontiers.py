@@ -22,7 +22,7 @@ from nets_jax.training.task import Task
 
 DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 MOST_LINES = 10  # methods that a figure of lines can still show apart
-TABLE, ORDER = "densities.csv", ["method", "target_density", "trial"]
+TABLE = "densities.csv"
 
 
 def check_densities(densities: Sequence[float]) -> list[float]:
@@ -166,10 +166,9 @@ def merged(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
   kept = before[~(before["trial"].to_numpy() >= limits)]  # of no limit, NaN, none is replaced
   names = list(dict.fromkeys([*before["method"], *new["method"]]))
   both = pd.concat([kept, new], ignore_index=True)
-  keys = {"method": names.index, "target_density": lambda density: -density, "trial": int}
-  return both.sort_values(
-    ORDER, key=lambda column: column.map(keys[column.name]), kind="stable", ignore_index=True
-  )
+  place = pd.DataFrame({"method": both["method"].map(names.index), "density": -both["target_density"]})
+  order = place.assign(trial=both["trial"]).sort_values(["method", "density", "trial"], kind="stable").index
+  return both.loc[order].reset_index(drop=True)
 
 
 def accuracies(results: pd.DataFrame) -> str:

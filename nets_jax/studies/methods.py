@@ -59,7 +59,7 @@ class Method:
       tuple(shaping.items()),
     )  # fmt: skip
 
-  @property
+  @functools.cached_property
   def settings(self) -> dict[str, Value]:
     """What `config.json` says of it."""
     if self.record:
@@ -167,7 +167,7 @@ def check(methods: Sequence[Method]) -> None:
     method.search.check(method.task)
 
 
-def check_counts(**counts: int) -> None:
+def check_counts(**counts: tuple[int, int]) -> None:
   """Raises UsageError for a count below what it must be: `trials=(value, least)`."""
   for name, (value, least) in counts.items():
     if value < least:

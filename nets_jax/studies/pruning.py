@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
 from nets_jax.engine.tables import Row
@@ -12,8 +12,8 @@ from nets_jax.studies.methods import Run
 from nets_jax.studies.trials import RUN, Trials
 from nets_jax.studies.work import STUDY, study_name
 
-PRUNERS: dict[str, Callable[[], BasePruner] | None] = {
-  "none": None, "median": MedianPruner, "halving": SuccessiveHalvingPruner, "hyperband": HyperbandPruner,
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
+  "none": NopPruner, "median": MedianPruner, "halving": SuccessiveHalvingPruner, "hyperband": HyperbandPruner,
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def make_prune(
   """
   directory.mkdir(parents=True, exist_ok=True)
   trials = Trials(directory, storage, study_name(directory, storage, STUDY))
-  trials.study.pruner = PRUNERS[name]() if PRUNERS[name] is not None else optuna.pruners.NopPruner()
+  trials.study.pruner = PRUNERS[name]()
   numbers: dict[str, int] = {}
 
   def prune(run: Run, rows: Sequence[Row]) -> bool:

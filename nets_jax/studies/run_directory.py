@@ -131,8 +131,8 @@ def locked(path: str) -> Iterator[pathlib.Path]:
       (directory / LOCK).unlink()
     lock.release()
     with contextlib.suppress(OSError):  # unless there is something in them
-      for path in made:
-        path.rmdir()
+      for parent in made:
+        parent.rmdir()
 
 
 def read_config(path: pathlib.Path, part: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class SingleRun:
       seed: of all randomness.
       record: settings for TensorBoard's page of them.
     """
-    search_key, *comparison_keys = run_keys(seed)
+    search_key, control_key, training_key = run_keys(seed)
     if self.ticket is None:
       result = self._find(search_key)
       self.keep(result)
@@ -74,7 +74,7 @@ class SingleRun:
       save_ticket(self.where / run_files.TICKET, result.ticket, self.task.network)
     self.board.ticket(result.ticket)
     run_files.warn_of_empty_layers(self.name, [result.ticket])
-    results, verdicts = self._compare(*comparison_keys, result.ticket)
+    results, verdicts = self._compare(control_key, training_key, result.ticket)
     summary = run_files.summarise(result, results, verdicts)
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
     write_json(self.where / run_files.SUMMARY, summary)

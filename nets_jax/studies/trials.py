@@ -45,20 +45,17 @@ def open_storage(directory: pathlib.Path, url: str | None) -> BaseStorage:
 class Trials:
   """The trials of one study; each names its run."""
 
-  def __init__(self, directory: pathlib.Path, url: str | None, name: str, direction: str = "minimize"):
+  def __init__(self, directory: pathlib.Path, url: str | None, name: str):
     """Opens the study, or makes it.
 
     Args:
       directory: of the study's files.
       url: see `open_storage`.
       name: of the study in a database, which may hold many.
-      direction: `minimize` or `maximize`, what the trials' values are for.
     """
     self._directory = directory
     self.storage = open_storage(directory, url)
-    self.study = optuna.create_study(
-      storage=self.storage, study_name=name, load_if_exists=True, direction=direction
-    )
+    self.study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
     self._id = self.storage.get_study_id_from_name(name)
 
   @contextlib.contextmanager

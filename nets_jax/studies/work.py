@@ -16,6 +16,7 @@ from nets_jax.engine.files import seal, set_aside
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
+from nets_jax.engine.tables import Row
 from nets_jax.studies.batches import GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
 from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import damage, is_done, result_row
@@ -43,7 +44,7 @@ class Options:
   machine: Machine = dataclasses.field(default_factory=Machine)
   storage: str | None = None
   max_hours: float | None = None
-  value: Callable[[dict], float] = lambda row: row["valid_loss"]
+  value: Callable[[Row], float] = lambda row: row["valid_loss"]
 
 
 def complete(
