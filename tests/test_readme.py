@@ -1,18 +1,48 @@
-"""What README says: its Python runs as written, and the commands it names exist."""
+"""What README and the pages of docs/ say: their Python runs, their links, files and flags are there."""
 
+import importlib
 import pathlib
 import re
 
+import pytest
+from absl import flags
+
 import nets_jax
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(nets_jax.__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = ("search", "compare", "densities", "sweep", "controls")
+MOST_WORDS, LONGEST_SENTENCE = 900, 30
+# Settings of the stranger's search and operator in docs/extending.md, which are flags where these are named.
+OF_EXAMPLES = {"share", "flip_rate"}
 
 
-def test_the_python_in_it_runs(tmp_path, monkeypatch):
+def python_of(text):
+  return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def prose_of(text):
+  """Its paragraphs and list items: no code, tables, headings and pictures; of a link what is read."""
+  text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+  lines = [
+    "" if line.startswith(("    ", "|", "#", "![")) else re.sub(r"^(- |\d+\. )", "\n", line)
+    for line in text.splitlines()
+  ]
+  text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", "\n".join(lines))
+  return [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
+
+
+def words_of(text):
+  """What stands between spaces and has a letter or a digit."""
+  return [word for word in text.split() if re.search(r"\w", word)]
+
+
+def test_the_python_of_readme_runs(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda: None)  # JAX has started already
   names = {}
-  for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+  for block in python_of(README):
     exec(block, names)
   assert isinstance(names["search"], nets_jax.Nets)
   assert (tmp_path / "ticket.safetensors").exists()
@@ -20,10 +50,53 @@ def test_the_python_in_it_runs(tmp_path, monkeypatch):
   assert found.best["valid_accuracy"] > 0.1
 
 
-def test_the_files_that_its_commands_name_are_there():
-  root = pathlib.Path(__file__).parent.parent
-  named = re.findall(
-    r"experiments/presets/[\w/]+\.flags|docs/\w+\.md|experiments/notebooks/\w+\.ipynb", README
+@pytest.mark.parametrize("page", ["studies.md", "library.md"])
+def test_the_python_of_a_page_runs_in_one_namespace(page, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  names, blocks = {}, python_of((ROOT / "docs" / page).read_text())
+  assert blocks
+  for block in blocks:
+    exec(block, names)
+  if page == "studies.md":
+    assert names["found"].best_method in names["settings"]
+    assert "Definition 3" in capsys.readouterr().out
+  else:
+    assert isinstance(names["search"], nets_jax.Nets)
+
+
+def test_readme_is_short():
+  """Everything in it counts, code and tables too."""
+  assert len(words_of(README)) <= MOST_WORDS
+
+
+def test_no_sentence_of_readme_is_long():
+  """A sentence ends with its mark before a space, and a paragraph or list item ends one too."""
+  sentences = [part for text in prose_of(README) for part in re.split(r"(?<=[.!?])\s+", text)]
+  assert [part for part in sentences if len(words_of(part)) > LONGEST_SENTENCE] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_relative_links_resolve(page):
+  links = re.findall(r"\]\(\s*([^)\s]+)\s*\)", page.read_text())
+  relative = [link.partition("#")[0] for link in links if not re.match(r"\w+:|#", link)]
+  assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_flags_that_a_page_names_exist(page):
+  for command in COMMANDS:
+    importlib.import_module(f"nets_jax.cli.{command}")
+  text = re.sub(r"^ *#SBATCH .*$", "", page.read_text(), flags=re.MULTILINE)
+  named = set(re.findall(r"(?<![\w-])--([a-z]\w*)", text))
+  known = {*flags.FLAGS, *OF_EXAMPLES, "help", "helpfull", "flagfile"}
+  assert sorted(name for name in named if name not in known and name.removeprefix("no") not in known) == []
+
+
+def test_the_files_that_commands_name_are_there():
+  text = "\n".join(page.read_text() for page in PAGES)
+  named = set(
+    re.findall(r"experiments/presets/[\w/]+\.flags|docs/\w+\.md|experiments/notebooks/\w+\.ipynb", text)
   )
-  assert len(named) > 5
-  assert [path for path in named if not (root / path).exists()] == []
+  named |= {f"experiments/{name}.py" for name in re.findall(r"python -m experiments\.(\w+)", text)}
+  assert len(named) > 10
+  assert sorted(path for path in named if not (ROOT / path).exists()) == []
