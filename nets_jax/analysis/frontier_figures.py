@@ -24,7 +24,7 @@ def frontier_figure(history: Sequence[TableRow], frontier: Sequence[TableRow]) -
   """
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
-  trained = [row for row in history if np.isfinite(row["valid_loss"])]
+  trained = [row for row in history if np.isfinite(row["valid_loss"]) and row["density"] > 0]
   losses = list(map(_height, trained))
   points = axes.scatter(
     [100 * row["density"] for row in trained], losses, c=[row["generation"] for row in trained],

@@ -15,6 +15,7 @@ from nets_jax.cli import plugin_flags, usage
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import interrupts
 from nets_jax.engine.checkpoints import Stopped
+from nets_jax.engine.saving import Saving
 from nets_jax.engine.startup import check_devices, keep_compiled_programs
 from nets_jax.studies import places
 
@@ -101,6 +102,11 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     fail(f"not enough memory on the device ({str(error).splitlines()[0]}); lower population_size or chunk")
+
+
+def saving(values: flags.FlagValues) -> Saving:
+  """How the flags ask for loops to be saved."""
+  return Saving(values.checkpoint_every, values.checkpoint_seconds, signals=True)
 
 
 def fail(message: str) -> NoReturn:

@@ -25,7 +25,7 @@ import shutil
 from absl import flags
 
 from nets_jax.analysis import tensorboard
-from nets_jax.cli import command, distributed, records, setting_flags, study
+from nets_jax.cli import command, distributed, records, setting_flags
 from nets_jax.engine import hosts, saving
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import say
@@ -72,7 +72,7 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
   make_layout(2, devices=values.devices, chunk=values.chunk)
   if values.tensorboard:
     tensorboard.check_installed()
-  machine = Machine(values.devices, values.chunk, saving=study.saving(values))
+  machine = Machine(values.devices, values.chunk, saving=command.saving(values))
   name = values.search if ticket is None else "ticket"
   default = run_directory(values.dataset, values.search, values.seed, values.ticket)
   where = pathlib.Path(values.workdir or default)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from nets_jax.engine.saving import Saving
+from nets_jax.cli import command
 from nets_jax.errors import UsageError
 from nets_jax.studies.batches import Machine
 from nets_jax.studies.methods import Run
@@ -34,13 +34,8 @@ def options(values: flags.FlagValues) -> Options:
     raise UsageError(
       f"cannot use --storage={values.storage}: it is no URL such as postgresql://user@host/name"
     )
-  machine = Machine(values.devices, values.chunk, values.at_once, saving(values))
+  machine = Machine(values.devices, values.chunk, values.at_once, command.saving(values))
   return Options(machine, values.storage, values.max_hours)
-
-
-def saving(values: flags.FlagValues) -> Saving:
-  """How the flags ask for loops to be saved."""
-  return Saving(values.checkpoint_every, values.checkpoint_seconds, signals=True)
 
 
 def plan(runs: Sequence[Run], how: Options) -> str:

@@ -9,14 +9,43 @@
 Each study takes a directory, in which nothing is run twice; see `work.Options` for workers that share it.
 """
 
-from nets_jax.studies.adaptive import Adaptive
-from nets_jax.studies.batches import Machine
-from nets_jax.studies.comparison import Comparison, compare
-from nets_jax.studies.frontiers import Densities, densities
-from nets_jax.studies.methods import Method
-from nets_jax.studies.sweeps import Sweep, sweep, vary
-from nets_jax.studies.ticket_controls import Controls, controls
-from nets_jax.studies.work import Options
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from nets_jax.studies.adaptive import Adaptive
+  from nets_jax.studies.batches import Machine
+  from nets_jax.studies.comparison import Comparison, compare
+  from nets_jax.studies.frontiers import Densities, densities
+  from nets_jax.studies.methods import Method
+  from nets_jax.studies.sweeps import Sweep, sweep, vary
+  from nets_jax.studies.ticket_controls import Controls, controls
+  from nets_jax.studies.work import Options
+
+# Loaded when they are first used: pandas, Optuna and matplotlib take a second.
+_HOMES = {
+  "Adaptive": "adaptive",
+  "Comparison": "comparison",
+  "Controls": "ticket_controls",
+  "Densities": "frontiers",
+  "Machine": "batches",
+  "Method": "methods",
+  "Options": "work",
+  "Sweep": "sweeps",
+  "compare": "comparison",
+  "controls": "ticket_controls",
+  "densities": "frontiers",
+  "sweep": "sweeps",
+  "vary": "sweeps",
+}
+
+
+def __getattr__(name: str) -> object:
+  """A study, or a type of one, from the module that has it."""
+  if name not in _HOMES:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
 
 __all__ = [
   "Adaptive",

@@ -15,8 +15,9 @@ from nets_jax.engine.files import SEAL
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
 from nets_jax.errors import UsageError
-from nets_jax.studies import frontier_files, trials
+from nets_jax.studies import frontier_files
 from nets_jax.studies.run_files import CONFIG, FORMAT_VERSION, environment
+from nets_jax.studies.workers import STUDY_LOCK
 
 FILES = (
   "config.json",
@@ -198,7 +199,7 @@ def claim(directory: pathlib.Path, settings: Mapping[str, Any], keeps: bool = Tr
     if keeps:
       check_same(directory, read_config(path, "settings"), settings, advice)
   directory.mkdir(parents=True, exist_ok=True)
-  with filelock.FileLock(directory / trials.LOCK):
+  with filelock.FileLock(directory / STUDY_LOCK):
     if not path.exists() or not keeps:
       write_json(path, {"settings": settings, **environment()})
 

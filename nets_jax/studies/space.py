@@ -7,10 +7,12 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 
 from nets_jax.errors import UsageError
@@ -142,10 +144,13 @@ def draw(dimensions: Sequence[Dimension], count: int, sampler: str, seed: int) -
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
   """Optuna's sampler of that name: `qmc` or `tpe`."""
-  if name == "qmc":
-    return QMCSampler(seed=seed % 2**32, scramble=True, warn_independent_sampling=False,
-                      warn_asynchronous_seeding=False)  # fmt: skip
-  return TPESampler(seed=seed % 2**32, multivariate=True, group=True, constant_liar=True)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ExperimentalWarning)  # it says so of both, since years
+    if name == "tpe":
+      return TPESampler(seed=seed % 2**32, multivariate=True, group=True, constant_liar=True)
+    return QMCSampler(
+      seed=seed % 2**32, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
+    )
 
 
 def _entries(text: str, flag: str) -> dict[str, str]:

@@ -9,8 +9,7 @@ import pandas as pd
 
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.engine.files import replace_file
-from nets_jax.engine.tables import Row
-from nets_jax.errors import UsageError
+from nets_jax.engine.tables import Row, read_csv
 from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import curve_rows, history_rows, result_row
 
@@ -22,6 +21,9 @@ FORMS = {
   "short": (1, ".3g", ""),
   "seconds": (1, ".1f", ""),
 }
+
+
+WHOLE = ("trial", "ticket", "seed")  # columns of whole numbers
 
 
 def spread(values: Sequence[float], form: str, error: str = "interval") -> str:
@@ -61,12 +63,8 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
   Raises:
     UsageError: it is not whole.
   """
-  try:
-    table = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=["nan"])
-  except (ValueError, UnicodeDecodeError) as error:
-    raise UsageError(f"{path} is damaged; remove it, and what is missing is made again") from error
-  words = [name for name in ("failed", "empty_layers") if name in table]
-  return table.astype({name: str for name in words}).replace({name: {"nan": ""} for name in words})
+  table = pd.DataFrame(read_csv(path))
+  return table.astype({name: int for name in WHOLE if name in table})
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

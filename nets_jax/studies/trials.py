@@ -17,9 +17,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nets_jax.errors import UsageError
-from nets_jax.studies.workers import Worker
+from nets_jax.studies.workers import STUDY_LOCK, Worker
 
-JOURNAL, LOCK, RUN = "trials.log", ".study.lock", "run"
+JOURNAL, RUN = "trials.log", "run"
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -59,7 +59,7 @@ class Trials:
   @contextlib.contextmanager
   def alone(self) -> Iterator[None]:
     """Keeps the study's lock while it lasts; a process that dies lets go of it."""
-    with filelock.FileLock(self._directory / LOCK):
+    with filelock.FileLock(self._directory / STUDY_LOCK):
       yield
 
   def all(self, *states: TrialState) -> list[FrozenTrial]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from nets_jax.engine.files import replace_file
 
-DIRECTORY = "workers"
+DIRECTORY, STUDY_LOCK = "workers", ".study.lock"
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0  # after which a worker of another host counts as dead
 
