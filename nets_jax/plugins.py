@@ -32,7 +32,7 @@ class Reference(NamedTuple):
 
   module: str
   attribute: str
-  arguments: Mapping[str, Any] | None
+  arguments: Mapping[str, object] | None
 
   @property
   def name(self) -> str:
@@ -44,12 +44,12 @@ class Reference(NamedTuple):
     return self.name if self.arguments is None else write(self.name, self.arguments)
 
 
-def write(name: str, arguments: Mapping[str, Any]) -> str:
+def write(name: str, arguments: Mapping[str, object]) -> str:
   """A name with its arguments, as `parse` reads it."""
   return f"{name}({','.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
-def is_reference(text: Any) -> bool:
+def is_reference(text: object) -> bool:
   """Whether a text has the form `package.module:name`, with or without arguments."""
   return isinstance(text, str) and _FORM.fullmatch(text) is not None
 
@@ -85,7 +85,7 @@ def parse(text: str) -> Reference:
   return Reference(module, attribute, arguments)
 
 
-def find(reference: Reference) -> Any:
+def find(reference: Reference) -> object:
   """What a reference names, not called. Imports its module.
 
   Raises:
@@ -109,7 +109,7 @@ def find(reference: Reference) -> Any:
   return found
 
 
-def load(reference: str | Reference, **offered: Any) -> Any:
+def load(reference: str | Reference, **offered: object) -> object:
   """What a reference gives: a class or function called with its arguments, anything else as it is.
 
   Args:
@@ -121,7 +121,7 @@ def load(reference: str | Reference, **offered: Any) -> Any:
   """
   reference = parse(reference) if isinstance(reference, str) else reference
   found = find(reference)
-  if not _is_called(found):
+  if not callable(found) or not _is_called(found):
     if reference.arguments is not None:
       raise UsageError(f"{reference.name} takes no arguments, for it is made already; leave them out")
     return found
@@ -133,7 +133,7 @@ def load(reference: str | Reference, **offered: Any) -> Any:
     raise UsageError(f"{reference} failed: {last_line(error)}; mend it or its arguments") from error
 
 
-def completed(reference: Reference, **offered: Any) -> Reference:
+def completed(reference: Reference, **offered: object) -> Reference:
   """The reference with all the arguments that `load` calls it with.
 
   Raises:
@@ -149,7 +149,7 @@ def _is_called(found: Any) -> bool:
   return inspect.isclass(found) or inspect.isroutine(found) or isinstance(found, functools.partial)
 
 
-def _fitting(found: Any, reference: Reference, offered: Mapping[str, Any]) -> dict[str, Any]:
+def _fitting(found: Any, reference: Reference, offered: Mapping[str, object]) -> dict[str, object]:
   """The arguments to call it with.
 
   Raises:

@@ -13,8 +13,6 @@ import nets_jax
 from nets_jax.training.task import cross_entropy
 
 ROOT = pathlib.Path(nets_jax.__file__).parent
-# Whose signatures have `Any` left, or nothing.
-NOT_YET = ("studies", "cli", "evolution", "analysis", "settings.py", "kinds.py")
 MOST_SUPPRESSIONS = 10
 
 
@@ -36,20 +34,16 @@ def signature(function):
   return named | {"return": function.returns if function.name != "__init__" else ast.Constant(None)}
 
 
-DONE = [path for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0] not in NOT_YET]
+MODULES = sorted(ROOT.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", DONE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_signatures_say_what_they_take_and_give(path):
   for function in public_functions(ast.parse(path.read_text())):
     for name, annotation in signature(function).items():
       where = f"{function.name} in line {function.lineno}: {name}"
       assert annotation is not None, where
       assert not re.search(r"\bAny\b", ast.unparse(annotation)), where
-
-
-def test_what_is_not_done_yet_is_still_there():
-  assert all((ROOT / name).exists() for name in NOT_YET)
 
 
 def test_suppressions_are_few_and_each_has_its_reason():

@@ -26,6 +26,7 @@ def own_network(text: str, num_classes: int) -> nn.Module:
   reference = plugins.parse(text)
   made = plugins.load(reference, num_classes=num_classes)
   check_module(made)
+  assert isinstance(made, nn.Module)
   made = with_tuples(made)
   if reference_of(made) is None:
     _MADE.append((made, plugins.completed(reference, num_classes=num_classes)))

@@ -5,7 +5,6 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import filelock
 
@@ -42,7 +41,7 @@ class RunDirectory:
     is_begun: it holds a run of this configuration that has not ended, and is gone on with.
   """
 
-  def __init__(self, path: str, overwrite: bool, deciding: Mapping[str, Any] | None = None):
+  def __init__(self, path: str, overwrite: bool, deciding: Mapping[str, object] | None = None):
     """Takes a directory that holds no run, or one to go on with, or, with `overwrite`, one to give up.
 
     Nothing is made or removed before `open`.
@@ -80,7 +79,7 @@ class RunDirectory:
     there = [path.name for path in self._held()]
     return ", ".join([*there, *(f"{name}/" for name in DIRECTORIES if (self / name).is_dir())])
 
-  def open(self, flags: Mapping[str, Any]) -> None:
+  def open(self, flags: Mapping[str, object]) -> None:
     """Removes the files of an earlier run, and writes `config.json`; a run that goes on keeps its files."""
     if not self.is_begun:
       if self._held():
@@ -136,7 +135,7 @@ def locked(path: str) -> Iterator[pathlib.Path]:
         parent.rmdir()
 
 
-def read_config(path: pathlib.Path, part: str) -> dict[str, Any]:
+def read_config(path: pathlib.Path, part: str) -> dict[str, object]:
   """A part of a `config.json`.
 
   Raises:
@@ -166,11 +165,11 @@ def check_version(path: pathlib.Path, advice: str) -> None:
 
 
 def check_same(
-  directory: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any], advice: str
+  directory: pathlib.Path, there: Mapping[str, object], here: Mapping[str, object], advice: str
 ) -> None:
   """Raises UsageError that names the settings of `here` which are not what they are `there`."""
   there, here = dict(there), json.loads(json.dumps(here))
-  before, now = there.pop("given", None) or {}, here.pop("given", None) or {}
+  before, now = _given(there), _given(here)
   for name in before.keys() | now.keys():  # those that are not given have their defaults
     there[name], here[name] = before.get(name, "by default"), now.get(name, "by default")
   differing = [name for name in sorted(here) if there.get(name) != here[name]]
@@ -179,7 +178,13 @@ def check_same(
     raise UsageError(f"{directory} is of another configuration ({changes}); {advice}")
 
 
-def claim(directory: pathlib.Path, settings: Mapping[str, Any], keeps: bool = True) -> None:
+def _given(settings: dict[str, object]) -> dict[str, object]:
+  """Takes the settings of searches that were given out of a record."""
+  given = settings.pop("given", None)
+  return given if isinstance(given, dict) else {}
+
+
+def claim(directory: pathlib.Path, settings: Mapping[str, object], keeps: bool = True) -> None:
   """Writes config.json, or checks that the directory is of these settings. Workers may come at once.
 
   Args:

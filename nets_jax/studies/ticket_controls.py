@@ -4,19 +4,21 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Self
 
 import jax
 import pandas as pd
 from flax import struct
+from jaxtyping import Array, Key
 
 from nets_jax.analysis.verdicts import judge, summarise
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import SearchFailed, UsageError
+from nets_jax.networks.adapter import Scale
 from nets_jax.networks.initialisation import Normal
-from nets_jax.protocol import Outcome, Search
+from nets_jax.protocol import How, Outcome, Search
 from nets_jax.searches import search as find_ticket
 from nets_jax.studies import tables
 from nets_jax.studies.comparison import failed
@@ -38,7 +40,7 @@ def _scales(ticket: Ticket) -> tuple[float, ...]:
   return tuple(float(scale) for scale in layer_scales(ticket).values())
 
 
-def _random(key: jax.Array, task: Task, density: float, scale: Any) -> Ticket:
+def _random(key: jax.Array, task: Task, density: float, scale: Scale) -> Ticket:
   return random_ticket(key, task.network, task.data.input_shape, density, init_scale=scale)
 
 
@@ -96,7 +98,7 @@ class Control(Search):
     if self.control == "snip_scaled":
       self.snip.check(task)
 
-  def identity(self) -> dict[str, Any]:
+  def identity(self) -> dict[str, object]:
     """The control's name, and the ticket by its content."""
     of_snip = self.snip.identity() if self.control == "snip_scaled" else {}
     return {**of_snip, "search": self.control, "ticket": fingerprint(self.ticket)}
@@ -106,7 +108,9 @@ class Control(Search):
     return self.control
 
   @classmethod
-  def find_all(cls, keys, tasks, searches, how) -> list[Outcome]:
+  def find_all(
+    cls, keys: Key[Array, " runs"], tasks: Sequence[Task], searches: Sequence[Self], how: How
+  ) -> list[Outcome]:
     """The control of each ticket, or why there is none."""
     outcomes: list[Outcome] = []
     for key, task, search in zip(keys, tasks, searches, strict=True):
