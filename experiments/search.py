@@ -2,8 +2,7 @@
 
   python -m experiments.search
 
-Half a minute on two cores: a ticket of a fifth of the weights, beside a random one and the dense networks.
-All flags: --help.
+Half a minute on two cores: a ticket beside a random one and the dense networks. All flags: --help.
 """
 
 from nets_jax.cli import search

@@ -13,7 +13,7 @@ from conftest import assert_same_bits, made_once, reset_flags, squeezed, table
 import nets_jax
 from nets_jax import recipes
 from nets_jax.analysis.density_figures import differences_figure
-from nets_jax.cli import command, densities, method_labels
+from nets_jax.cli import command, densities, method_flags
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.zoo import lenet_300_100
 from nets_jax.studies import frontiers, tables, work
@@ -161,7 +161,7 @@ def test_a_method_may_have_a_name_of_its_own(done, job):
   assert [row["test_loss"] for row in named] == [row["test_loss"] for row in plain]
   assert len(named) == 2
   assert "| quick |" in squeezed((done / "densities.md").read_text())
-  (method,) = method_labels.make_methods(["all@dense"], densities.flags.FLAGS)
+  (method,) = method_flags.make_methods(["all@dense"], densities.flags.FLAGS)
   assert [own.columns["target_density"] for own in frontiers.at_densities(method, [0.2])] == [1.0]
 
 
@@ -227,7 +227,7 @@ def test_the_ready_studies_are_such_that_run(preset, study):
   flagfiles = (f"--flagfile={presets}/{preset}.flags", f"--flagfile={presets}/studies/{study}.flags")
   densities.parse(["densities", *flagfiles])
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
-  methods = method_labels.make_methods(values.methods, values, data)
+  methods = method_flags.make_methods(values.methods, values, data)
   runs = frontiers.density_runs(methods, [0.05], [0], 0, pathlib.Path("x"))
   assert len({run.path for run in runs}) == len(values.methods)  # no two are the same
 
@@ -246,7 +246,7 @@ def test_a_guided_method_has_its_own_settings_and_the_flags_training():
   reset_flags()
   densities.parse(["densities", "--learning_rate=0.3", "--target_density=0.4"])
   data = nets_jax.from_arrays(np.zeros((2000, 64)), np.arange(2000) % 10)
-  (method,) = method_labels.make_methods(["guided:parents=3"], values, data)
+  (method,) = method_flags.make_methods(["guided:parents=3"], values, data)
   assert method.search == recipes.guided(parents=3, target_density=0.4)
   (own,) = frontiers.at_densities(method, [0.1])
   assert own.search == recipes.guided(parents=3, target_density=0.1)

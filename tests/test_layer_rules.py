@@ -9,7 +9,11 @@ from conftest import assert_same_results
 from test_search import SMALL
 
 import nets_jax
-from nets_jax import dormancy, operators
+from nets_jax import operators
+from nets_jax.baselines.one_shot import Grasp, Magnitude, Snip, Synflow
+from nets_jax.baselines.random_tickets import Dense, Random
+from nets_jax.evolution import dormancy
+from nets_jax.evolution.generation import init, step
 from nets_jax.networks.layer_rules import own_counts, with_rule
 from nets_jax.networks.layers import Layer
 from nets_jax.tickets.layer_counts import check_density, counts_on_the_way, hold
@@ -84,7 +88,7 @@ def test_a_rule_that_fits_no_layer_is_refused(task, changes, message):
   ],
 )
 def test_a_target_that_cannot_be_met_is_refused(task, rule, target, message):
-  searches = nets_jax.recipes.guided(target_density=target), nets_jax.Snip(target), nets_jax.Random(target)
+  searches = nets_jax.recipes.guided(target_density=target), Snip(target), Random(target)
   for search in (*searches, nets_jax.recipes.paper(target_density=target)):
     with pytest.raises(nets_jax.UsageError, match=message):
       nets_jax.search(KEYS[0], task.replace(**rule), search)
@@ -93,18 +97,18 @@ def test_a_target_that_cannot_be_met_is_refused(task, rule, target, message):
 def test_every_layer_may_have_its_own(task):
   every = task.replace(layer_densities={"*": 0.5})
   check_density(every.layers, 0.5)
-  result = nets_jax.search(KEYS[0], every, nets_jax.Magnitude(0.5, score_batch=30))
+  result = nets_jax.search(KEYS[0], every, Magnitude(0.5, score_batch=30))
   assert counts(result.ticket) == {"hidden_0": 24, "hidden_1": 20, "output": 8}
 
 
 @pytest.mark.parametrize(
   "search",
   [
-    nets_jax.Magnitude(TARGET, rounds=3, score_batch=30),
-    nets_jax.Snip(TARGET, score_batch=30),
-    nets_jax.Grasp(TARGET, score_batch=30),
-    nets_jax.Synflow(TARGET, rounds=7, score_batch=30),
-    nets_jax.Random(TARGET, density_deviation=0.0),
+    Magnitude(TARGET, rounds=3, score_batch=30),
+    Snip(TARGET, score_batch=30),
+    Grasp(TARGET, score_batch=30),
+    Synflow(TARGET, rounds=7, score_batch=30),
+    Random(TARGET, density_deviation=0.0),
     nets_jax.recipes.guided(population_size=4, target_density=TARGET, **SHORT),
     nets_jax.recipes.guided(
       population_size=4,
@@ -131,14 +135,14 @@ def test_the_target_is_met_by_all_layers_together(ruled, search):
 
 
 def test_a_dense_network_is_as_dense_as_its_layers_may_be(task, ruled):
-  (result,) = nets_jax.Dense().run(KEYS[:1], ruled)
+  (result,) = Dense().run(KEYS[:1], ruled)
   assert counts(result.ticket) == {"hidden_0": 48, **OWN}
-  (plain,) = nets_jax.Dense().run(KEYS[:1], task.replace(dense_layers="hidden_*"))
+  (plain,) = Dense().run(KEYS[:1], task.replace(dense_layers="hidden_*"))
   assert counts(plain.ticket) == SIZES
 
 
 def test_random_tickets_stay_within_what_is_possible(ruled):
-  search = nets_jax.Random(target_density=0.3, density_deviation=0.5)
+  search = Random(target_density=0.3, density_deviation=0.5)
   for result in search.run(jax.random.split(jax.random.key(1), 8), ruled):
     found = counts(result.ticket)
     assert {name: found[name] for name in OWN} == OWN
@@ -163,10 +167,10 @@ def test_imp_leaves_such_layers_at_their_counts(task, ruled, scope):
 def populations(task, search):
   """The genomes of each generation, the first before any evaluation."""
   layout = nets_jax.make_layout(search.population_size)
-  state = nets_jax.init(KEYS[0], task, search, layout)
+  state = init(KEYS[0], task, search, layout)
   for _ in range(search.generations + 1):
     yield [nets_jax.take(state.population, i) for i in range(search.population_size)]
-    state, _ = nets_jax.step(state, task, search, layout)
+    state, _ = step(state, task, search, layout)
 
 
 def test_blind_dormancy_never_touches_them(ruled):

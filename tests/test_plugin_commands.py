@@ -15,9 +15,12 @@ from conftest import STRANGER, assert_same_bits, table
 
 import nets_jax
 from nets_jax import searches, settings
-from nets_jax.cli import compare, controls, method_labels, plugin_flags, records, sweep, usage
+from nets_jax.cli import compare, controls, plugin_flags, records, sweep, usage
 from nets_jax.cli.search import parse as parse_search
 from nets_jax.data import files
+from nets_jax.evolution import schedules
+from nets_jax.networks.zoo import make_network
+from nets_jax.studies import method_labels
 from nets_jax.tickets import storage
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
@@ -61,7 +64,7 @@ def save_rings(path, **changes):
 )
 def test_methods_are_read_apart(label, wanted):
   assert method_labels.read_label(label) == wanted
-  assert method_labels.LabelsParser().parse(f"random,{label},dense") == ["random", label, "dense"]
+  assert method_labels.split_labels(f"random,{label},dense") == ["random", label, "dense"]
 
 
 def test_searches_are_found_before_the_command_line_is_read(tmp_path):
@@ -121,9 +124,9 @@ def test_a_recipe_with_an_operator_of_ones_own(job, tmp_path):
   from stranger.searches import flipping
 
   data = nets_jax.load_data("stranger.data:rings(examples=120)")
-  network = nets_jax.make_network("stranger.networks:Skip(width=5)", data.num_classes)
+  network = make_network("stranger.networks:Skip(width=5)", data.num_classes)
   task = nets_jax.Task(network, data, nets_jax.Training(batch_size=10))
-  search = flipping(population_size=4, generations=2, flip_rate=nets_jax.schedules.Linear(0.3, 0.1))
+  search = flipping(population_size=4, generations=2, flip_rate=schedules.Linear(0.3, 0.1))
   key, _ = jax.random.split(nets_jax.key_of_seed(0))
   found = nets_jax.search(key, task, search).ticket
   assert_same_bits(

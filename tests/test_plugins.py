@@ -14,6 +14,7 @@ from conftest import STRANGER, assert_same_bits
 import nets_jax
 from nets_jax import plugins, searches
 from nets_jax.data import files
+from nets_jax.networks.zoo import make_network
 from nets_jax.tickets import storage
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
@@ -175,11 +176,11 @@ def test_a_function_must_give_data(monkeypatch):
 def test_a_network_of_ones_own():
   from stranger.networks import Skip
 
-  assert nets_jax.make_network("stranger.networks:Skip(width=5)", 3) == Skip(num_classes=3, width=5)
+  assert make_network("stranger.networks:Skip(width=5)", 3) == Skip(num_classes=3, width=5)
   with pytest.raises(nets_jax.UsageError, match=r"write hidden_sizes in the parentheses of stranger\."):
-    nets_jax.make_network("stranger.networks:Skip", 3, (5,))
+    make_network("stranger.networks:Skip", 3, (5,))
   with pytest.raises(nets_jax.UsageError, match=r"network must be a flax\.linen module, not dict"):
-    nets_jax.make_network("stranger.data:rings", 3)
+    make_network("stranger.data:rings", 3)
 
 
 def test_the_ticket_file_says_by_what_its_network_was_made(tmp_path):
@@ -189,7 +190,7 @@ def test_the_ticket_file_says_by_what_its_network_was_made(tmp_path):
     ("stranger.networks:Skip(width=5)", {"width": 5, "num_classes": 3}),
     ("stranger.networks:tower(sizes=(4,3))", {"sizes": [4, 3], "num_classes": 3}),
   ):
-    network = nets_jax.make_network(text, 3)
+    network = make_network(text, 3)
     ticket = nets_jax.random_ticket(jax.random.key(0), network, (2,), 0.5)
     nets_jax.save_ticket(tmp_path / "t", ticket, nets_jax.Task(network, None).network)
     stored = metadata(tmp_path / "t")
@@ -204,7 +205,7 @@ def test_the_ticket_file_says_by_what_its_network_was_made(tmp_path):
 def test_opening_a_ticket_imports_nothing(tmp_path):
   """In a new process, which would end if the module that the file names were imported."""
   (tmp_path / "trap.py").write_text("import sys\nprint('imported')\nsys.exit(3)\n")
-  network = nets_jax.make_network("stranger.networks:Skip(width=5)", 3)
+  network = make_network("stranger.networks:Skip(width=5)", 3)
   ticket = nets_jax.random_ticket(jax.random.key(0), network, (2,), 0.5)
 
   def named(network):
@@ -233,7 +234,7 @@ except nets_jax.UsageError as error:
 
 @pytest.mark.parametrize("arguments", [None, 3, [1], {"width": {"a": [1, None]}}, {"": 1}])
 def test_damaged_arguments_are_no_harm(tmp_path, monkeypatch, arguments):
-  network = nets_jax.make_network("stranger.networks:Skip(width=5)", 3)
+  network = make_network("stranger.networks:Skip(width=5)", 3)
   ticket = nets_jax.random_ticket(jax.random.key(0), network, (2,), 0.5)
   found = {"network": "trap:Net", "network_arguments": arguments}
   monkeypatch.setattr(storage, "_network_metadata", lambda network: found)

@@ -163,7 +163,11 @@ def test_a_plan_names_a_setting_that_would_change_nothing(job):
 
 @pytest.mark.parametrize("method", ["random", "imp", "snip"])
 def test_every_method_is_swept(method, job, tmp_path):
-  own = {"random": (), "imp": ("--cycle_epochs=1", "--cycles=2"), "snip": ("--score_batch=20",)}[method]
+  own = {
+    "random": ("--tensorboard",),
+    "imp": ("--cycle_epochs=1", "--cycles=2"),
+    "snip": ("--score_batch=20",),
+  }[method]
   arguments = (f"--method={method}", *own)
   grid = {"random": "target_density", "imp": "prune_fraction", "snip": "target_density"}[method]
   both = (*arguments, "--seeds=1,5", f"--grid={grid}=0.3,0.5", "--workdir=out")
@@ -180,6 +184,7 @@ def test_every_method_is_swept(method, job, tmp_path):
   assert (own / "ticket.safetensors").read_bytes() == (tmp_path / "alone" / "ticket.safetensors").read_bytes()
   assert without_seconds(own / "history.csv") == without_seconds(tmp_path / "alone" / "history.csv")
   assert len(read_csv(tmp_path / "out" / "results.csv")) == 4
+  assert any(own.glob("tensorboard/events*")) == (method == "random")
 
 
 def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):

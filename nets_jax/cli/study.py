@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from nets_jax.analysis.tensorboard import check_installed
 from nets_jax.cli import command
 from nets_jax.errors import UsageError
 from nets_jax.studies.batches import Machine
@@ -34,7 +35,9 @@ def options(values: flags.FlagValues) -> Options:
     raise UsageError(
       f"cannot use --storage={values.storage}: it is no URL such as postgresql://user@host/name"
     )
-  machine = Machine(values.devices, values.chunk, values.at_once, command.saving(values))
+  if values.tensorboard:
+    check_installed()
+  machine = Machine(values.devices, values.chunk, values.at_once, command.saving(values), values.tensorboard)
   return Options(machine, values.storage, values.max_hours)
 
 

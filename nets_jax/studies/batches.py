@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from nets_jax import searches, settings
 from nets_jax.analysis.progress import Progress
+from nets_jax.analysis.tensorboard import open_board
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.saving import Saving
 from nets_jax.engine.tables import Row
 from nets_jax.errors import SearchFailed
 from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import warn_of_empty_layers, write_run
+from nets_jax.studies.run_files import results_of, warn_of_empty_layers, write_run
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import load_ticket, save_ticket
 from nets_jax.tickets.ticket import Ticket, stack, take, unmasked_count
@@ -34,6 +35,7 @@ class Machine:
     devices, chunk: see `layouts.make_layout`.
     at_once: runs side by side; None is as many as have `GENOMES_AT_ONCE` genomes, at most `RUNS_AT_ONCE`.
     saving: of searches and trainings as they go.
+    tensorboard: whether each run leaves TensorBoard's event files too.
     prune: asked after each generation of a run, with its rows; True ends the run (see `protocol.How`).
   """
 
@@ -41,6 +43,7 @@ class Machine:
   chunk: int | None = None
   at_once: int | None = None
   saving: Saving = dataclasses.field(default_factory=Saving)
+  tensorboard: bool = False
   prune: Callable[[Run, Sequence[Row]], bool] | None = None
 
 
@@ -111,8 +114,23 @@ def run_batch(batch: Batch, runs: Sequence[Run], directory: pathlib.Path, machin
   warn_of_empty_layers(batch.title, tickets)
   curves = _train(batch, runs, outcomes, directory, machine)
   for run, outcome, curve in zip(runs, outcomes, curves, strict=True):
+    if machine.tensorboard:
+      _show(run, outcome, curve)
     write_run(run, outcome, curve)
   shutil.rmtree(directory, ignore_errors=True)
+
+
+def _show(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
+  """A run's event files."""
+  if isinstance(outcome, SearchFailed):
+    return
+  with open_board(run.path, True) as board:
+    if outcome.history:
+      board.search(list(outcome.history))
+    board.ticket(outcome.ticket)
+    board.training([{**row, "ticket": "ticket"} for row in curve])
+    results = results_of(outcome.ticket, curve[-1]) if curve else {}
+    board.settings(run.columns, results)
 
 
 def _padded(runs: Sequence[Run], length: int) -> list[Run]:

@@ -256,7 +256,7 @@ class Task(Struct):
 
 
 # Whose settings are those of every task.
-BARE_TASK = Task(None, None)  # pyrefly: ignore[bad-argument-type]
+BARE_TASK = Task(None, None)  # pyrefly: ignore[bad-argument-type]  # of which settings alone are read
 
 
 def _has_precision(network: nn.Module) -> bool:
