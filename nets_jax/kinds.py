@@ -1,8 +1,10 @@
 """How a setting is written and read, and what values it may have."""
 
 import dataclasses
+import functools
 import math
 import operator
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -99,11 +101,33 @@ def describe(value: object) -> object:
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
     shown = ", ".join(f"{name}={text}" for name, text in fields.items() if name not in ("parent", "name"))
-    return f"{type(value).__name__}({shown})"
+    return f"{_class_name(type(value))}({shown})"
+  if isinstance(value, functools.partial):
+    given = [
+      *map(repr, map(describe, value.args)),
+      *(f"{k}={describe(v)!r}" for k, v in value.keywords.items()),
+    ]
+    return f"{describe(value.func)}({', '.join(given)})"
   if not callable(value):
     return value
   named = value if hasattr(value, "__qualname__") else type(value)
-  return f"{named.__module__}.{named.__qualname__}"
+  name = f"{named.__module__}.{named.__qualname__}"
+  return f"{name} {_code(value)}" if "<" in name and hasattr(value, "__code__") else name
+
+
+def _class_name(kind: type) -> str:
+  """A class by its name; one of a user's own with its module, for two modules may have one of that name."""
+  ours = kind.__module__.split(".")[0] in ("nets_jax", "flax")
+  return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _code(function: Callable) -> str:
+  """A CRC-32 of a nameless function's code, and of the plain values that it closes over."""
+  code, cells = function.__code__, function.__closure__ or ()
+  plain = (int, float, str, bool, tuple, type(None))
+  values = [*code.co_consts, *(cell.cell_contents for cell in cells), *(function.__defaults__ or ())]
+  text = repr([code.co_names, *(value for value in values if isinstance(value, plain))])
+  return f"{zlib.crc32(code.co_code + text.encode()):08x}"
 
 
 def in_words(value: object) -> str:

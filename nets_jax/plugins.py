@@ -74,6 +74,9 @@ def parse(text: str) -> Reference:
     raise UsageError(f"cannot read the arguments of {text!r}; {HOW}")
   if tree.args or any(own.arg is None for own in tree.keywords):
     raise UsageError(f"in {text!r} every argument needs its name; {HOW}")
+  named = [own.arg for own in tree.keywords]
+  if twice := next((name for name in named if named.count(name) > 1), None):
+    raise UsageError(f"in {text!r}, {twice} is there twice")
   arguments = {}
   for own in tree.keywords:
     try:

@@ -228,14 +228,15 @@ class Search(Struct):
     return 0.0
 
   def identity(self) -> dict[str, object]:
-    """All that its results depend on: its class, what differs from the class's defaults, their version."""
-    kind, name = type(self), type(self).__name__
-    shown = name if kind.__module__.startswith("nets_jax.") else f"{kind.__module__}.{name}"
-    try:
-      default = kind()
-    except TypeError:  # it has none
-      return {"search": shown, **settings.record(self)}
-    return {"search": shown, "defaults": settings.DEFAULTS_VERSION, **settings.differences(self, default)}
+    """All that its results depend on: its class, what differs from the class's defaults, their version.
+
+    The defaults of a user's own class have no version here, so of it every setting is told.
+    """
+    kind = type(self)
+    if not kind.__module__.startswith("nets_jax."):
+      return {"search": f"{kind.__module__}.{kind.__qualname__}", **settings.record(self)}
+    defaults = settings.DEFAULTS_VERSION
+    return {"search": kind.__name__, "defaults": defaults, **settings.differences(self, kind())}
 
   def program(self) -> Hashable:
     """Equal of searches whose runs may go side by side in one program."""

@@ -65,7 +65,7 @@ class _Nothing:
   """Takes every call, and does nothing."""
 
   def __getattr__(self, name: str):
-    return lambda *arguments: None
+    return lambda *arguments, **keywords: None
 
 
 @contextlib.contextmanager

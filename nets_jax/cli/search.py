@@ -85,7 +85,9 @@ def run(values: flags.FlagValues) -> None:
     print(outcome.list_runs(values.list))
     return
   job = make_run(values, tensorboard.Silent())
-  explicit = records.explicit(values) | {name: values[name].value for name in ("ticket", "frontier")}
+  explicit = records.explicit(values) | {
+    name: values[name].value for name in ("ticket", "frontier", "max_seconds")
+  }
   deciding = records.deciding(values) | {"ticket": values.ticket}
   with locked(str(job.where)) as path:
     directory = RunDirectory(str(path), values.overwrite, deciding)

@@ -30,7 +30,7 @@ from nets_jax.kinds import WHOLE
 from nets_jax.studies import places, space
 from nets_jax.studies.adaptive import Adaptive, choose
 from nets_jax.studies.methods import Method, check, seed_runs
-from nets_jax.studies.pruning import PRUNERS, make_prune
+from nets_jax.studies.pruning import PRUNERS, check_prunable, make_prune
 from nets_jax.studies.run_directory import claim
 from nets_jax.studies.sweeps import METRICS, Sweep, parse_seeds, sweep
 
@@ -55,7 +55,7 @@ flags.DEFINE_enum(
   "is none.",
 )
 
-OWN_FLAGS = ("seeds", "grid", "sampler", "samples", "ranges", "sampler_seed")
+OWN_FLAGS = ("seeds", "grid", "sampler", "samples", "ranges", "sampler_seed", "pruner", "best_by")
 
 
 def run(values: flags.FlagValues) -> None:
@@ -66,8 +66,11 @@ def run(values: flags.FlagValues) -> None:
   settings = make_settings(values)
   name = f"sweep-{places.file_name(values.dataset)}-{places.file_name(values.search)}"
   directory = pathlib.Path(values.workdir or places.RUNS / name)
+  if values.pruner != "none":
+    check_prunable(settings)
   if isinstance(settings, Adaptive):
-    plan = f"{settings.samples} settings by tpe, each with {len(seeds)} seed(s)"
+    plan = f"{settings.samples} settings by tpe, each as this one:\n" if values.dry_run else ""
+    plan += study.plan(seed_runs([settings.example()], seeds, directory), how) if values.dry_run else ""
   else:
     check(settings)
     plan = study.plan(seed_runs(settings, seeds, directory), how) if values.dry_run else ""

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterator
 
 
@@ -21,7 +22,7 @@ def replace_file(path: str | os.PathLike, sync: bool = True) -> Iterator[pathlib
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
   try:
     yield temporary
     if sync:

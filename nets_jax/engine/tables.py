@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
 from nets_jax.structs import Rows
@@ -58,6 +60,8 @@ def write_json(path: str | os.PathLike, value: object, sync: bool = True) -> Non
       return {str(key): standard(entry) for key, entry in item.items()}
     if isinstance(item, list | tuple):
       return [standard(entry) for entry in item]
+    if isinstance(item, np.generic) or getattr(item, "shape", None) == ():  # a number of NumPy or JAX
+      item = item.item()
     return None if isinstance(item, float) and not math.isfinite(item) else item
 
   with replace_file(path, sync) as temporary:

@@ -4,6 +4,7 @@ Here a trial is a setting with all its seeds, and its value their mean. So a res
 which settings were tried; by the other samplers it does not.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -12,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,14 +21,15 @@ from nets_jax.engine.messages import say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.errors import UsageError
 from nets_jax.studies.batches import batches, run_batch
-from nets_jax.studies.methods import Method, Run, check, seed_runs
+from nets_jax.studies.methods import Method, Run, check, digest, seed_runs
 from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import Changes, Dimension, draw, make_sampler, suggest
 from nets_jax.studies.trials import OPEN, RUN, Trials
-from nets_jax.studies.work import WAIT_SECONDS, Options, check_files, is_over, study_name
+from nets_jax.studies.work import WAIT_SECONDS, Options, check_files, complete, is_over, study_name
 from nets_jax.studies.workers import Worker
 
-SETTING = "setting"
+SETTING, FAILED, IMPOSSIBLE = "setting", "failed", "impossible"
+DRAWS = 20  # of a setting that no other worker has in hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,13 @@ class Adaptive:
   make: Callable[[Mapping[str, str]], Method]
   samples: int
   seed: int = 0
+
+  def example(self) -> Method:
+    """One setting of the space."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return self.make(
+      suggest(optuna.create_study(sampler=make_sampler("tpe", self.seed)).ask(), self.dimensions)
+    )
 
 
 def choose(
@@ -72,9 +82,9 @@ def choose(
   if sampler == "tpe":
     if grid != [{}] or not dimensions or samples < 1:
       raise UsageError("--sampler=tpe asks for --samples of at least 1, for --ranges, and for no --grid")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    make(suggest(optuna.create_study().ask(), dimensions))  # says what is wrong before anything is run
-    return Adaptive(dimensions, make, samples, seed)
+    space = Adaptive(dimensions, make, samples, seed)
+    space.example()  # says what is wrong before anything is run
+    return space
   drawn: Sequence[Changes] = [{}]
   if sampler != "grid":
     drawn = draw(dimensions, samples, sampler, seed)
@@ -96,8 +106,8 @@ def complete_adaptive(
   """
   begun = time.monotonic()
   directory.mkdir(parents=True, exist_ok=True)
-  trials = Trials(directory, options.storage, study_name(directory, options.storage, "tpe"))
-  trials.study.sampler = make_sampler("tpe", space.seed)
+  ranges = digest([space.make({}).hash, [repr(dimension) for dimension in space.dimensions], space.seed])
+  trials = Trials(directory, options.storage, study_name(directory, options.storage, f"tpe-{ranges}"))
   with Worker(directory).at_work() as worker:
     while not is_over(begun, options):
       with trials.alone():
@@ -110,10 +120,16 @@ def complete_adaptive(
         break
       else:
         time.sleep(WAIT_SECONDS)
+  with contextlib.suppress(OSError):  # others may be at work
+    (directory / CHECKPOINTS).rmdir()
   runs = [
-    run for trial in _tried(trials) for run in _runs(trial.user_attrs[SETTING], space, seeds, directory)
+    run
+    for trial in _tried(trials)
+    if IMPOSSIBLE not in trial.user_attrs
+    for run in _runs(trial.user_attrs[SETTING], space, seeds, directory)
   ]
-  return [run for run in {run.name: run for run in runs}.values() if is_done(run)]
+  runs = list({run.name: run for run in runs}.values())
+  return complete(runs, directory, options)  # what is missing, or damaged, of those that were tried before
 
 
 def _tried(trials: Trials) -> list[FrozenTrial]:
@@ -122,7 +138,7 @@ def _tried(trials: Trials) -> list[FrozenTrial]:
     trial
     for trial in trials.all()
     if SETTING in trial.user_attrs
-    and (trial.state is not TrialState.FAIL or trial.user_attrs.get("failed"))  # else its worker has died
+    and (trial.state is not TrialState.FAIL or trial.user_attrs.get(FAILED))  # else its worker has died
   ]
 
 
@@ -130,13 +146,20 @@ def _next(trials: Trials, space: Adaptive, worker: Worker) -> optuna.Trial | Non
   """A trial to run; None where there are as many as asked for."""
   if not trials.all(TrialState.WAITING) and len(_tried(trials)) >= space.samples:
     return None
-  trial = trials.study.ask()
-  changes = suggest(trial, space.dimensions)
-  trial.set_user_attr(SETTING, changes)
-  name = f"setting {trial.number}"
-  trial.set_user_attr(RUN, name)
-  worker.take([name])
-  return trial
+  for _ in range(DRAWS):
+    seed = np.random.SeedSequence([space.seed, len(trials.all())]).generate_state(1)[0]
+    trials.study.sampler = make_sampler("tpe", int(seed))  # no two workers' draws are alike
+    trial = trials.study.ask()
+    changes = suggest(trial, space.dimensions)
+    running = trials.all(TrialState.RUNNING)
+    if all(other.user_attrs.get(SETTING) != changes for other in running):
+      name = f"setting {trial.number}"
+      trial.set_user_attr(SETTING, changes)
+      trial.set_user_attr(RUN, name)
+      worker.take([name])
+      return trial
+    trials.tell(trial._trial_id, None)  # another worker has it in hand
+  return None
 
 
 def _runs(changes: Changes, space: Adaptive, seeds: Sequence[int], directory: pathlib.Path) -> list[Run]:
@@ -152,9 +175,16 @@ def _try(
   trials: Trials,
 ) -> None:
   """Runs a setting with all its seeds, and tells the study their mean."""
-  runs = _runs(trial.user_attrs[SETTING], space, seeds, directory)
-  check([run.method for run in runs[:1]])
-  check_files(runs)
+  try:
+    runs = _runs(trial.user_attrs[SETTING], space, seeds, directory)
+    check([run.method for run in runs[:1]])
+  except UsageError as error:
+    say(f"setting {trial.number + 1} is not possible: {error}")
+    for name in (FAILED, IMPOSSIBLE):
+      trial.set_user_attr(name, True)
+    trials.tell(trial._trial_id, None)
+    return
+  check_files(runs, keep_pruned=False)
   say(f"setting {trial.number + 1}: " + ", ".join(f"{k}={v}" for k, v in trial.user_attrs[SETTING].items()))
   todo = [run for run in runs if not is_done(run)]
   for part in batches(todo, options.machine.at_once):
@@ -163,14 +193,14 @@ def _try(
   values = [options.value(row) for row in rows]
   is_sound = all(map(math.isfinite, values)) and not any(row["failed"] for row in rows)
   if not is_sound:
-    trial.set_user_attr("failed", True)
+    trial.set_user_attr(FAILED, True)
   trials.tell(trial._trial_id, statistics.fmean(values) if is_sound else None)
 
 
 def _revive(trials: Trials, worker: Worker) -> None:
   """Has the settings of workers that have died tried again."""
+  running = trials.all(TrialState.RUNNING)
   alive = worker.in_hand()
-  for trial in trials.all(TrialState.RUNNING):
-    if trial.user_attrs.get(RUN) not in alive:
-      trials.tell(trial._trial_id, None)
+  for trial in running:
+    if trial.user_attrs.get(RUN) not in alive and trials.tell(trial._trial_id, None):
       trials.study.enqueue_trial(trial.params)

@@ -77,7 +77,7 @@ def compare(
   check(chosen)
   where, keeper = place(directory)
   runs = trial_runs(chosen, range(first_trial, first_trial + trials), seed, where)
-  return Comparison(complete(runs, where, options or Options()), keeper)
+  return Comparison(complete(runs, where, options or Options()), keeper, len(runs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +87,12 @@ class Comparison:
   Attributes:
     runs: those that are done.
     keeper: keeps a temporary directory of theirs.
+    asked: how many were asked for.
   """
 
   runs: Sequence[Run]
   keeper: object = None
+  asked: int = 0
 
   @property
   def results(self) -> pd.DataFrame:
@@ -191,7 +193,7 @@ class Comparison:
   def write(self, directory: pathlib.Path, dataset: str = "", note: str = "") -> str:
     """Writes table1.csv, table1.md, and each figure with its data; returns the table."""
     tables.write_table(directory / "table1.csv", self.results)
-    text = self.table(dataset, note) + self.verdicts()
+    text = self.table(dataset, note) + self.verdicts() + tables.how_many(self.runs, self.asked)
     tables.write_text(directory / "table1.md", text)
     for name, (data, figure) in self.figures(note).items():
       tables.write_table(directory / f"{name}.csv", data)

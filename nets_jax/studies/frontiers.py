@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+import filelock
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -18,6 +19,7 @@ from nets_jax.studies.methods import Method, Run, check, check_counts, trial_run
 from nets_jax.studies.places import place
 from nets_jax.studies.run_files import is_done, tally_layers
 from nets_jax.studies.work import Options, complete
+from nets_jax.studies.workers import STUDY_LOCK
 from nets_jax.training.task import Task
 
 DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -87,15 +89,19 @@ def densities(
   where, keeper = place(directory)
   numbers = range(first_trial, first_trial + trials)
   runs = density_runs(chosen, check_densities(densities), numbers, seed, where)
-  before = tables.read_table(where / TABLE) if (where / TABLE).exists() else pd.DataFrame()
+
+  def there() -> Densities:
+    """What is done, with the rows that others have left in the table meanwhile."""
+    path = where / TABLE
+    before = tables.read_table(path) if path.exists() else pd.DataFrame()
+    return Densities([run for run in runs if is_done(run)], before, keeper, len(runs))
 
   def write() -> None:
-    Densities([run for run in runs if is_done(run)], before, keeper).write(where)
+    with filelock.FileLock(where / STUDY_LOCK):
+      there().write(where)
 
-  done = complete(
-    runs, where, options or Options(), on_batch=write if directory is not None else lambda: None
-  )
-  return Densities(done, before, keeper)
+  complete(runs, where, options or Options(), on_batch=write if directory is not None else lambda: None)
+  return there()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,18 +112,20 @@ class Densities:
     runs: those that are done.
     before: rows of an earlier study in the same directory.
     keeper: keeps a temporary directory of the runs.
+    asked: how many runs were asked for.
   """
 
   runs: Sequence[Run]
   before: pd.DataFrame
   keeper: object = None
+  asked: int = 0
 
   @property
   def results(self) -> pd.DataFrame:
     """A row for each method, density and trial: the trained ticket, what its search cost, why it failed."""
-    new = tables.results_of(self.runs)
-    if not len(new):
+    if not self.runs and len(self.before):
       return self.before
+    new = tables.results_of(self.runs)
     new = new.rename(columns={"compile_seconds": "search_compile_seconds"})
     return merged(self.before, new[["method", "target_density", *COLUMNS[1:]]])
 
@@ -134,7 +142,7 @@ class Densities:
   def write(self, directory: pathlib.Path) -> str:
     """Writes densities.csv, densities.md and the figures; returns the table."""
     tables.write_table(directory / TABLE, self.results)
-    text = self.table()
+    text = self.table() + tables.how_many(self.runs, self.asked)
     tables.write_text(directory / "densities.md", text)
     for name, figure in self.figures().items():
       for suffix in ("png", "svg"):

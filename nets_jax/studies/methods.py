@@ -41,7 +41,7 @@ class Method:
   @functools.cached_property
   def hash(self) -> str:
     """Names all that its results depend on but the seed: what differs from defaults, and their version."""
-    return digest({**self.search.identity(), **task_identity(self.task)})
+    return digest({"search": self.search.identity(), "task": task_identity(self.task)})
 
   @functools.cached_property
   def program(self) -> Hashable:
@@ -144,7 +144,7 @@ def task_identity(task: Task) -> dict[str, Value]:
   default = Training().record()
   found = settings.differences(task.bare, BARE_TASK)
   found |= {name: value for name, value in training.items() if value != default.get(name)}
-  return {**found, **task.record(), "data": data_fingerprint(task.data)}
+  return {**found, "task": task.record(), "data": data_fingerprint(task.data)}
 
 
 def data_fingerprint(data: Dataset) -> str:

@@ -8,13 +8,24 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.trial import TrialState
 
 from nets_jax.engine.tables import Row
-from nets_jax.studies.methods import Run
+from nets_jax.errors import UsageError
+from nets_jax.evolution.search import Nets
+from nets_jax.studies.adaptive import Adaptive
+from nets_jax.studies.methods import Method, Run
 from nets_jax.studies.trials import RUN, Trials
 from nets_jax.studies.work import STUDY, study_name
 
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
   "none": NopPruner, "median": MedianPruner, "halving": SuccessiveHalvingPruner, "hyperband": HyperbandPruner,
 }  # fmt: skip
+
+
+def check_prunable(settings: Sequence[Method] | Adaptive) -> None:
+  """Raises UsageError where nothing would ask a pruner."""
+  if isinstance(settings, Adaptive):
+    raise UsageError("--pruner is for --sampler=grid, random or qmc; TPE's trials are whole settings")
+  if not all(isinstance(method.search, Nets) for method in settings):
+    raise UsageError("--pruner ends generations of NeTS; this search has none")
 
 
 def make_prune(

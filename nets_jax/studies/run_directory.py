@@ -200,11 +200,12 @@ def claim(directory: pathlib.Path, settings: Mapping[str, object], keeps: bool =
   path, advice = directory / CONFIG, "give another --workdir"
   if path.exists():
     check_alone(directory)
-    check_version(path, advice)
-    if keeps:
-      check_same(directory, read_config(path, "settings"), settings, advice)
   directory.mkdir(parents=True, exist_ok=True)
   with filelock.FileLock(directory / STUDY_LOCK):
+    if path.exists():
+      check_version(path, advice)
+      if keeps:
+        check_same(directory, read_config(path, "settings"), settings, advice)
     if not path.exists() or not keeps:
       write_json(path, {"settings": settings, **environment()})
 

@@ -15,6 +15,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 
+from nets_jax import plugins
 from nets_jax.errors import UsageError
 
 Changes = dict[str, str]
@@ -154,13 +155,12 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
 
 
 def _entries(text: str, flag: str) -> dict[str, str]:
-  """`name=values` for each part between semicolons."""
+  """`name=values` for each part between semicolons; what stands in brackets or quotes is never cut."""
   entries: dict[str, str] = {}
-  for part in filter(None, (part.strip() for part in text.split(";"))):
-    end = part.find("]") + 1
-    name, equals, values = (word.strip() for word in part[end:].partition("="))
-    name = part[:end] + name
-    if not (name and equals and values):
+  for part in filter(None, (part.strip() for part in plugins.split(text, ";"))):
+    first, *rest = plugins.split(part, "=")
+    name, values = first.strip(), "=".join(rest).strip()
+    if not (name and values):
       raise UsageError(f"in --{flag}, {part!r} is not name=values; write 'noise_rate=...;elites=...'")
     if name in entries:
       raise UsageError(f"in --{flag}, {name} is there twice")
@@ -170,7 +170,8 @@ def _entries(text: str, flag: str) -> dict[str, str]:
 
 def _choices(name: str, values: str) -> list[str]:
   """The values of a list; none may be empty or there twice."""
-  listed = [value.strip().replace("+", ",") for value in values.split(",")]
+  listed = [value.strip() for value in plugins.split(values, ",")]
+  listed = [value if plugins.is_reference(value) else value.replace("+", ",") for value in listed]
   if not all(listed) or len(set(listed)) < len(listed):
     raise UsageError(f"the values of {name} must differ and none be empty: {values!r}")
   return listed
@@ -178,7 +179,7 @@ def _choices(name: str, values: str) -> list[str]:
 
 def _dimension(name: str, values: str, whole: bool) -> Dimension:
   """What a setting is drawn from, by its text."""
-  if ":" not in values:
+  if ":" not in values or plugins.is_reference(plugins.split(values, ",")[0].strip()):
     return Dimension(name, tuple(_choices(name, values)))
   first, last, *scale = values.split(":")
   try:

@@ -85,10 +85,10 @@ def sweep(
   how = dataclasses.replace(how, value=functools.partial(value_of, metric=metric))
   if isinstance(settings, Adaptive):
     done = complete_adaptive(settings, list(seeds), where, how)
-  else:
-    check(settings)
-    done = complete(seed_runs(settings, seeds, where), where, how)
-  return Sweep(done, metric, keeper)
+    return Sweep(done, metric, keeper)
+  check(settings)
+  runs = seed_runs(settings, seeds, where)
+  return Sweep(complete(runs, where, how), metric, keeper, len(runs))
 
 
 def sign(metric: str | None) -> int:
@@ -111,11 +111,13 @@ class Sweep:
     runs: those that are done.
     metric: what decides on the best setting.
     keeper: keeps a temporary directory of the runs.
+    asked: how many runs were asked for, if that was known.
   """
 
   runs: Sequence[Run]
   metric: str | None = None
   keeper: object = None
+  asked: int = 0
 
   @property
   def varied(self) -> list[str]:
@@ -126,7 +128,7 @@ class Sweep:
   def results(self) -> pd.DataFrame:
     """A row for each run: what was changed, its seed, its ticket's figures, and what the search cost."""
     found = tables.results_of(self.runs)
-    return found[["run", *self.varied, "seed", *METRICS, *RESULTS]] if len(found) else found
+    return found[["run", *self.varied, "seed", *METRICS, *RESULTS]]
 
   @property
   def history(self) -> pd.DataFrame:
@@ -169,7 +171,7 @@ class Sweep:
     if len(history := self.history):
       tables.write_table(directory / "history.csv", history)
     tables.write_table(directory / "settings.csv", self.settings)
-    table = self.table()
+    table = self.table() + tables.how_many(self.runs, self.asked)
     tables.write_text(directory / "settings.md", table)
     if (figure := self.figure()) is not None:
       save_figure(figure, directory / "figure_effects.png")
@@ -204,12 +206,17 @@ def by_setting(results: pd.DataFrame, varied: Sequence[str]) -> list[tuple[tuple
 def best_setting(settings: pd.DataFrame, metric: str | None) -> tuple[int | None, str]:
   """The index of the setting whose mean is best, and the metric that says so; None if no mean is finite.
 
-  A setting in which a run failed is not the best.
+  A setting in which a run failed, or is missing, is not the best.
   """
   if metric is None:
     metric = "valid_loss" if any(map(math.isfinite, settings["valid_loss"])) else "fitness"
   values = list(settings[metric])
-  able = [i for i, failed in enumerate(settings["failed"]) if math.isfinite(values[i]) and not failed]
+  sound = [not failed for failed in settings["failed"]]
+  if "runs" in settings:
+    sound = [
+      own and runs == settings["runs"].max() for own, runs in zip(sound, settings["runs"], strict=True)
+    ]
+  able = [i for i, own in enumerate(sound) if own and math.isfinite(values[i])]
   return min(able, key=lambda i: sign(metric) * values[i], default=None), metric
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.engine.files import replace_file
 from nets_jax.engine.tables import Row, read_csv
+from nets_jax.errors import UsageError
 from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import curve_rows, history_rows, result_row
 
@@ -79,8 +80,19 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
 
 
 def results_of(runs: Sequence[Run]) -> pd.DataFrame:
-  """A row for each run: what it is, its ticket's figures, costs, empty layers, and why it failed."""
+  """A row for each run: what it is, its ticket's figures, costs, empty layers, and why it failed.
+
+  Raises:
+    UsageError: no run is done.
+  """
+  if not runs:
+    raise UsageError("no run is done yet; the same command goes on with them")
   return pd.DataFrame([result_row(run) for run in runs])
+
+
+def how_many(runs: Sequence[Run], asked: int) -> str:
+  """A line that says how many of a study's runs are done, if not all are."""
+  return f"\n{len(runs)} of {asked} runs are done.\n" if len(runs) < asked else ""
 
 
 def histories_of(runs: Sequence[Run]) -> pd.DataFrame:

@@ -41,7 +41,8 @@ def _scales(ticket: Ticket) -> tuple[float, ...]:
 
 
 def _random(key: jax.Array, task: Task, density: float, scale: Scale) -> Ticket:
-  return random_ticket(key, task.network, task.data.input_shape, density, init_scale=scale)
+  layers = task.layers if density < 1 else ()
+  return random_ticket(key, task.network, task.data.input_shape, density, init_scale=scale, layers=layers)
 
 
 def _reinitialised(key: jax.Array, ticket: Ticket, task: Task, snip: Search) -> Ticket:
@@ -96,7 +97,7 @@ class Control(Search):
     task.check()
     check_fits(self.ticket, task.network, task.data.input_shape)
     if self.control == "snip_scaled":
-      self.snip.check(task)
+      self.snip.change(target_density=float(density(self.ticket))).check(task)
 
   def identity(self) -> dict[str, object]:
     """The control's name, and the ticket by its content."""
@@ -153,7 +154,9 @@ def controls(
   everything = control_runs(tickets, task, tuple(CONTROLS), snip or Snip(), seed, where, checks=False)
 
   def there() -> Controls:
-    return Controls([run for run in everything if is_done(run)], keeper)
+    missing = sum(not is_done(run) for run in runs)
+    done = [run for run in everything if is_done(run)]
+    return Controls(done, keeper, len(done) + missing)
 
   def write() -> None:
     there().write(where)
@@ -192,10 +195,12 @@ class Controls:
   Attributes:
     runs: those that are done.
     keeper: keeps a temporary directory of theirs.
+    asked: how many there would be.
   """
 
   runs: Sequence[Run]
   keeper: object = None
+  asked: int = 0
 
   @property
   def results(self) -> pd.DataFrame:
@@ -241,6 +246,6 @@ class Controls:
   def write(self, directory: pathlib.Path) -> str:
     """Writes controls.csv and controls.md; returns the latter."""
     tables.write_table(directory / "controls.csv", self.results)
-    text = self.table() + self.verdicts()
+    text = self.table() + self.verdicts() + tables.how_many(self.runs, self.asked)
     tables.write_text(directory / "controls.md", text)
     return text

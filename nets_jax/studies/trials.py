@@ -16,6 +16,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nets_jax.engine.files import set_aside
+from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.studies.workers import STUDY_LOCK, Worker
 
@@ -35,6 +37,8 @@ def open_storage(directory: pathlib.Path, url: str | None) -> BaseStorage:
       path = str(directory / JOURNAL)
       return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
     return RDBStorage(url, heartbeat_interval=None)
+  except (ValueError, KeyError, AssertionError):
+    raise
   except Exception as error:  # of SQLAlchemy and the database's own driver
     why = " ".join(str(error).split())[:200]
     raise UsageError(f"cannot use --storage={url or directory / JOURNAL}: {why}") from error
@@ -52,9 +56,20 @@ class Trials:
       name: of the study in a database, which may hold many.
     """
     self._directory = directory
-    self.storage = open_storage(directory, url)
-    self.study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
+    try:
+      self._open(url, name)
+    except (ValueError, KeyError, AssertionError) as error:  # of a journal whose last line is cut, say
+      if url is not None:
+        raise UsageError(f"cannot use --storage={url}: {' '.join(str(error).split())[:200]}") from error
+      with self.alone():
+        aside = set_aside(directory / JOURNAL)
+      say(f"{directory / JOURNAL} is damaged; it is now {aside.name}, and made anew from the runs' files")
+      self._open(url, name)
     self._id = self.storage.get_study_id_from_name(name)
+
+  def _open(self, url: str | None, name: str) -> None:
+    self.storage = open_storage(self._directory, url)
+    self.study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
 
   @contextlib.contextmanager
   def alone(self) -> Iterator[None]:
@@ -93,22 +108,20 @@ class Trials:
     worker.take(list(claimed))
     return claimed
 
-  def tell(self, trial: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
-    """Notes what a run came to; without a value that its search failed."""
-    with contextlib.suppress(
-      optuna.exceptions.UpdateFinishedTrialError
-    ):  # taken for dead, and done by others
-      if value is None:
-        state = TrialState.FAIL if state is TrialState.COMPLETE else state
-      self.storage.set_trial_state_values(trial, state, None if value is None else [value])
+  def tell(self, trial: int, value: float | None, state: TrialState = TrialState.COMPLETE) -> bool:
+    """Notes what a run came to, without a value that its search failed; whether it was not noted before."""
+    if value is None and state is TrialState.COMPLETE:
+      state = TrialState.FAIL
+    try:
+      return self.storage.set_trial_state_values(trial, state, None if value is None else [value])
+    except optuna.exceptions.UpdateFinishedTrialError:  # taken for dead, and done by others
+      return False
 
   def revive(self, worker: Worker) -> list[str]:
     """Makes new trials of the runs whose worker has died, and says which; under `alone`."""
+    running = self.all(TrialState.RUNNING)  # first: a worker notes its runs before it takes them
     alive = worker.in_hand()
-    dead = [
-      trial for trial in self.all(TrialState.RUNNING) if trial.user_attrs.get(RUN, "") not in {*alive, ""}
-    ]
-    for trial in dead:
-      self.tell(trial._trial_id, None)
-    self.add(trial.user_attrs[RUN] for trial in dead)
-    return [trial.user_attrs[RUN] for trial in dead]
+    dead = [trial for trial in running if trial.user_attrs.get(RUN, "") not in {*alive, ""}]
+    taken_up = [trial.user_attrs[RUN] for trial in dead if self.tell(trial._trial_id, None)]
+    self.add(taken_up)
+    return taken_up

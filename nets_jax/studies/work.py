@@ -5,8 +5,10 @@ import math
 import pathlib
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 
+import filelock
 import jax
 from optuna.trial import TrialState
 
@@ -19,9 +21,9 @@ from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.engine.tables import Row
 from nets_jax.studies.batches import GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
 from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import damage, is_done, result_row
+from nets_jax.studies.run_files import SUMMARY, damage, is_done, result_row
 from nets_jax.studies.trials import Trials
-from nets_jax.studies.workers import Worker
+from nets_jax.studies.workers import STUDY_LOCK, Worker
 from nets_jax.tickets.ticket import stack
 from nets_jax.training.trainer import train_tickets
 
@@ -63,14 +65,15 @@ def complete(
   """
   begun = time.monotonic()
   directory.mkdir(parents=True, exist_ok=True)
-  check_files(runs)
-  say(describe(runs, options.machine.at_once))
   trials = Trials(directory, options.storage, study_name(directory, options.storage, STUDY))
-  parts, left = batches(runs, options.machine.at_once), {run.name for run in runs if not is_done(run)}
   with Worker(directory).at_work() as worker:
     with trials.alone():
+      check_files(runs, keep_pruned=options.machine.prune is not None)
+      left = {run.name for run in runs if not is_done(run)}
       trials.revive(worker)
       trials.add(run.name for run in runs if run.name in left)
+    say(describe(runs, options.machine.at_once))
+    parts = batches(runs, options.machine.at_once)
     progress = RunsDone(len(runs), len(runs) - len(left))
     while left and not is_over(begun, options):
       did = False
@@ -92,15 +95,24 @@ def complete(
         with trials.alone():
           if dead := trials.revive(worker):
             say(f"{len(dead)} runs of a worker that has died are taken up")
-          trials.add(run.name for run in runs if not is_done(run) and run.name not in worker.in_hand())
-  if not left:
-    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+          alive = worker.in_hand()
+          trials.add(run.name for run in runs if not is_done(run) and run.name not in alive)
+    if left:
+      say(f"{len(left)} of {len(runs)} runs are not done yet; the same command goes on with them")
+    elif not worker.in_hand():  # else another command's are there too
+      shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
   return [run for run in runs if is_done(run)]
 
 
 def study_name(directory: pathlib.Path, storage: str | None, kind: str) -> str:
-  """The name of Optuna's study: in a database, which may hold many, that of the directory too."""
-  return f"{directory.name}/{kind}" if storage else kind
+  """The name of Optuna's study: in a database, which may hold many, with what tells directories apart."""
+  if storage is None:
+    return kind
+  path = directory / ".study.id"
+  with filelock.FileLock(directory / STUDY_LOCK):
+    if not path.exists():
+      path.write_text(uuid.uuid4().hex)
+  return f"{directory.name}-{path.read_text()}/{kind}"
 
 
 def is_over(begun: float, options: Options) -> bool:
@@ -122,20 +134,31 @@ def _do(
   for run in runs:
     row = result_row(run)
     value = options.value(row)
-    pruned = str(row["failed"]).startswith("pruned")
-    state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+    state = TrialState.PRUNED if is_pruned(row) else TrialState.COMPLETE
     trials.tell(claimed[run.name], value if math.isfinite(value) else None, state)
 
 
-def check_files(runs: Iterable[Run]) -> None:
-  """Renames the directory of every finished run whose records are not whole, so that it is run again."""
+def check_files(runs: Iterable[Run], keep_pruned: bool) -> None:
+  """Renames the directory of every finished run whose records are not whole, so that it is run again.
+
+  Args:
+    runs: of the study.
+    keep_pruned: whether runs that a pruner has ended count as done; else these are run again too.
+  """
   for run in runs:
     if not is_done(run):
       continue
     if found := damage(run):
       say(f"{run.path} is damaged ({found}); it is now {set_aside(run.path).name}, and run again")
+    elif not keep_pruned and is_pruned(result_row(run)):
+      (run.path / SUMMARY).unlink()
     else:
       seal(run.path)  # as it was read: a process may have been killed before it could
+
+
+def is_pruned(row: Row) -> bool:
+  """Whether a run was ended by a pruner."""
+  return str(row["failed"]).startswith("pruned")
 
 
 def describe(runs: Sequence[Run], at_once: int | None) -> str:

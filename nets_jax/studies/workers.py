@@ -31,7 +31,7 @@ class Worker:
     """Takes a study's directory; see `at_work`."""
     self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     self._where, self._path = directory / DIRECTORY, directory / DIRECTORY / f"{self.name}.json"
-    self._ended = threading.Event()
+    self._ended, self._content = threading.Event(), ""
 
   @contextlib.contextmanager
   def at_work(self) -> Iterator["Worker"]:
@@ -50,19 +50,21 @@ class Worker:
 
   def take(self, runs: Sequence[str]) -> None:
     """Notes the runs it is going to be at work on, before it takes them."""
-    content = {"host": socket.gethostname(), "pid": os.getpid(), "runs": list(runs)}
+    self._content = json.dumps({"host": host(), "pid": os.getpid(), "runs": list(runs)})
+    self._write()
+
+  def _write(self) -> None:
     with replace_file(self._path, sync=False) as temporary:
-      temporary.write_text(json.dumps(content))
+      temporary.write_text(self._content)
 
   def _beat(self) -> None:
     while not self._ended.wait(BEAT_SECONDS):
       with contextlib.suppress(OSError):
-        self._path.touch()
+        self._write()  # anew, for another may have taken this one for dead and removed its file
 
   def in_hand(self) -> set[str]:
     """The runs that living workers are at work on; what dead ones have left is removed."""
-    with contextlib.suppress(OSError):
-      self._path.touch()
+    self._write()
     now = self._path.stat().st_mtime
     runs: set[str] = set()
     for path in self._where.glob("*.json"):
@@ -70,12 +72,19 @@ class Worker:
         content, last = json.loads(path.read_text()), path.stat().st_mtime
       except (OSError, ValueError):
         continue  # it has just ended, or is written at this moment
-      here = content["host"] == socket.gethostname()
+      here = content["host"] == host()
       if now - last > SILENCE_SECONDS or (here and not _exists(content["pid"])):
         path.unlink(missing_ok=True)
       else:
         runs.update(content["runs"])
     return runs
+
+
+def host() -> str:
+  """This host, and of a container the space of its process numbers, which may be called alike elsewhere."""
+  with contextlib.suppress(OSError):
+    return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+  return socket.gethostname()
 
 
 def _exists(pid: int) -> bool:
