@@ -10,8 +10,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+from jaxtyping import Array, Num
 
 from nets_jax.errors import UsageError
+
+# One number: of Python, of NumPy, or traced.
+Number = int | float | np.number | Num[np.ndarray, ""] | Num[Array, ""]
 
 
 class Rule(NamedTuple):

@@ -2,11 +2,6 @@
 
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from jaxtyping import Array, Num
-
-# One number: of Python, of NumPy, or traced.
-Number = int | float | np.number | Num[np.ndarray, ""] | Num[Array, ""]
 # A row of a search's or a training's record: its numbers by column.
 Row = dict[str, float]
 Rows = list[Row]

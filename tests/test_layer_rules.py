@@ -114,7 +114,7 @@ def test_every_layer_may_have_its_own(task):
       population_size=4,
       target_density=TARGET,
       dormancy_scope="layer",
-      awakening_rate=0.2,
+      regrowth_rate=0.2,
       saliency="random",
       **SHORT,
     ),

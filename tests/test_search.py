@@ -23,7 +23,7 @@ from nets_jax.engine import startup
 from nets_jax.studies import run_directory
 from nets_jax.tickets.ticket import maskable_count, unmasked_count
 
-ROOT = pathlib.Path(search.__file__).parent.parent
+ROOT = pathlib.Path(search.__file__).parents[2]
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
   "--train_epochs=3", "--devices=4",

@@ -34,7 +34,8 @@ HOW = (
 def defaults():
   """Every search's settings, and those of tasks, networks and data, as they are where nobody gives others."""
   found = {name: record(make()) for name, make in searches.SEARCHES.items()}
-  found["task"] = {name: records.plain(name, records.DEFAULTS[name]) for name in records.DEFAULTS}
+  names = (*cli_flags.RUN, *cli_flags.DATA, *cli_flags.NETWORK, *cli_flags.TASK)
+  found["task"] = {name: records.plain(name, flags.FLAGS[name].default) for name in names}
   del found["task"]["search"]  # which of them is the default is said in every hash
   return json.loads(json.dumps(found))
 

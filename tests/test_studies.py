@@ -1,5 +1,6 @@
 """Studies as a notebook has them: a few lines, tables of pandas, and workers that share the runs."""
 
+import functools
 import json
 import os
 import pathlib
@@ -8,7 +9,9 @@ import subprocess
 import sys
 import time
 
+import flax.linen as nn
 import jax
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import assert_same_bits
@@ -20,6 +23,7 @@ from nets_jax.baselines.random_tickets import Random
 from nets_jax.engine.tables import read_csv
 from nets_jax.networks.initialisation import Normal
 from nets_jax.studies import methods, trials, workers
+from nets_jax.training.task import cross_entropy
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 
@@ -106,6 +110,67 @@ def test_a_hash_tells_data_settings_and_training_apart(small):
   assert len(names) == 8
 
 
+def test_a_hash_tells_functions_classes_and_parts_apart(small):
+  def named(task, search=PAPER):
+    return methods.Method({}, search, task).hash
+
+  def scaled(factor):
+    return lambda outputs, labels: factor * cross_entropy(outputs, labels)
+
+  def powered(power, outputs, labels):
+    return cross_entropy(outputs, labels) ** power
+
+  losses = [scaled(1.0), scaled(2.0), functools.partial(powered, 1.0), functools.partial(powered, 2.0)]
+  assert len({named(small.replace(loss=loss)) for loss in losses}) == 4
+  assert named(small.replace(loss=scaled(2.0))) == named(small.replace(loss=scaled(2.0)))
+  nets = [type("Net", (nn.Dense,), {"__module__": module}) for module in ("one", "other")]
+  assert len({named(small.replace(network=net(2))) for net in nets}) == 2
+  assert named(small, PAPER.replace(operators=PAPER.operators[:2])) != named(small)
+
+
+def test_numbers_of_numpy_are_settings_too(small, tmp_path):
+  settings = studies.vary(PAPER, small, {"elites": np.arange(2), "noise_rate": [np.float32(0.1)]})
+  found = studies.sweep(settings, seeds=[0], directory=tmp_path)
+  assert list(found.results["elites"]) == [0, 1]
+
+
+def test_a_worker_that_takes_runs_meanwhile_is_not_taken_for_dead(tmp_path, monkeypatch):
+  queue = trials.Trials(tmp_path, None, "runs")
+  first, second = workers.Worker(tmp_path), workers.Worker(tmp_path)
+  with first.at_work(), second.at_work():
+    queue.add(["a"])
+    look = second.in_hand
+
+    def take_first():
+      alive = look()
+      queue.claim(["a"], first)  # just after the other has looked who is at work on what
+      return alive
+
+    monkeypatch.setattr(second, "in_hand", take_first)
+    assert queue.revive(second) == []
+
+
+def test_a_torn_journal_is_set_aside(small, tmp_path):
+  settings = studies.vary(PAPER, small, {"noise_rate": [0.1]})
+  found = studies.sweep(settings, seeds=[0, 1], directory=tmp_path)
+  journal = tmp_path / trials.JOURNAL
+  journal.write_bytes(journal.read_bytes()[:-20])
+  again = studies.sweep(settings, seeds=[0, 1, 2], directory=tmp_path)
+  assert len(again.results) == 3
+  pd.testing.assert_frame_equal(again.results[:2], found.results)
+  assert (tmp_path / f"damaged-{trials.JOURNAL}").exists()
+
+
+def test_what_a_pruner_ended_is_run_again_without_it(small, tmp_path):
+  settings = studies.vary(PAPER, small, {"noise_rate": [0.1]})
+  machine = studies.Machine(prune=lambda run, rows: rows[0]["generation"] == 0)
+  options = studies.Options(machine=machine)
+  assert studies.sweep(settings, [0], directory=tmp_path, options=options).results["failed"][0] == (
+    "pruned after generation 0"
+  )
+  assert studies.sweep(settings, [0], directory=tmp_path).results["failed"][0] == ""
+
+
 def test_a_batch_is_claimed_once_and_taken_up_when_its_worker_dies(tmp_path):
   queue = trials.Trials(tmp_path, None, "runs")
   first, second = workers.Worker(tmp_path), workers.Worker(tmp_path)
@@ -145,7 +210,9 @@ def test_a_budget_of_hours_begins_no_more(small, tmp_path):
   settings = studies.vary(PAPER, small, {"noise_rate": [0.1, 0.2, 0.3]})
   options = studies.Options(machine=studies.Machine(at_once=1), max_hours=1e-9)
   found = studies.sweep(settings, seeds=[0], directory=tmp_path, options=options)
-  assert len(found.results) == 0
+  assert not found.runs
+  with pytest.raises(nets_jax.UsageError, match="no run is done yet; the same command goes on"):
+    found.write(tmp_path)
   assert len(studies.sweep(settings, seeds=[0], directory=tmp_path).results) == 3
 
 

@@ -25,7 +25,7 @@ from nets_jax import settings
 from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
-from nets_jax.studies import places
+from nets_jax.studies import places, work
 from nets_jax.studies.comparison import compare
 from nets_jax.studies.methods import check, trial_runs
 from nets_jax.studies.run_directory import claim
@@ -53,12 +53,12 @@ def run(values: flags.FlagValues) -> None:
   methods = method_flags.make_methods(chosen, values)
   check(methods)
   if values.dry_run:
-    print(study.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
+    print(work.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
     return
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
   claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
   again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
-  say(f"to repeat this comparison: python -m experiments.compare {again}")
+  say(f"to repeat this comparison: python -m experiments.compare {again} --workdir={directory}")
   found = compare(methods, trials=values.trials, seed=values.seed, directory=directory, options=how)
   note = "quick version, not the paper's setting" if values.quick else ""
   print(found.write(directory, values.dataset, note))

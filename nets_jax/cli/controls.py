@@ -28,7 +28,7 @@ from nets_jax.cli import command, records, setting_flags, study
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.studies import places
+from nets_jax.studies import places, work
 from nets_jax.studies.run_directory import claim
 from nets_jax.studies.ticket_controls import CONTROLS, control_runs, controls
 from nets_jax.tickets.storage import load_ticket
@@ -73,7 +73,7 @@ def run(values: flags.FlagValues) -> None:
   )
   runs = control_runs(tickets, task, values.controls, snip, values.seed, directory)
   if values.dry_run:
-    print(study.plan(runs, how))
+    print(work.plan(runs, how))
     return
   own = {"tickets": [fingerprint(ticket) for ticket in tickets], "seed": values.seed}
   own |= {"given": records.given_plain(values)}

@@ -19,7 +19,7 @@ from absl import flags
 
 from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.errors import UsageError
-from nets_jax.studies import places
+from nets_jax.studies import places, work
 from nets_jax.studies.frontiers import DENSITIES, check_densities, densities, density_runs
 from nets_jax.studies.run_directory import claim
 
@@ -55,7 +55,7 @@ def run(values: flags.FlagValues) -> None:
   trials = range(values.first_trial, values.first_trial + values.trials)
   runs = density_runs(methods, asked, trials, values.seed, directory)
   if values.dry_run:
-    print(study.plan(runs, how))
+    print(work.plan(runs, how))
     return
   claim(directory, {"seed": values.seed, **records.task_settings(values)})
   found = densities(

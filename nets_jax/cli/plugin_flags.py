@@ -4,6 +4,7 @@ absl knows a flag or refuses it, so those of `--search=package.module:Class` mus
 search there is the user's word for importing its module.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def named(arguments: Sequence[str]) -> list[str]:
   except (flags.Error, OSError):  # the parser says what is wrong
     arguments = list(arguments)
   found = []
-  for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+  for word, after in itertools.pairwise([*arguments, ""]):
     name, equals, value = word.lstrip("-").partition("=")
     value = value if equals else after
     if word.startswith("-") and name in NAMING and plugins.is_reference(value):

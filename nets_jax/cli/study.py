@@ -1,15 +1,12 @@
 """What the commands of many runs share: how these are run, planned, and kept in one directory."""
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from nets_jax.analysis.tensorboard import check_installed
 from nets_jax.cli import command
 from nets_jax.errors import UsageError
 from nets_jax.studies.batches import Machine
-from nets_jax.studies.methods import Run
-from nets_jax.studies.work import Options, describe, estimate
+from nets_jax.studies.work import Options
 
 flags.DEFINE_integer("at_once", None, "Runs side by side; default as many as have 256 genomes, at most 16.")
 flags.DEFINE_string(
@@ -39,8 +36,3 @@ def options(values: flags.FlagValues) -> Options:
     check_installed()
   machine = Machine(values.devices, values.chunk, values.at_once, command.saving(values), values.tensorboard)
   return Options(machine, values.storage, values.max_hours)
-
-
-def plan(runs: Sequence[Run], how: Options) -> str:
-  """What a study will do, and how long it will take."""
-  return f"{describe(runs, how.machine.at_once)}\n{estimate(runs, how.machine)}"

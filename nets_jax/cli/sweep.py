@@ -27,7 +27,7 @@ from nets_jax.data.dataset import Dataset
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.kinds import WHOLE
-from nets_jax.studies import places, space
+from nets_jax.studies import places, space, work
 from nets_jax.studies.adaptive import Adaptive, choose
 from nets_jax.studies.methods import Method, check, seed_runs
 from nets_jax.studies.pruning import PRUNERS, check_prunable, make_prune
@@ -70,10 +70,10 @@ def run(values: flags.FlagValues) -> None:
     check_prunable(settings)
   if isinstance(settings, Adaptive):
     plan = f"{settings.samples} settings by tpe, each as this one:\n" if values.dry_run else ""
-    plan += study.plan(seed_runs([settings.example()], seeds, directory), how) if values.dry_run else ""
+    plan += work.plan(seed_runs([settings.example()], seeds, directory), how) if values.dry_run else ""
   else:
     check(settings)
-    plan = study.plan(seed_runs(settings, seeds, directory), how) if values.dry_run else ""
+    plan = work.plan(seed_runs(settings, seeds, directory), how) if values.dry_run else ""
   if values.dry_run:
     print(plan)
     return
@@ -82,7 +82,7 @@ def run(values: flags.FlagValues) -> None:
   claim(directory, record | {"sweep": own}, keeps=False)
   given = {name: value for name, value in records.as_given(values, OWN_FLAGS).items() if name != "seed"}
   again = records.leave_flagfile(directory / "sweep.flags", {"search": values.search, **given})
-  say(f"to repeat this sweep: python -m experiments.sweep {again}")
+  say(f"to repeat this sweep: python -m experiments.sweep {again} --workdir={directory}")
   if values.pruner != "none":
     prune = make_prune(values.pruner, directory, values.storage)
     how = dataclasses.replace(how, machine=dataclasses.replace(how.machine, prune=prune))
@@ -139,4 +139,4 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> list[str]:
   """Reads the command line."""
-  return command.parse(argv, __name__)
+  return command.parse(argv, __name__, hidden=("seed",))

@@ -1,5 +1,6 @@
 """`--help`: what a binary does and its flags by group; and the documents' table of them."""
 
+import itertools
 import pathlib
 import sys
 import textwrap
@@ -36,7 +37,7 @@ def asked_for(arguments: Sequence[str]) -> bool:
 def chosen_search(arguments: Sequence[str]) -> list[str]:
   """The flag of a command line that names the search, if it names one."""
   found = []
-  for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+  for word, after in itertools.pairwise([*arguments, ""]):
     name, equals, value = word.lstrip("-").partition("=")
     value = value if equals else after
     if (

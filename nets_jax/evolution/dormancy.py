@@ -16,12 +16,11 @@ from nets_jax.evolution import schedules
 from nets_jax.evolution.operators import Context, Operator
 from nets_jax.evolution.saliency import Measure
 from nets_jax.evolution.schedules import RATE, Rate
-from nets_jax.kinds import NUMBER, SHARE, choice, one_of
+from nets_jax.kinds import NUMBER, SHARE, Number, choice, one_of
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.settings import part, setting
-from nets_jax.structs import Number
 from nets_jax.tickets.layer_counts import counts_on_the_way, free_count, free_unmasked
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, maskable_count

@@ -19,13 +19,12 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import RATE, Rate, rate_at
-from nets_jax.kinds import SHARE, at_least
+from nets_jax.kinds import SHARE, Number, at_least
 from nets_jax.networks.adapter import Params, Scale
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import scale_of_each
 from nets_jax.settings import Value, setting
-from nets_jax.structs import Number
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels, layers_of, map_kernels
 from nets_jax.training.task import Task
 

@@ -10,9 +10,8 @@ from jaxtyping import Array, Key
 
 from nets_jax.evolution.operators import Context, Operator
 from nets_jax.evolution.schedules import RATE, Linear, Rate
-from nets_jax.kinds import at_least
+from nets_jax.kinds import Number, at_least
 from nets_jax.settings import setting
-from nets_jax.structs import Number
 from nets_jax.tickets.ticket import Ticket, map_kernels
 
 

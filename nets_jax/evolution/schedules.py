@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array
 
-from nets_jax.kinds import Kind
-from nets_jax.structs import Number
+from nets_jax.kinds import Kind, Number
 
 # A number, or what gives it at a share x in [0, 1] of the search: one of the schedules below, or one's own.
 Rate = Number | Callable[[Number], Number]

@@ -4,7 +4,6 @@ Here a trial is a setting with all its seeds, and its value their mean. So a res
 which settings were tried; by the other samplers it does not.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -120,8 +119,6 @@ def complete_adaptive(
         break
       else:
         time.sleep(WAIT_SECONDS)
-  with contextlib.suppress(OSError):  # others may be at work
-    (directory / CHECKPOINTS).rmdir()
   runs = [
     run
     for trial in _tried(trials)

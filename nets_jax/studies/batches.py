@@ -25,6 +25,7 @@ from nets_jax.tickets.ticket import Ticket, stack, take, unmasked_count
 from nets_jax.training.trainer import train_tickets
 
 GENOMES_AT_ONCE, RUNS_AT_ONCE = 256, 16
+BATCH = "batch.txt"  # in the directory of its checkpoints, the names of its runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,8 @@ def run_batch(batch: Batch, runs: Sequence[Run], directory: pathlib.Path, machin
     directory: of the checkpoints as it goes; removed at the end.
     machine: what it runs on.
   """
+  directory.mkdir(parents=True, exist_ok=True)
+  (directory / BATCH).write_text("\n".join(run.name for run in runs))
   is_on_the_way = runs[0].method.search.passes_densities
   search = _search_on_the_way if is_on_the_way else _search
   outcomes = search(batch, runs, directory, machine)

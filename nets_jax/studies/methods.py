@@ -38,6 +38,10 @@ class Method:
   task: Task
   record: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
+  def __repr__(self) -> str:
+    """Short, for its task holds whole data sets."""
+    return f"Method({dict(self.columns)}, {type(self.search).__name__})"
+
   @functools.cached_property
   def hash(self) -> str:
     """Names all that its results depend on but the seed: what differs from defaults, and their version."""

@@ -255,9 +255,7 @@ def setting_table(
     setting, sound = settings.iloc[i], tables.sound(own)
     runs = f"{setting['runs']}" + (f" ({setting['failed']} failed)" if setting["failed"] else "")
     values = {name: setting[name] for name in varied}
-    cells = {name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in values.items()} | {
-      "runs": runs
-    }
+    cells = {name: _shown(v) for name, v in values.items()} | {"runs": runs}
     for name, form in SHOWN.items():
       found = list(sound[name])
       if name == "search_seconds" and found:  # shared out evenly among runs side by side: of no deviation
@@ -266,6 +264,13 @@ def setting_table(
     cells["empty layers"] = setting["empty_layers"]
     rows.append({name: f"**{cell}**" for name, cell in cells.items()} if i == best else cells)
   return tables.markdown(pd.DataFrame(rows))
+
+
+def _shown(value: Value) -> str:
+  """The value of a setting that was varied; a dash where it was not drawn."""
+  if isinstance(value, float):
+    return "-" if math.isnan(value) else f"{value:g}"
+  return str(value)
 
 
 def parse_seeds(text: str) -> list[int]:

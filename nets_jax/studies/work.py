@@ -1,5 +1,6 @@
 """The loop of one worker: takes batches of runs that nobody has taken, until all of a study are done."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -19,7 +20,7 @@ from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.engine.tables import Row
-from nets_jax.studies.batches import GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
+from nets_jax.studies.batches import BATCH, GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
 from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import SUMMARY, damage, is_done, result_row
 from nets_jax.studies.trials import Trials
@@ -99,9 +100,18 @@ def complete(
           trials.add(run.name for run in runs if not is_done(run) and run.name not in alive)
     if left:
       say(f"{len(left)} of {len(runs)} runs are not done yet; the same command goes on with them")
-    elif not worker.in_hand():  # else another command's are there too
-      shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+  forget_checkpoints(directory)
   return [run for run in runs if is_done(run)]
+
+
+def forget_checkpoints(directory: pathlib.Path) -> None:
+  """Removes the checkpoints of batches whose runs are all done; those of other commands stay."""
+  for path in (directory / CHECKPOINTS).glob(f"*/{BATCH}"):
+    with contextlib.suppress(OSError):  # another worker may remove it too
+      if all((directory / "runs" / name / SUMMARY).exists() for name in path.read_text().split()):
+        shutil.rmtree(path.parent, ignore_errors=True)
+  with contextlib.suppress(OSError):  # unless there are others
+    (directory / CHECKPOINTS).rmdir()
 
 
 def study_name(directory: pathlib.Path, storage: str | None, kind: str) -> str:
@@ -161,6 +171,11 @@ def is_pruned(row: Row) -> bool:
   return str(row["failed"]).startswith("pruned")
 
 
+def plan(runs: Sequence[Run], options: Options) -> str:
+  """What a study will do, and how long it will take."""
+  return f"{describe(runs, options.machine.at_once)}\n{estimate(runs, options.machine)}"
+
+
 def describe(runs: Sequence[Run], at_once: int | None) -> str:
   """What a study will do: its runs, how many are done, its programs and their batches."""
   todo = [run for run in runs if not is_done(run)]
@@ -208,9 +223,10 @@ def estimate(runs: Sequence[Run], machine: Machine) -> str:
     searched = once.values() if group[0].method.search.passes_densities else group
     own = sum(map(_genome_epochs, searched)) + len(group) * task.epochs
     epochs, seconds = epochs + own, seconds + own * per_genome_epoch
+  compilations = sum(1 + _trains(group) for group in groups)
   return (
-    f"{epochs:,.0f} genome-epochs, about {in_words(seconds)} ({seconds / 3600:.2f} h) by a short trial here, "
-    f"and the compilation of {sum(1 + _trains(group) for group in groups)} programs"
+    f"{epochs:,.0f} genome-epochs, about {in_words(seconds)} ({seconds / 3600:.2f} h) by a short trial here; "
+    f"{compilations} compilations, of each program's search and final training, come on top"
   )
 
 
