@@ -16,7 +16,7 @@ from nets_jax.engine.seeds import KeyLike, KeysLike, as_keys
 from nets_jax.errors import UsageError, suggest
 from nets_jax.evolution import recipes
 from nets_jax.protocol import Outcome, RunOptions, Search
-from nets_jax.settings import DEFAULTS_VERSION, Part, Place, change, differences, names, places, record
+from nets_jax.settings import Part, Place, change, names, places
 from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
 
@@ -109,17 +109,6 @@ def all_places(component: object) -> Iterator[tuple[str, Place]]:
     if isinstance(place.about, Part):
       for option in place.about.options.values():
         yield from all_places(option())
-
-
-def identity(name: str, search: Search) -> dict[str, object]:
-  """All of a search that a result depends on: its name, what differs from its defaults, and their version.
-
-  The defaults of one's own have no version here, so of it every setting is told.
-  """
-  if name not in SEARCHES:
-    return {"search": str(plugins.parse(name)), "defaults": DEFAULTS_VERSION, **record(search)}
-  differing = differences(search, SEARCHES[name]())
-  return {"search": name, "defaults": DEFAULTS_VERSION, **differing}
 
 
 def search(key: KeyLike, task: Task, search: Search | None = None, **how: Unpack[RunOptions]) -> SearchResult:

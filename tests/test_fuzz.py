@@ -127,7 +127,7 @@ def test_a_mutated_config_is_an_error_or_a_config(tmp_path):
   run = tmp_path / "run"
   run.mkdir()
   reset_flags()
-  command.parse(["search", "--dataset=xor"])
+  command.parse(["search", "--dataset=xor"], "nets_jax.cli.search")
   deciding = records.deciding(search_flags.flags.FLAGS)
   config = {"format_version": run_directory.FORMAT_VERSION, "versions": {}}
   whole = json.dumps({"flags": records.explicit(search_flags.flags.FLAGS), **config}).encode()

@@ -14,7 +14,7 @@ from absl import flags
 from conftest import STRANGER, assert_same_bits, table
 
 import nets_jax
-from nets_jax import searches, settings
+from nets_jax import settings
 from nets_jax.cli import compare, controls, plugin_flags, records, sweep, usage
 from nets_jax.cli.search import parse as parse_search
 from nets_jax.data import files
@@ -145,10 +145,10 @@ def test_a_file_of_data_is_known_by_its_content(job, tmp_path):
   assert job(f"--flagfile={directory}/run.flags", "--workdir=b")[0] == 0
   parsed = ["search", *given]
   parse_search(parsed)
-  before = records.identity(flags.FLAGS, searches.make("random"))
+  before = records.task_settings(flags.FLAGS)
   assert before["dataset_sha256"] == files.digest(tmp_path / "mine.npz")
   save_rings(tmp_path / "mine.npz", labels=np.arange(200) % 4)
-  assert records.identity(flags.FLAGS, searches.make("random")) != before
+  assert records.task_settings(flags.FLAGS) != before
   status, _, error = job(f"--flagfile={directory}/run.flags", "--workdir=c")
   assert status == 2
   assert "mine.npz is another file than is asked for: its SHA-256 begins with" in error

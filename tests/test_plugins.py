@@ -280,9 +280,9 @@ def test_what_is_no_search_is_refused(monkeypatch):
 
 def test_a_hash_tells_all_of_a_search_of_ones_own():
   name = "stranger.searches:Halves"
-  found = searches.identity(name, searches.make(name))
-  assert found["search"] == name
+  found = searches.make(name).identity()
+  assert found["search"] == "stranger.searches.Halves"
   assert found["share"] == 0.5  # a default that its owner may change
-  assert searches.identity(name, searches.make(name, {"share": 0.3})) != found
-  spaced = searches.identity(f"{name}( share = 0.3 )", searches.make(f"{name}(share=0.3)"))
-  assert spaced == searches.identity(f"{name}(share=0.3)", searches.make(f"{name}(share=0.3)"))
+  assert searches.make(name, {"share": 0.3}).identity() != found
+  spaced = searches.make(f"{name}( share = 0.3 )").identity()
+  assert spaced == searches.make(f"{name}(share=0.3)").identity()

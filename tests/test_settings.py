@@ -63,27 +63,32 @@ class Wider(Random):
 
 
 def test_a_setting_that_is_added_moves_no_hash(monkeypatch):
-  given = {"target_density": 0.3}
-  before = searches.identity("random", searches.make("random", given))
-  monkeypatch.setitem(searches.SEARCHES, "random", lambda: Wider())
-  assert searches.identity("random", searches.make("random", given)) == before
-  assert searches.identity("random", Wider(0.3, tilt=0.7)) != before
+  monkeypatch.setattr(Wider, "__module__", Random.__module__)  # as if it were the library's
+  monkeypatch.setattr(Wider, "__name__", "Random")
+  assert Wider(0.3).identity() == Random(0.3).identity()
+  assert Wider(0.3, tilt=0.7).identity() != Random(0.3).identity()
+
+
+def test_of_a_search_of_ones_own_every_setting_is_told():
+  """For its defaults have no version here."""
+  assert {"tilt", "density_deviation"} <= set(Wider(0.3).identity())
 
 
 def test_a_hash_tells_versions_of_the_defaults_apart(monkeypatch):
-  before = searches.identity("guided", searches.make("guided"))
-  monkeypatch.setattr("nets_jax.searches.DEFAULTS_VERSION", DEFAULTS_VERSION + 1)
-  assert searches.identity("guided", searches.make("guided")) != before
+  before = searches.make("guided").identity()
+  monkeypatch.setattr("nets_jax.settings.DEFAULTS_VERSION", DEFAULTS_VERSION + 1)
+  assert searches.make("guided").identity() != before
 
 
 def test_a_hash_covers_the_chosen_search_alone_and_what_differs():
-  plain = searches.identity("guided", searches.make("guided"))
-  assert plain == {"search": "guided", "defaults": DEFAULTS_VERSION}
-  changed = searches.identity("guided", searches.make("guided", {"target_density": 0.05}))
+  plain = searches.make("guided").identity()
+  assert (plain["search"], plain["defaults"]) == ("Nets", DEFAULTS_VERSION)
+  assert "precision" not in plain  # as by default
+  changed = searches.make("guided", {"target_density": 0.05}).identity()
   assert changed == plain | {"target_density": 0.05}
   bred = nets_jax.recipes.guided().replace(operators=(nets_jax.operators.Crossover(),))
   assert "ScheduledDormancy" in record(nets_jax.recipes.guided())["parts"]
-  assert "ScheduledDormancy" not in searches.identity("guided", bred)["parts"]
+  assert "ScheduledDormancy" not in bred.identity()["parts"]
 
 
 @pytest.mark.parametrize("name", searches.SEARCHES)

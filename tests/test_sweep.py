@@ -72,7 +72,13 @@ def test_each_run_is_that_of_the_search(done, job, tmp_path):
     summaries = [json.loads((path / "summary.json").read_text()) for path in (own, alone)]
     assert summaries[0]["results"]["ticket"] == summaries[1]["results"]["paper"]
     configs = [json.loads((path / "config.json").read_text())["flags"] for path in (own, alone)]
-    of_a_search = {"workdir": "", "seed": seed, "ticket": None, "frontier": 32}  # which a sweep has not
+    of_a_search = {
+      "workdir": "",
+      "seed": seed,
+      "ticket": None,
+      "frontier": 32,
+      "max_seconds": None,
+    }  # which a sweep has not
     assert configs[0] | of_a_search == configs[1] | of_a_search
 
 
