@@ -19,6 +19,7 @@ from nets_jax import plugins
 from nets_jax.errors import UsageError
 
 Changes = dict[str, str]
+OF_ONES_OWN = ("network", "dataset")  # whose values may be `package.module:name`, which is no range
 SAMPLERS = ("grid", "random", "qmc", "tpe")
 FIXED = ("grid", "random", "qmc")  # whose settings do not depend on what the others came to
 
@@ -170,8 +171,7 @@ def _entries(text: str, flag: str) -> dict[str, str]:
 
 def _choices(name: str, values: str) -> list[str]:
   """The values of a list; none may be empty or there twice."""
-  listed = [value.strip() for value in plugins.split(values, ",")]
-  listed = [value if plugins.is_reference(value) else value.replace("+", ",") for value in listed]
+  listed = [value.strip().replace("+", ",") for value in plugins.split(values, ",")]
   if not all(listed) or len(set(listed)) < len(listed):
     raise UsageError(f"the values of {name} must differ and none be empty: {values!r}")
   return listed
@@ -179,7 +179,7 @@ def _choices(name: str, values: str) -> list[str]:
 
 def _dimension(name: str, values: str, whole: bool) -> Dimension:
   """What a setting is drawn from, by its text."""
-  if ":" not in values or plugins.is_reference(plugins.split(values, ",")[0].strip()):
+  if ":" not in values or name in OF_ONES_OWN:
     return Dimension(name, tuple(_choices(name, values)))
   first, last, *scale = values.split(":")
   try:

@@ -7,6 +7,7 @@ and pruners.
 """
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -44,6 +45,13 @@ def open_storage(directory: pathlib.Path, url: str | None) -> BaseStorage:
     raise UsageError(f"cannot use --storage={url or directory / JOURNAL}: {why}") from error
 
 
+def _cut_torn_line(path: pathlib.Path) -> None:
+  """Cuts what a full disk or a power failure has left of a journal's last line, after which none could follow."""
+  content = path.read_bytes() if path.exists() else b""
+  if content and not content.endswith(b"\n"):
+    os.truncate(path, content.rfind(b"\n") + 1)
+
+
 class Trials:
   """The trials of one study; each names its run."""
 
@@ -56,6 +64,9 @@ class Trials:
       name: of the study in a database, which may hold many.
     """
     self._directory = directory
+    if url is None:
+      with self.alone():
+        _cut_torn_line(directory / JOURNAL)
     try:
       self._open(url, name)
     except (ValueError, KeyError, AssertionError) as error:  # of a journal whose last line is cut, say
