@@ -123,7 +123,7 @@ def test_every_layer_may_have_its_own(task):
       population_size=4, target_density=TARGET, density_schedule="constant", generations=6, fitness_epochs=0.5
     ),
     nets_jax.recipes.line(target_density=TARGET, **SHORT),
-    nets_jax.recipes.halved(population_size=8, target_density=TARGET, **SHORT),
+    nets_jax.recipes.halved(population_size=4, halvings=1, target_density=TARGET, **SHORT),
   ],
   ids=lambda search: type(search).__name__,
 )

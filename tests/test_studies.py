@@ -175,8 +175,10 @@ def test_what_a_pruner_ended_is_run_again_without_it(small, tmp_path):
   assert studies.sweep(settings, [0], directory=tmp_path).results["failed"][0] == ""
 
 
-def test_a_batch_is_claimed_once_and_taken_up_when_its_worker_dies(tmp_path):
-  queue = trials.Trials(tmp_path, None, "runs")
+@pytest.mark.parametrize("storage", ["journal", "database"])
+def test_a_batch_is_claimed_once_and_taken_up_when_its_worker_dies(tmp_path, storage):
+  url = None if storage == "journal" else f"sqlite:///{tmp_path}/trials.db"
+  queue = trials.Trials(tmp_path, url, "runs")
   first, second = workers.Worker(tmp_path), workers.Worker(tmp_path)
   with first.at_work(), second.at_work():
     queue.add(["a", "b", "c"])
@@ -228,13 +230,11 @@ SWEEP = (
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("storage", ["journal", "database"])
-def test_three_workers_of_which_one_is_killed_end_as_one(tmp_path, storage):
+def test_three_workers_of_which_one_is_killed_end_as_one(tmp_path):
   """And one is started again: tables are equal byte by byte, but for seconds."""
 
   def start(directory):
-    url = [] if storage == "journal" else [f"--storage=sqlite:///{tmp_path}/{directory}.db"]
-    command = [sys.executable, "-m", "experiments.sweep", *SWEEP, f"--workdir={tmp_path}/{directory}", *url]
+    command = [sys.executable, "-m", "experiments.sweep", *SWEEP, f"--workdir={tmp_path}/{directory}"]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
   alone = start("alone")

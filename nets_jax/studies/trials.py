@@ -46,7 +46,7 @@ def open_storage(directory: pathlib.Path, url: str | None) -> BaseStorage:
 
 
 def _cut_torn_line(path: pathlib.Path) -> None:
-  """Cuts what a full disk or a power failure has left of a journal's last line, after which none could follow."""
+  """Cuts what a full disk or a power failure has left of a journal's last line: none could follow it."""
   content = path.read_bytes() if path.exists() else b""
   if content and not content.endswith(b"\n"):
     os.truncate(path, content.rfind(b"\n") + 1)
