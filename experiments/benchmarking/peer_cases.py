@@ -54,8 +54,8 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
 def _work(values: flags.FlagValues, p: Prepared) -> peers.Work:
   """The training of a generation, as the peers take it."""
   network = p.task.network
-  is_plain = isinstance(network, nets_jax.MLP) and network.activation == "relu" and network.use_bias
-  if values.optimizer != "sgd" or not is_plain or network.dropout_rate:
+  is_mlp = isinstance(network, nets_jax.MLP) and network.activation == "relu" and network.use_bias
+  if values.optimizer != "sgd" or not is_mlp or getattr(network, "dropout_rate", 0):
     raise nets_jax.UsageError("the peers know sgd, relu, biases and no dropout; name the other --parts")
   shuffle_key, _, _ = generation_keys(p.state.key, p.state.generation)
   examples, batch_size = len(p.task.data.train), p.task.training.batch_size

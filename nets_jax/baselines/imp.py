@@ -131,8 +131,7 @@ class Imp(Search):
       runs.go_on_from(saved)
     rewind_steps = self.rewinding(task)
     if rewind_steps and (saved is None or saved.record["rewinding"]):
-      weights = runs.train(0, tickets, rewind_steps, rewinding=True)
-      tickets = tickets.replace(weights=runs.where_sound(weights, tickets.weights))
+      tickets = runs.rewind(tickets, rewind_steps)
     counts = self.kept_counts(layers_of(take(tickets, 0)))
     passed = begun
     for cycle in range(begun, self.cycles):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.layer_rules import own_counts
-from nets_jax.networks.layers import Layer, layer_name
+from nets_jax.networks.layers import Layer
+from nets_jax.networks.maskable import layer_name
 from nets_jax.tickets.layer_counts import keep_apart
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import kernels

@@ -15,16 +15,20 @@ from nets_jax.engine.layouts import Layout
 from nets_jax.engine.saved import LoopCheckpoints, Saved, State
 from nets_jax.errors import Diverged, SearchFailed
 from nets_jax.kinds import describe
-from nets_jax.networks.adapter import Params
+from nets_jax.networks.adapter import NetworkState, Params, initial_state
 from nets_jax.protocol import How, Outcome
 from nets_jax.structs import Row, Rows
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, take, unmasked_count
 from nets_jax.training import trainer
 from nets_jax.training.task import Task
+from nets_jax.training.trainer import Trained
 
 if TYPE_CHECKING:  # it imports this module
   from nets_jax.baselines.imp import Imp
+
+
+STATES = "network_states"  # in a checkpoint, of the iteration that is rewound to
 
 
 class Runs:
@@ -36,20 +40,35 @@ class Runs:
     self.steps, self.seconds, self.compile_seconds = 0, 0.0, 0.0
     self._keys, self._on_rows, self._checkpoints = keys, how.on_rows, how.checkpoints
     self._saved: Saved | None = None
+    self.network_states: NetworkState | None = None  # the network's own, as for any ticket
     self._search, self._task = search, task
     self._train = functools.partial(trainer.train_tickets, task=task, splits=("valid",), layout=layout)
 
   def go_on_from(self, saved: Saved) -> None:
     """Takes up the histories, and has the next `train` go on in the midst of its steps."""
     self._saved = saved
+    if self._search.rewinding(self._task) and not saved.record["rewinding"]:
+      task, count = self._task, len(self._keys)
+      like = initial_state(task.network, task.data.input_shape)
+      stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), like)
+      self.network_states = saved.tree(STATES, stacked)
     self.steps, self.seconds, self.compile_seconds, self.failures = (
       saved.record[name] for name in ("steps", "seconds", "compile_seconds", "failures")
     )
     for row in saved.rows:
       self.histories[int(row.pop("run", 0))].append(row)
 
-  def train(self, cycle: int, tickets: Ticket, steps: int, rewinding: bool = False) -> Params:
+  def rewind(self, tickets: Ticket, steps: int) -> Ticket:
+    """The tickets at iteration k, from whose weights and network's state every cycle begins."""
+    trained = self._train_cycle(0, tickets, steps, rewinding=True)
+    self.network_states = trained.network_states
+    return tickets.replace(weights=self.where_sound(trained.weights, tickets.weights))
+
+  def train(self, cycle: int, tickets: Ticket, steps: int) -> Params:
     """The weights of every ticket after so many steps on the cycle's own shuffles."""
+    return self._train_cycle(cycle, tickets, steps).weights
+
+  def _train_cycle(self, cycle: int, tickets: Ticket, steps: int, rewinding: bool = False) -> Trained:
     outer = {
       "cycle": cycle,
       "rewinding": rewinding,
@@ -59,16 +78,24 @@ class Runs:
       "failures": list(self.failures),
     }
     record = functools.partial(self._record, cycle, float(density(take(tickets, 0))), self.seconds)
-    part = _Part(self._checkpoints, self._saved, self.histories, tickets, outer)
+    trees = {"tickets": tickets} | ({STATES: self.network_states} if self.network_states else {})
+    part = _Part(self._checkpoints, self._saved, self.histories, trees, outer)
     part.ends_it = cycle + 1 == self._search.cycles and not rewinding
     self._saved = None
     keys = jax.vmap(lambda k: jax.random.fold_in(k, cycle))(self._keys)
-    trained = self._train(keys, tickets=tickets, steps=steps, on_rows=record, checkpoints=part)
+    trained = self._train(
+      keys,
+      tickets=tickets,
+      steps=steps,
+      network_states=self.network_states,
+      on_rows=record,
+      checkpoints=part,
+    )
     self.steps += steps
     self.seconds = self.histories[0][-1]["seconds"]
     self.compile_seconds += trained.compile_seconds
     self._note_failures(cycle, trained.weights)
-    return trained.weights
+    return trained
 
   def _record(self, cycle: int, kept: float, begun_at: float, rows: Rows) -> None:
     """Adds an evaluation's rows to the histories, in seconds and iterations from the runs' start."""
@@ -136,11 +163,11 @@ class _Part:
     checkpoints: LoopCheckpoints,
     saved: Saved | None,
     histories: Sequence[Rows],
-    tickets: Ticket,
+    trees: Mapping[str, PyTree],
     outer: Mapping[str, object],
   ):
     self._checkpoints, self._saved, self._histories = checkpoints, saved, histories
-    self._tickets, self._outer, self.ends_it = tickets, outer, False
+    self._trees, self._outer, self.ends_it = trees, outer, False
 
   def restore(self, identity: Callable[[], Mapping[str, object]]) -> Saved | None:
     """The training's part of what the runs go on from, in the first cycle after that."""
@@ -160,4 +187,4 @@ class _Part:
 
   def _to_save(self, take: Callable[[], State]) -> State:
     trees, record = take()
-    return {**trees, "tickets": self._tickets}, {**self._outer, "training": record}
+    return {**trees, **self._trees}, {**self._outer, "training": record}

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from nets_jax.engine.seeds import KeyLike, as_key
 from nets_jax.kinds import DENSITY, NUMBER, at_least
-from nets_jax.networks.adapter import Scale
+from nets_jax.networks.adapter import Network, Scale
 from nets_jax.networks.initialisation import draw_like, initial_weights
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.protocol import How, Outcome, Search
@@ -25,7 +24,7 @@ from nets_jax.training.task import Task
 
 def random_ticket(
   key: KeyLike,
-  network: nn.Module,
+  network: Network,
   input_shape: Sequence[int],
   density: float | Float[Array, ""],
   *,
@@ -47,9 +46,9 @@ def random_ticket(
       then as near as these allow. They are found where none are given.
   """
   weights_key, masks_key = jax.random.split(as_key(key))
-  weights = initial_weights(weights_key, network, input_shape, init_scale)
   layers = tuple(layers) or find_layers(network, input_shape)
-  full = Ticket(weights, full_masks(weights), layers=layers)
+  weights = initial_weights(weights_key, network, input_shape, init_scale, layers)
+  full = Ticket(weights, full_masks(weights, layers), layers=layers)
   scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
   return full.replace(masks=keep_highest(scores, count, layers))

@@ -1,7 +1,8 @@
 """Saliency scores that prune a network at its initialisation; each for ONE ticket.
 
 A score is a number for each maskable weight, None elsewhere; the highest are kept. All take the
-task, the phenotype's weights, the masks and a batch of training examples.
+task, the phenotype's weights, the masks and a batch of training examples. Gradients are those of training:
+a network that normalises does so by the batch.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nets_jax.data.dataset import Split
-from nets_jax.networks.adapter import Params, forward
+from nets_jax.networks.adapter import Params, forward, forward_for_scores
 from nets_jax.networks.layers import synaptic
 from nets_jax.tickets.ticket import kernels
 from nets_jax.training.task import Task
@@ -52,7 +53,7 @@ def synflow(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
   ones = jnp.ones_like(batch.inputs[:1])
 
   def flow(weights):
-    counted = synaptic(task.network, ones.shape[1:], weights)
+    counted = synaptic(task.network, ones.shape[1:], weights, task.layers)
     with nn.intercept_methods(_unnormalised):
       return jnp.sum(forward(task.network, counted, ones))
 
@@ -68,4 +69,4 @@ def _unnormalised(call, arguments, keywords, context):
 
 def _loss(task: Task, batch: Split) -> Callable[[Params], jax.Array]:
   labels = jnp.asarray(batch.labels)
-  return lambda weights: jnp.mean(task.loss(forward(task.network, weights, batch.inputs), labels))
+  return lambda weights: jnp.mean(task.loss(forward_for_scores(task.network, weights, batch.inputs), labels))

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-import flax.linen as nn
 from absl import flags
 
 import nets_jax
@@ -20,6 +19,7 @@ from nets_jax.data.sources import DataSettings
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import SWITCH, Kind, choice
+from nets_jax.networks.adapter import Network
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.zoo import NetworkSettings
 from nets_jax.settings import Component, Place, Setting, change, check, names, places, value_at
@@ -176,12 +176,12 @@ def make_data(values: flags.FlagValues) -> Dataset:
   return component(DataSettings(), values).load()
 
 
-def make_network(values: flags.FlagValues, num_classes: int) -> nn.Module:
+def make_network(values: flags.FlagValues, num_classes: int) -> Network:
   """The network that the flags name."""
   return component(NetworkSettings(), values).make(num_classes)
 
 
-def make_task(values: flags.FlagValues, data: Dataset, network: nn.Module | None = None) -> Task:
+def make_task(values: flags.FlagValues, data: Dataset, network: Network | None = None) -> Task:
   """The task that the flags name, checked; on a network of its own where one is given.
 
   Raises:
@@ -245,7 +245,7 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
   return copied
 
 
-def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int) -> nn.Module:
+def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int) -> Network:
   """The network that a ticket's file says it is for; one of a user's own is the one that --network gives.
 
   Whether that fits the ticket, `check_fits` says. What the file names is never imported.

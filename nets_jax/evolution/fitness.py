@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, Key
 from nets_jax.data.dataset import Split
 from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import Number
-from nets_jax.networks.adapter import Params
+from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.tickets.ticket import Ticket, density, map_kernels
+from nets_jax.training.statistics import settled
 from nets_jax.training.task import Task
 from nets_jax.training.train import evaluate, train
 
@@ -24,6 +25,7 @@ class Candidate:
   Attributes:
     ticket: the genome.
     weights: theta_T, what the training made of its phenotype.
+    network_state: what the network is evaluated with besides; see `training.statistics`.
     valid: the validation examples.
     valid_loss, valid_accuracy: on them.
     density: of the ticket's mask.
@@ -31,6 +33,7 @@ class Candidate:
 
   ticket: Ticket
   weights: Params
+  network_state: NetworkState
   valid: Split
   valid_loss: Float[Array, ""]
   valid_accuracy: Float[Array, ""]
@@ -97,15 +100,18 @@ def fitness(
     UsageError: the objective gives something else than one number.
   """
   trained = train(key, ticket, task, order)
-  scores = evaluate(task, trained, task.data.valid)
+  state = settled(key, task, trained.weights, trained.network_state, order)
+  scores = evaluate(task, trained.weights, task.data.valid, state)
   ticket_density = density(ticket)
   value = scores.loss
   if objective is not None:
-    candidate = Candidate(ticket, trained, task.data.valid, scores.loss, scores.accuracy, ticket_density)
+    candidate = Candidate(
+      ticket, trained.weights, state, task.data.valid, scores.loss, scores.accuracy, ticket_density
+    )
     value = _one_number(objective(candidate))
   minimised = ranking.fitness(value, ticket_density, objective is None)
   minimised = jnp.where(jnp.isfinite(minimised), minimised, jnp.inf).astype(jnp.float32)
-  return Metrics(minimised, scores.loss, scores.accuracy, ticket_density), trained
+  return Metrics(minimised, scores.loss, scores.accuracy, ticket_density), trained.weights
 
 
 def _one_number(value: object) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from nets_jax.networks.adapter import Params, forward
+from nets_jax.networks.adapter import Params, forward_for_scores
 from nets_jax.tickets.ticket import Ticket, kernels, phenotype
 from nets_jax.training.task import Task
 
@@ -97,7 +97,7 @@ def saliency(
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], task.data.train)
 
     def loss(weights):
-      return jnp.mean(task.loss(forward(task.network, weights, batch.inputs), batch.labels))
+      return jnp.mean(task.loss(forward_for_scores(task.network, weights, batch.inputs), batch.labels))
 
     return kernels(jax.grad(loss)(trained), ticket.masks)
 

@@ -209,7 +209,9 @@ def _check_alike(tasks: Sequence[Task]) -> None:
 
 def _abstract_genome(task: Task, search: NetsSettings) -> Ticket:
   """The shapes and types of one genome in a population."""
-  genome = jax.eval_shape(lambda key: initialise(key, task.network, task.data.input_shape), jax.random.key(0))
+  genome = jax.eval_shape(
+    lambda key: initialise(key, task.network, task.data.input_shape, layers=task.layers), jax.random.key(0)
+  )
   if search.observer is None:
     return genome
   numbers = jax.tree.map(lambda mask: jax.ShapeDtypeStruct(mask.shape, np.float32), genome.masks)

@@ -1,51 +1,103 @@
-"""What the library asks of a network, and which of its leaves a mask covers.
+"""What the library asks of a network: parameters drawn by a key, and outputs for inputs.
 
-Any `flax.linen` module serves: its parameters named `kernel` are maskable, all others (biases, say)
-are trained but never masked or evolved. A module that behaves differently in training, for dropout,
-takes a keyword argument `train`.
+Any `flax.linen` module serves, and any pair of functions; see `functional`. What a network keeps besides its
+parameters (the averages of batch normalisation, say) is its state. A state is part of a training, never of a
+ticket: each training begins with the network's own.
 """
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ModifyScopeVariableError
 from jaxtyping import Array, Key, PyTree, Shaped
 
 from nets_jax.errors import UsageError
+from nets_jax.networks.functional import Functional
 
 # A nested dict of arrays (or of their shapes and types), as `flax` lays out a module's parameters.
 Params = PyTree[jax.Array | np.ndarray | jax.ShapeDtypeStruct]
+# What a network keeps besides: a nested dict of arrays for each collection; {} where it keeps nothing.
+NetworkState = PyTree[jax.Array | np.ndarray | jax.ShapeDtypeStruct]
 Scale = float | jax.Array | tuple[float | jax.Array, ...]  # a standard deviation, for all kernels or for each
 Path = tuple[Any, ...]  # of a leaf in a tree: JAX's keys, which have no common class
+Network = nn.Module | Functional
+
+# How modules call the argument that tells training from evaluation, and what it is in training.
+MODES = {
+  "train": True,
+  "training": True,
+  "is_training": True,
+  "deterministic": False,
+  "use_running_average": False,
+  "inference": False,
+}
+STATISTICS = "batch_stats"  # flax's collection of the running averages of batches
 
 
-def check_module(network: object) -> None:
-  """Raises UsageError unless this is a flax.linen module, made."""
-  if isinstance(network, nn.Module):
-    return
+Answer = TypeVar("Answer")
+Arguments = ParamSpec("Arguments")
+
+
+def remembered(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+  """A function of a network, whose answers are kept; but of a network that cannot be a key of a cache."""
+  cached = functools.lru_cache(maxsize=64)(function)
+
+  @functools.wraps(function)
+  def called(*arguments: Arguments.args, **named: Arguments.kwargs) -> Answer:
+    try:
+      hash(arguments)
+    except TypeError:  # a module with an array among its fields
+      return function(*arguments, **named)
+    return cached(*arguments, **named)  # pyrefly: ignore
+
+  return called
+
+
+class Variables(NamedTuple):
+  """All that a network computes with: its parameters, and its state."""
+
+  weights: Params
+  state: NetworkState
+
+
+def check_network(network: object) -> Network:
+  """The network, if it is one.
+
+  Raises:
+    UsageError: it is neither a flax.linen module, made, nor a pair of functions.
+  """
+  if isinstance(network, Network):
+    return network
   kind = network if isinstance(network, type) else type(network)
   home = next((base.__module__ for base in kind.__mro__ if "Module" in base.__name__), kind.__module__)
   if isinstance(network, type) and issubclass(network, nn.Module):
     raise UsageError(f"network must be a module, not its class; give {network.__name__}(...)")
+  if home.startswith("flax.nnx"):
+    raise UsageError(
+      f"network must be made anew for each key; give nets_jax.from_nnx(lambda rngs: {kind.__name__}(..., "
+      "rngs=rngs))"
+    )
   raise UsageError(
-    f"network must be a flax.linen module, not {kind.__name__} of {home}; write it as a "
-    f"flax.linen.Module whose "
-    "weights are parameters named kernel"
+    f"network must be a flax.linen module, not {kind.__name__} of {home}; give its functions as "
+    "nets_jax.Functional(init, apply)"
   )
 
 
-def with_tuples(network: nn.Module) -> nn.Module:
+def with_tuples(network: Network) -> Network:
   """The module with tuples for the lists among its fields, so that it can be compared and remembered."""
 
   def as_tuples(value):
     return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
+  if not isinstance(network, nn.Module):
+    return network
   names = [field.name for field in dataclasses.fields(network) if field.name not in ("parent", "name")]
   fields = {name: getattr(network, name) for name in names}
   lists = {name: as_tuples(value) for name, value in fields.items() if isinstance(value, list | tuple)}
@@ -54,28 +106,87 @@ def with_tuples(network: nn.Module) -> nn.Module:
 
 
 def forward(
-  network: nn.Module,
+  network: Network,
   weights: Params,
   inputs: Shaped[Array | np.ndarray, "batch ..."],
   dropout_key: Key[Array, ""] | None = None,
+  *,
+  state: NetworkState | None = None,
 ) -> jax.Array:
-  """The network's logits [batch, classes] for inputs [batch, ...].
+  """The network's outputs [batch, ...] for inputs [batch, ...]: logits, say.
 
   Args:
     network: the module.
     weights: its parameters.
     inputs: a batch of inputs.
     dropout_key: given in training only; a module without a `train` argument ignores it.
+    state: its state; None is the one that each training begins with.
   """
-  variables = {"params": weights}
+  if state is None:
+    state = initial_state(network, inputs.shape[1:])
+  if dropout_key is not None:
+    return forward_in_training(network, weights, state, inputs, dropout_key)[0]
+  if isinstance(network, Functional):
+    return network.apply(weights, state, inputs, key=None, train=False)[0]
   apply = cast(Callable[..., jax.Array], network.apply)  # flax gives a pair only where state is asked for
-  if dropout_key is None or "train" not in inspect.signature(network.__call__).parameters:
-    return apply(variables, inputs)
-  return apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
+  try:
+    return apply({"params": weights, **state}, inputs, **_mode(network, train=False))
+  except ModifyScopeVariableError as error:
+    raise UsageError(
+      f"{name_of(network)} changes its state in evaluation too; take an argument train, and give "
+      "use_running_average=not train to its normalisation"
+    ) from error
 
 
-def fresh_parameters(key: Key[Array, ""], network: nn.Module, input_shape: Sequence[int]) -> Params:
-  """The parameters by the module's own initialisers.
+def forward_in_training(
+  network: Network,
+  weights: Params,
+  state: NetworkState,
+  inputs: Shaped[Array | np.ndarray, "batch ..."],
+  dropout_key: Key[Array, ""],
+) -> tuple[jax.Array, NetworkState]:
+  """The network's outputs as in a step of training, and its state after it; see `forward`."""
+  if isinstance(network, Functional):
+    return network.apply(weights, state, inputs, key=dropout_key, train=True)
+  mode = _mode(network, train=True)
+  variables = {"params": weights, **state}
+  keys = {"dropout": dropout_key} if mode or state else {}
+  if not state:
+    return cast(Callable[..., jax.Array], network.apply)(variables, inputs, **mode, rngs=keys), state
+  outputs, changed = network.apply(variables, inputs, **mode, rngs=keys, mutable=list(state))
+  return outputs, {name: changed.get(name, collection) for name, collection in state.items()}
+
+
+def forward_for_scores(
+  network: Network, weights: Params, inputs: Shaped[Array | np.ndarray, "batch ..."]
+) -> jax.Array:
+  """The outputs that gradients at a batch are taken of, apart from training.
+
+  A network that normalises by averages does so by this batch's, for before a training the averages say
+  nothing. Any other computes as in evaluation, without dropout.
+  """
+  state = initial_state(network, inputs.shape[1:])
+  if not jax.tree.leaves(state):
+    return forward(network, weights, inputs, state=state)
+  return forward_in_training(network, weights, state, inputs, jax.random.key(0))[0]
+
+
+def _mode(network: nn.Module, train: bool) -> dict[str, Any]:
+  """The arguments by which a module tells training from evaluation.
+
+  For evaluation those alone that have no default: a module's defaults are evaluation's.
+  """
+  taken = inspect.signature(network.__call__).parameters
+  unset = (None, inspect.Parameter.empty)
+  return {
+    name: in_training if train else not in_training
+    for name, in_training in MODES.items()
+    if name in taken and (train or taken[name].default in unset)
+  }
+
+
+def draw_variables(key: Key[Array, ""], network: Network, input_shape: Sequence[int]) -> Variables:
+  """Parameters and state by the network's own initialisers.
 
   Args:
     key: consumed.
@@ -83,50 +194,98 @@ def fresh_parameters(key: Key[Array, ""], network: nn.Module, input_shape: Seque
     input_shape: shape of one input, without the batch axis.
 
   Raises:
-    UsageError: the module keeps state besides its parameters (batch statistics, say), or has no kernel.
+    UsageError: the network has no parameters.
   """
-  variables = network.init(key, jnp.zeros((1, *input_shape)))
-  if set(variables) != {"params"}:
-    extra = ", ".join(sorted(set(variables) - {"params"})) or "no parameters"
-    raise UsageError(f"a network must keep its parameters alone, but {type(network).__name__} has {extra}")
-  paths, _ = jax.tree_util.tree_flatten_with_path(variables["params"])
-  if not any(is_maskable(path) for path, _ in paths):
-    raise UsageError(f"{type(network).__name__} has no parameter named 'kernel', so nothing can be masked")
-  return variables["params"]
+  inputs = _example(network, tuple(input_shape))
+  if isinstance(network, Functional):
+    weights, state = network.init(key, inputs)
+  else:
+    variables = dict(network.init(key, inputs, **_mode(network, train=False)))
+    weights, state = variables.pop("params", {}), _kept(variables)
+  if not jax.tree.leaves(weights):
+    raise UsageError(f"{name_of(network)} has no parameters, so there is nothing to train")
+  return Variables(weights, state)
 
 
-def abstract_parameters(network: nn.Module, input_shape: Sequence[int]) -> Params:
+def _kept(collections: Mapping[str, Any]) -> dict[str, Any]:
+  """The collections that are a state, without what a module writes down for its reader alone."""
+  return {name: tree for name, tree in collections.items() if name not in ("intermediates", "perturbations")}
+
+
+def abstract_parameters(network: Network, input_shape: Sequence[int]) -> Params:
   """The shapes and types of a network's parameters; nothing is computed."""
-  return jax.eval_shape(lambda key: fresh_parameters(key, network, input_shape), jax.random.key(0))
+  return jax.eval_shape(lambda key: draw_variables(key, network, input_shape).weights, jax.random.key(0))
 
 
-def check_outputs(network: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
+def initial_state(network: Network, input_shape: Sequence[int]) -> NetworkState:
+  """The state that every training of a network begins with: by its own initialisers, from a fixed key."""
+  if not _has_state(network, tuple(input_shape)):
+    return {}  # without a draw of parameters that nobody looks at
+  return draw_variables(jax.random.key(0), network, input_shape).state
+
+
+@remembered
+def _has_state(network: Network, input_shape: tuple[int, ...]) -> bool:
+  drawn = jax.eval_shape(lambda key: draw_variables(key, network, input_shape), jax.random.key(0))
+  return bool(jax.tree.leaves(drawn.state))
+
+
+def name_of(network: Network) -> str:
+  """What a message calls a network."""
+  return network.name if isinstance(network, Functional) else type(network).__name__
+
+
+def check_outputs(network: Network, input_shape: Sequence[int], num_classes: int) -> None:
   """Raises UsageError unless the network gives each input a row of logits, at least one for each class."""
-  try:
-    shape = _output_shape(network, tuple(input_shape))
-  except TypeError:  # a module that cannot be remembered
-    shape = _output_shape.__wrapped__(network, tuple(input_shape))
+  shape = _output_shape(network, tuple(input_shape))
   if shape is None or len(shape) != 2 or shape[0] != 2:
     given = "something else than one array" if shape is None else f"an array of shape {shape}"
     raise UsageError(
-      f"{type(network).__name__} must give logits [batch, classes], but for 2 inputs it gives {given}"
+      f"{name_of(network)} must give logits [batch, classes], but for 2 inputs it gives {given}"
     )
   if shape[1] < num_classes:
     raise UsageError(
-      f"{type(network).__name__} has {shape[1]} outputs, but the data have {num_classes} classes; give the "
+      f"{name_of(network)} has {shape[1]} outputs, but the data have {num_classes} classes; give the "
       "network an output for each"
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _output_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+@remembered
+def _output_shape(network: Network, input_shape: tuple[int, ...]) -> tuple[int, ...] | None:
   """The shape of what a network gives for two inputs; None if that is no array."""
   parameters = abstract_parameters(network, input_shape)
-  inputs = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+  one = _example(network, input_shape)
+  inputs = jax.ShapeDtypeStruct((2, *input_shape), one.dtype)
   outputs = jax.eval_shape(functools.partial(forward, network), parameters, inputs)
   return getattr(outputs, "shape", None)
 
 
-def is_maskable(path: Path) -> bool:
-  """Whether the leaf at this tree path is a connection weight, which a mask covers."""
-  return getattr(path[-1], "key", None) == "kernel"
+def _example(network: Network, input_shape: tuple[int, ...]) -> jax.Array:
+  """One input of zeros: of floating point numbers, or of whole ones where the network takes only these."""
+  return jnp.zeros((1, *input_shape), input_type(network, input_shape))
+
+
+def input_type(network: Network, input_shape: Sequence[int]) -> str:
+  """The type of a network's inputs: `float32`, or `int32` of one that takes whole numbers alone."""
+  return _input_type(network, tuple(input_shape))
+
+
+@remembered
+def _input_type(network: Network, input_shape: tuple[int, ...]) -> str:
+  if isinstance(network, Functional):
+    make = network.init
+  else:
+    make = functools.partial(network.init, **_mode(network, train=False))
+
+  def takes(dtype: str) -> None:
+    jax.eval_shape(make, jax.random.key(0), jax.ShapeDtypeStruct((1, *input_shape), dtype))
+
+  try:
+    takes("float32")
+  except (TypeError, ValueError) as error:  # an embedding looks up whole numbers
+    try:
+      takes("int32")
+    except Exception:
+      raise error from None
+    return "int32"
+  return "float32"

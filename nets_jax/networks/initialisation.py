@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +9,9 @@ from flax import struct
 from jaxtyping import Array, Key, Shaped
 
 from nets_jax.kinds import NUMBERS, POSITIVE
-from nets_jax.networks.adapter import Params, Scale, fresh_parameters, is_maskable
-from nets_jax.networks.layers import find_layers, layer_name, scale_of_each
+from nets_jax.networks.adapter import Network, Params, Scale, draw_variables
+from nets_jax.networks.layers import Layer, find_layers, scale_of_each
+from nets_jax.networks.maskable import layer_name
 from nets_jax.settings import setting
 from nets_jax.structs import Struct
 
@@ -41,7 +41,11 @@ class Normal(Struct):
 
 
 def initial_weights(
-  key: Key[Array, ""], network: nn.Module, input_shape: Sequence[int], init_scale: Scale
+  key: Key[Array, ""],
+  network: Network,
+  input_shape: Sequence[int],
+  init_scale: Scale,
+  layers: Sequence[Layer] = (),
 ) -> Params:
   """theta_0: kernels ~ N(0, init_scale) (paper, 3.1); other leaves by the module's own initialiser.
 
@@ -53,17 +57,17 @@ def initial_weights(
     input_shape: shape of one input, without the batch axis.
     init_scale: standard deviation of the kernels (0.1 in the paper); one number, or one for each layer, in
       the order in which the network applies them.
+    layers: that can be masked, as a task has them; they are found where none are given.
 
   Raises:
-    UsageError: not as many numbers as layers; or the module keeps state besides its parameters (batch
-      statistics, say), or has no kernel.
+    UsageError: not as many numbers as layers; or the module has no kernel.
   """
   module_key, kernels_key = jax.random.split(key)
-  parameters = fresh_parameters(module_key, network, input_shape)
+  parameters = draw_variables(module_key, network, input_shape).weights
   leaves, treedef = jax.tree_util.tree_flatten_with_path(parameters)
-  kernels = {i: leaf for i, (path, leaf) in enumerate(leaves) if is_maskable(path)}
+  scales = scale_of_each(init_scale, tuple(layers) or find_layers(network, input_shape))
+  kernels = {i: leaf for i, (path, leaf) in enumerate(leaves) if layer_name(path) in scales}
   drawn = draw_like(lambda size: jax.random.normal(kernels_key, (size,), jnp.float32), kernels)
-  scales = scale_of_each(init_scale, find_layers(network, input_shape))
   drawn = {i: leaf * scales[layer_name(leaves[i][0])] for i, leaf in drawn.items()}
   initial = [drawn[i].astype(leaf.dtype) if i in drawn else leaf for i, (_, leaf) in enumerate(leaves)]
   return jax.tree_util.tree_unflatten(treedef, initial)

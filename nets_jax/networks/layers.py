@@ -5,17 +5,26 @@ is applied where something made of parameters alone first meets something that t
 order is that of the computation, not of the names: `head` after `trunk`, `Dense_10` after `Dense_9`.
 """
 
-import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 from jax.extend import core
 
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Params, Path, Scale, abstract_parameters, forward, is_maskable
+from nets_jax.networks.adapter import (
+  Network,
+  Params,
+  Path,
+  Scale,
+  abstract_parameters,
+  forward,
+  input_type,
+  name_of,
+  remembered,
+)
+from nets_jax.networks.maskable import KERNELS, MaskRule, is_maskable, layer_name
 
 # The operations by which a parameter meets the signal, where these are not products over inputs.
 ADDING = ("add", "add_any", "sub", "concatenate", "select_n")
@@ -24,6 +33,8 @@ SCALING = ("mul", "div")
 
 class Layer(NamedTuple):
   """A layer that can be masked: its module's path (`block/query`), and its kernel's shape in one ticket.
+
+  Of what is no kernel, an embedding, say, the name is the parameter's own path (`embed/embedding`).
 
   `kept` is how many of its weights a task says that it keeps; None leaves that to the search.
   """
@@ -41,13 +52,10 @@ class Layer(NamedTuple):
     return size
 
 
-def layer_name(path: Path) -> str:
-  """The layer that the leaf at a tree path is of; a kernel outside every module is called by its own name."""
-  return "/".join(str(key.key) for key in path[:-1]) or str(path[-1].key)
-
-
-def find_layers(network: nn.Module, input_shape: Sequence[int]) -> tuple[Layer, ...]:
-  """The layers of a network, in the order in which it applies them.
+def find_layers(
+  network: Network, input_shape: Sequence[int], maskable: MaskRule = KERNELS
+) -> tuple[Layer, ...]:
+  """The layers of a network that a mask covers, in the order in which it applies them.
 
   Layers that are never applied come last. Of those, and of layers that are applied at once, the names decide,
   in natural order.
@@ -55,10 +63,23 @@ def find_layers(network: nn.Module, input_shape: Sequence[int]) -> tuple[Layer, 
   Args:
     network: the module.
     input_shape: shape of one input, without the batch axis.
+    maskable: which parameters these are; see `maskable`.
+
+  Raises:
+    UsageError: there are none; or a gain or a bias is among them, or two of one name.
   """
-  kernels = [meeting for meeting in _meetings(network, tuple(input_shape)) if is_maskable(meeting.path)]
-  kernels.sort(key=lambda meeting: (meeting.position, natural(layer_name(meeting.path))))
-  return tuple(Layer(layer_name(meeting.path), meeting.shape) for meeting in kernels)
+  meetings = [own for own in _meetings(network, input_shape) if is_maskable(maskable, own.path, own.shape)]
+  meetings.sort(key=lambda meeting: (meeting.position, natural(layer_name(meeting.path))))
+  names = [layer_name(meeting.path) for meeting in meetings]
+  if not names:
+    raise UsageError(f"{name_of(network)} has {maskable.missing}, so nothing can be masked")
+  for name, meeting in zip(names, meetings, strict=True):
+    if meeting.operation in (*ADDING, *SCALING) and str(meeting.path[-1].key) != "kernel":
+      kind = "added to" if meeting.operation in ADDING else "multiplied with"
+      raise UsageError(f"{name} is {kind} the signal entry by entry; gains and biases are never masked")
+    if names.count(name) > 1:
+      raise UsageError(f"two parameters of the layer {name} would be masked; give them modules of their own")
+  return tuple(Layer(name, meeting.shape) for name, meeting in zip(names, meetings, strict=True))
 
 
 def natural(name: str) -> list[tuple[str, int]]:
@@ -66,7 +87,9 @@ def natural(name: str) -> list[tuple[str, int]]:
   return [(word, int(number or -1)) for word, number in re.findall(r"(\D+|^)(\d*)", name)]
 
 
-def synaptic(network: nn.Module, input_shape: Sequence[int], weights: Params) -> Params:
+def synaptic(
+  network: Network, input_shape: Sequence[int], weights: Params, layers: Sequence[Layer]
+) -> Params:
   """The weights as SynFlow counts them: no bias, every gain 1, the absolute value of all else.
 
   A bias is whatever is added to the signal, a gain whatever multiplies it entry by entry, by any name.
@@ -75,11 +98,13 @@ def synaptic(network: nn.Module, input_shape: Sequence[int], weights: Params) ->
     network: the module.
     input_shape: shape of one input, without the batch axis.
     weights: its parameters.
+    layers: those that are masked; their weights are never taken for gains.
   """
   leaves, treedef = jax.tree.flatten(weights)
+  names = {layer.name for layer in layers}
 
   def counted(meeting: "_Meeting", leaf: jax.Array) -> jax.Array:
-    if is_maskable(meeting.path) or meeting.operation not in (*ADDING, *SCALING, None):
+    if layer_name(meeting.path) in names or meeting.operation not in (*ADDING, *SCALING, None):
       return jax.numpy.abs(leaf)
     full = jax.numpy.ones_like if meeting.operation in SCALING else jax.numpy.zeros_like
     return full(leaf)
@@ -114,19 +139,16 @@ class _Meeting(NamedTuple):
   operation: str | None
 
 
-def _meetings(network: nn.Module, input_shape: tuple[int, ...]) -> list[_Meeting]:
+def _meetings(network: Network, input_shape: Sequence[int]) -> list[_Meeting]:
   """One for each parameter, in the tree's order."""
-  try:
-    return _meetings_of(network, input_shape)
-  except TypeError:  # a module with a list among its fields cannot be remembered
-    return _meetings_of.__wrapped__(network, input_shape)
+  return _meetings_of(network, tuple(input_shape))
 
 
-@functools.lru_cache(maxsize=64)
-def _meetings_of(network: nn.Module, input_shape: tuple[int, ...]) -> list[_Meeting]:
+@remembered
+def _meetings_of(network: Network, input_shape: tuple[int, ...]) -> list[_Meeting]:
   weights = abstract_parameters(network, input_shape)
   leaves, treedef = jax.tree.flatten(weights)
-  inputs = jax.ShapeDtypeStruct((1, *input_shape), jax.numpy.float32)
+  inputs = jax.ShapeDtypeStruct((1, *input_shape), input_type(network, input_shape))
 
   def apply(leaves, inputs):
     return forward(network, jax.tree.unflatten(treedef, leaves), inputs)

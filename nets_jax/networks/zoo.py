@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Shaped
 from nets_jax import plugins
 from nets_jax.errors import UsageError
 from nets_jax.kinds import NUMBER, SWITCH, WHOLES, Rule, choice, one_of
+from nets_jax.networks.adapter import Network
 from nets_jax.networks.own import own_network
 from nets_jax.networks.precision import PRECISIONS, matrix_product
 from nets_jax.settings import check, check_value, setting
@@ -110,7 +111,7 @@ class NetworkSettings(Struct):
     rule=Rule("in [0, 1)", lambda rate: 0 <= rate < 1), static=True,
   )  # fmt: skip
 
-  def make(self, num_classes: int) -> nn.Module:
+  def make(self, num_classes: int) -> Network:
     """The network.
 
     Raises:
@@ -137,7 +138,7 @@ def make_network(
   *,
   precision: str = "float32",
   **kwargs: Unpack[MLPOptions],
-) -> nn.Module:
+) -> Network:
   """A network by name.
 
   Args:
@@ -156,4 +157,5 @@ def make_network(
     return own_network(name, num_classes)
   check_value("precision", one_of(tuple(PRECISIONS)), precision)
   network = NetworkSettings(name, tuple(hidden_sizes), **kwargs).make(num_classes)
+  assert isinstance(network, MLP)
   return network.clone(precision=precision)

@@ -4,11 +4,10 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-import flax.linen as nn
-
 from nets_jax.analysis.frontier_figures import frontier_figure
 from nets_jax.analysis.style import save_figure
 from nets_jax.engine.tables import read_csv, write_csv
+from nets_jax.networks.adapter import Network
 from nets_jax.studies.run_files import name_layers
 from nets_jax.tickets.results import KeptTicket
 from nets_jax.tickets.storage import save_ticket
@@ -17,7 +16,7 @@ from nets_jax.tickets.ticket import empty_layers
 DIRECTORY = "frontier"
 
 
-def write(directory: pathlib.Path, frontier: Sequence[KeptTicket], network: nn.Module) -> None:
+def write(directory: pathlib.Path, frontier: Sequence[KeptTicket], network: Network) -> None:
   """Writes ticket-00.safetensors, the sparsest, and the others, frontier.csv and figure_frontier.png.
 
   Args:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
-from nets_jax.networks.adapter import Scale
+from nets_jax.networks.adapter import Network, Scale
 from nets_jax.networks.initialisation import initial_weights
-from nets_jax.tickets.ticket import Ticket, full_masks
+from nets_jax.tickets.ticket import Ticket
 
 
 def split_like(key: Key[Array, ""], tree: PyTree) -> PyTree:
@@ -20,12 +20,12 @@ def split_like(key: Key[Array, ""], tree: PyTree) -> PyTree:
 def reinitialise(
   key: Key[Array, ""],
   ticket: Ticket,
-  network: nn.Module,
+  network: Network,
   input_shape: Sequence[int],
   init_scale: Scale = 0.1,
 ) -> Ticket:
   """A control: the ticket's mask on new weights (Frankle & Carbin, 2019, section 3)."""
-  return ticket.replace(weights=initial_weights(key, network, input_shape, init_scale))
+  return ticket.replace(weights=initial_weights(key, network, input_shape, init_scale, ticket.layers))
 
 
 def shuffle_mask(key: Key[Array, ""], ticket: Ticket) -> Ticket:
@@ -40,4 +40,4 @@ def shuffle_mask(key: Key[Array, ""], ticket: Ticket) -> Ticket:
 
 def unmask(ticket: Ticket) -> Ticket:
   """The dense network of a ticket: its own weights, none masked."""
-  return ticket.replace(masks=full_masks(ticket.weights))
+  return ticket.replace(masks=jax.tree.map(jnp.ones_like, ticket.masks))

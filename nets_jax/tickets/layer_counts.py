@@ -13,7 +13,8 @@ from nets_jax.errors import UsageError
 from nets_jax.kinds import Number
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.layer_rules import own_counts
-from nets_jax.networks.layers import Layer, layer_name
+from nets_jax.networks.layers import Layer
+from nets_jax.networks.maskable import layer_name
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, unmasked_count
 

@@ -19,7 +19,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import safetensors
@@ -29,6 +28,7 @@ from flax import traverse_util
 from nets_jax import plugins
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
+from nets_jax.networks.adapter import Network
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, make_network
@@ -40,7 +40,7 @@ DEEPEST = 32  # levels of a module's parameters
 NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
 
 
-def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module, sync: bool = True) -> None:
+def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync: bool = True) -> None:
   """Writes a ticket, whole or not at all.
 
   Args:
@@ -70,7 +70,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: nn.Module, syn
     temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
 
 
-def _check_one(ticket: Ticket, network: nn.Module) -> None:
+def _check_one(ticket: Ticket, network: Network) -> None:
   """Raises UsageError unless a ticket is one that can be loaded again."""
   for path, leaf in jax.tree_util.tree_flatten_with_path(ticket.weights)[0]:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -234,7 +234,7 @@ def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
   return metadata if isinstance(metadata, dict) else {}
 
 
-def _network_metadata(network: nn.Module) -> dict[str, Any]:
+def _network_metadata(network: Network) -> dict[str, Any]:
   if not isinstance(network, MLP):
     made_by = reference_of(network)
     if made_by is None:

@@ -9,7 +9,6 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +16,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Params, Scale, is_maskable
+from nets_jax.networks.adapter import Network, Params, Scale
 from nets_jax.networks.initialisation import draw_like, initial_weights
-from nets_jax.networks.layers import Layer, find_layers, layer_name, natural
+from nets_jax.networks.layers import Layer, find_layers, natural
+from nets_jax.networks.maskable import layer_name
 from nets_jax.structs import Struct
 
 Tree = TypeVar("Tree")
@@ -70,16 +70,17 @@ def phenotype(ticket: Ticket) -> Params:
   return mask_weights(ticket.weights, ticket.masks)
 
 
-def full_masks(weights: Params, value: bool = True) -> Params:
-  """Masks that keep every weight (or none)."""
+def full_masks(weights: Params, layers: Sequence[Layer]) -> Params:
+  """Masks of these layers that keep every weight."""
+  names = {layer.name for layer in layers}
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: jnp.full(leaf.shape, value) if is_maskable(path) else None, weights
+    lambda path, leaf: jnp.ones(leaf.shape, bool) if layer_name(path) in names else None, weights
   )
 
 
 def initialise(
   key: Key[Array, ""],
-  network: nn.Module,
+  network: Network,
   input_shape: Sequence[int],
   *,
   init_scale: Scale = 0.1,
@@ -97,10 +98,11 @@ def initialise(
     layers: of the network, as a task has them; they are found where none are given.
   """
   weights_key, masks_key = jax.random.split(key)
-  weights = initial_weights(weights_key, network, input_shape, init_scale)
-  full = full_masks(weights)
+  layers = tuple(layers) or find_layers(network, input_shape)
+  weights = initial_weights(weights_key, network, input_shape, init_scale, layers)
+  full = full_masks(weights, layers)
   masks = draw_like(lambda size: jax.random.bernoulli(masks_key, initial_density, (size,)), full)
-  return Ticket(weights, masks, layers=tuple(layers) or find_layers(network, input_shape))
+  return Ticket(weights, masks, layers=layers)
 
 
 def unmasked_count(ticket: Ticket) -> Int[Array, ""]:
@@ -184,10 +186,10 @@ def kernels(tree: Params, masks: Params) -> Params:
   )
 
 
-def check_fits(ticket: Ticket, network: nn.Module, input_shape: Sequence[int]) -> None:
+def check_fits(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> None:
   """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
   expected = jax.eval_shape(
-    lambda key: initialise(key, network, input_shape, init_scale=1.0), jax.random.key(0)
+    lambda key: initialise(key, network, input_shape, layers=ticket.layers), jax.random.key(0)
   )
   want, got = (
     {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}

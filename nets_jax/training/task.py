@@ -11,7 +11,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from nets_jax import settings
+from nets_jax import plugins, settings
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.kinds import (
@@ -29,10 +29,11 @@ from nets_jax.kinds import (
   one_of,
 )  # fmt: skip
 from nets_jax.networks import layer_rules
-from nets_jax.networks.adapter import Scale, check_module, check_outputs, with_tuples
+from nets_jax.networks.adapter import Network, Scale, check_network, check_outputs, name_of, with_tuples
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.layer_rules import LayerDensities, own_counts
 from nets_jax.networks.layers import Layer, find_layers, scale_of_each
+from nets_jax.networks.maskable import RULES, Chooser, as_rule
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
 from nets_jax.structs import Struct
@@ -135,7 +136,7 @@ class Task(Struct):
   A study may replace `training` and `initialiser` for one method, each at its own best, and nothing else.
 
   Attributes:
-    network: a `flax.linen` module; see `networks` (static).
+    network: a `flax.linen` module, or a `Functional`; see `networks.adapter` (static).
     data: what it is trained, scored and tested on.
     training: optimiser, learning rate and batch.
     initialiser: draws the initial weights.
@@ -148,9 +149,11 @@ class Task(Struct):
     layer_densities: densities of single layers by name or pattern, of which the first that fits counts; or a
       function `(name, shape) -> None | density` (static). Their counts are exact in every method. A target
       density is that of all layers together: the others keep its count less theirs.
+    maskable: what a mask covers: `kernels`, `kernels+embeddings`, or a function `(path, shape) -> bool` of
+      one's own (static); see `networks.maskable`.
   """
 
-  network: nn.Module = struct.field(pytree_node=False)
+  network: Network = struct.field(pytree_node=False)
   data: Dataset
   training: Training = part(Training, base=Training)
   initialiser: Normal = part(Normal, base=Normal)
@@ -180,12 +183,16 @@ class Task(Struct):
     flag="layer_densities",
   )  # fmt: skip
 
+  maskable: str | Chooser = setting(
+    "kernels", "What a mask covers, or package.module:function of your own.", group="network",
+    kind=plugins.choice(tuple(RULES)), rule=ANY, static=True, flag="maskable",
+  )  # fmt: skip
+
   def __post_init__(self):
     """Makes tuples of the network's lists, so that it can be compared; takes a scale, an optimiser's name."""
     object.__setattr__(self, "dense_layers", layer_rules.as_names(self.dense_layers))
     object.__setattr__(self, "layer_densities", layer_rules.as_densities(self.layer_densities))
-    if isinstance(self.network, nn.Module):
-      object.__setattr__(self, "network", with_tuples(self.network))
+    object.__setattr__(self, "network", with_tuples(self.network))
     if isinstance(self.initialiser, int | float | tuple | list):
       object.__setattr__(self, "initialiser", Normal(cast(Scale, self.initialiser)))
     if isinstance(self.training, str):
@@ -193,7 +200,7 @@ class Task(Struct):
 
   def check(self) -> None:
     """Raises UsageError for what makes no training, one line each."""
-    check_module(self.network)
+    check_network(self.network)
     check_parts(self)
     self.training.check(len(self.data.train))
     settings.check(self.replace(training=Training()))  # the training's own are checked
@@ -219,7 +226,7 @@ class Task(Struct):
     Raises:
       UsageError: a name of `dense_layers` or `layer_densities` that no layer has, or an impossible density.
     """
-    found = find_layers(self.network, self.data.input_shape)
+    found = find_layers(self.network, self.data.input_shape, as_rule(self.maskable))
     if not (self.dense_layers or self.layer_densities):
       return found
     return layer_rules.with_rule(found, self.dense_layers or (), self.layer_densities or ())
@@ -239,8 +246,9 @@ class Task(Struct):
       return self
     if not _has_precision(self.network):
       raise UsageError(
-        f"{type(self.network).__name__} has no field `precision`, so it trains in float32, not {precision}"
+        f"{name_of(self.network)} has no field `precision`, so it trains in float32, not {precision}"
       )
+    assert isinstance(self.network, nn.Module)
     return self.replace(network=self.network.clone(precision=precision))
 
   def for_search(self, precision: str = "float32") -> "Task":
@@ -259,10 +267,10 @@ class Task(Struct):
 BARE_TASK = Task(None, None)  # pyrefly: ignore[bad-argument-type]  # of which settings alone are read
 
 
-def _has_precision(network: nn.Module) -> bool:
+def _has_precision(network: Network) -> bool:
   """Whether a network's field `precision` is one of ours; flax's own modules have another of that name."""
   return getattr(network, "precision", None) in tuple(PRECISIONS)
 
 
-def _precision_of(network: nn.Module) -> str:
+def _precision_of(network: Network) -> str:
   return getattr(network, "precision", "") if _has_precision(network) else "float32"

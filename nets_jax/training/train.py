@@ -13,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.data.dataset import Split
-from nets_jax.networks.adapter import Params, forward
+from nets_jax.networks.adapter import NetworkState, Params, forward, forward_in_training, initial_state
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
 from nets_jax.training.task import Task, steps_per_epoch
 
@@ -22,10 +22,11 @@ EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the spl
 
 @struct.dataclass
 class TrainingState:
-  """A network in training: its weights, masked ones exactly zero, and the optimiser's state."""
+  """A network in training: its weights, masked ones exactly zero, the optimiser's state and its own."""
 
   weights: Params
   optimizer_state: optax.OptState
+  network_state: NetworkState
 
 
 @struct.dataclass
@@ -69,10 +70,18 @@ def minibatch_order(
   return jax.lax.dynamic_slice_in_dim(order, first % per_epoch, steps)
 
 
-def start(ticket: Ticket, task: Task) -> TrainingState:
-  """The state at iteration 0: the phenotype theta_0 (.) M."""
+def start(ticket: Ticket, task: Task, network_state: NetworkState | None = None) -> TrainingState:
+  """The state at iteration 0: the phenotype theta_0 (.) M.
+
+  Args:
+    ticket: what is trained.
+    task: how, with its data's shape.
+    network_state: None is the network's own, as every training of a ticket begins with.
+  """
   weights = phenotype(ticket)
-  return TrainingState(weights, task.training.make_optimizer().init(weights))
+  if network_state is None:
+    network_state = initial_state(task.network, task.data.input_shape)
+  return TrainingState(weights, task.training.make_optimizer().init(weights), network_state)
 
 
 def advance(
@@ -100,18 +109,21 @@ def advance(
   split = jax.tree.map(jnp.asarray, task.data.train)  # NumPy arrays take no traced index
   optimizer = task.training.make_optimizer()
 
-  def loss(weights, inputs, labels, dropout_key):
-    return jnp.mean(task.loss(forward(task.network, weights, inputs, dropout_key), labels))
+  def loss(weights, network_state, inputs, labels, dropout_key):
+    outputs, network_state = forward_in_training(task.network, weights, network_state, inputs, dropout_key)
+    return jnp.mean(task.loss(outputs, labels)), network_state
 
   def step(state, batch):
     index, examples = batch
     dropout_key = jax.random.fold_in(key, index)
-    gradient = jax.grad(loss)(state.weights, split.inputs[examples], split.labels[examples], dropout_key)
+    gradient, network_state = jax.grad(loss, has_aux=True)(
+      state.weights, state.network_state, split.inputs[examples], split.labels[examples], dropout_key
+    )
     updates, optimizer_state = optimizer.update(
       mask_weights(gradient, masks), state.optimizer_state, state.weights
     )
     weights = optax.apply_updates(state.weights, mask_weights(updates, masks))
-    return TrainingState(weights, optimizer_state), None
+    return TrainingState(weights, optimizer_state, network_state), None
 
   steps = first + jnp.arange(order.shape[0])
   return jax.lax.scan(step, state, (steps, order))[0]
@@ -119,16 +131,25 @@ def advance(
 
 def train(
   key: Key[Array, ""], ticket: Ticket, task: Task, order: Int[Array | np.ndarray, "steps batch"]
-) -> Params:
-  """theta_T: the ticket's weights after the steps of `order`; see `advance` for the arguments."""
-  return advance(key, start(ticket, task), ticket.masks, task, order).weights
+) -> TrainingState:
+  """The ticket after the steps of `order`: theta_T and its state; see `advance` for the arguments."""
+  return advance(key, start(ticket, task), ticket.masks, task, order)
 
 
-def evaluate(task: Task, weights: Params, split: Split) -> Evaluation:
-  """Loss and score of a network over a whole split, without dropout."""
+def evaluate(
+  task: Task, weights: Params, split: Split, network_state: NetworkState | None = None
+) -> Evaluation:
+  """Loss and score of a network over a whole split, without dropout.
+
+  Args:
+    task: says what these are.
+    weights: of the network.
+    split: the examples.
+    network_state: what it computes with besides; see `statistics.settled`. None is its initial one.
+  """
 
   def loss_and_score(example):
-    logits = forward(task.network, weights, example.inputs[None])
+    logits = forward(task.network, weights, example.inputs[None], state=network_state)
     labels = example.labels[None]
     return task.loss(logits, labels)[0], task.score(logits, labels)[0]
 
@@ -136,11 +157,16 @@ def evaluate(task: Task, weights: Params, split: Split) -> Evaluation:
   return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
 
 
-def class_accuracies(task: Task, weights: Params, split: Split) -> Float[Array, " classes"]:
+def class_accuracies(
+  task: Task, weights: Params, split: Split, network_state: NetworkState | None = None
+) -> Float[Array, " classes"]:
   """The share of each class's examples that a network gets right [num_classes]; NaN without examples."""
 
   def is_correct(example):
-    return jnp.argmax(forward(task.network, weights, example.inputs[None])[0]) == example.labels
+    return (
+      jnp.argmax(forward(task.network, weights, example.inputs[None], state=network_state)[0])
+      == example.labels
+    )
 
   correct = jax.lax.map(is_correct, split, batch_size=min(EVALUATION_BATCH, len(split)))
   is_class = jnp.asarray(split.labels)[None] == jnp.arange(task.data.num_classes)[:, None]

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from nets_jax.data.dataset import Split
@@ -23,22 +21,24 @@ from nets_jax.engine.layouts import (
 )
 from nets_jax.engine.saved import LoopCheckpoints, Saved, State, Unsaved, fingerprint
 from nets_jax.engine.seeds import KeysLike, as_keys
-from nets_jax.errors import UsageError
-from nets_jax.kinds import at_least
-from nets_jax.networks.adapter import Params
-from nets_jax.settings import check_value
+from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Rows
-from nets_jax.tickets.ticket import Ticket, check_fits, stack
+from nets_jax.tickets.ticket import Ticket
+from nets_jax.training.arguments import as_population, key_of_each, stacked, steps_of
+from nets_jax.training.statistics import settled
 from nets_jax.training.task import RateSchedule, Task, Training
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def _start_tickets(rows: tuple[Ticket, Training], task: Task, *, layout: Layout) -> TrainingState:
+def _start_tickets(
+  rows: tuple[Ticket, Training, NetworkState | None], task: Task, *, layout: Layout
+) -> TrainingState:
   def begin(row, task):
-    return start(row[0], task.replace(training=row[1]))
+    ticket, training, network_state = row
+    return start(ticket, task.replace(training=training), network_state)
 
-  return map_tickets(begin, layout, rows, task.replace(data=None))
+  return map_tickets(begin, layout, rows, task)
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "steps", "whole_epochs"))
@@ -61,7 +61,8 @@ def _train_some_steps(
       order_key, len(task.data.train), training.batch_size, steps, first=first, whole_epochs=whole_epochs
     )
     state = advance(dropout_key, state, masks, task, order, first)
-    return state, {name: evaluate(task, state.weights, split) for name, split in scored.items()}
+    by = settled(dropout_key, task, state.weights, state.network_state, order)
+    return state, {name: evaluate(task, state.weights, split, by) for name, split in scored.items()}
 
   state, evaluations = map_tickets(train_and_score, layout, rows, shared)
   return state, keep_replicated(evaluations, layout)
@@ -73,6 +74,7 @@ class Trained:
 
   Attributes:
     weights: theta_T of each, stacked, as NumPy arrays.
+    network_states: what each network keeps besides, likewise; `{}` where it keeps nothing.
     curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
       split its `<split>_loss` and `<split>_accuracy`, and `seconds`, the wall-clock time since the start
       without compilation.
@@ -80,6 +82,7 @@ class Trained:
   """
 
   weights: Params
+  network_states: NetworkState
   curves: Rows
   compile_seconds: float
 
@@ -106,6 +109,7 @@ def train_tickets(
   epochs: int | None = None,
   steps: int | None = None,
   splits: Sequence[str] = ("valid", "test"),
+  network_states: NetworkState | None = None,
   layout: Layout | None = None,
   on_rows: Callable[[Rows], object] = lambda rows: None,
   checkpoints: LoopCheckpoints | None = None,
@@ -121,6 +125,7 @@ def train_tickets(
     epochs: how long; None is the task's, or
     steps: how long, in iterations.
     splits: what to score on.
+    network_states: what the networks begin with, stacked; None is the network's own, as for any ticket.
     layout: of the tickets; None is `make_layout(number of tickets)`.
     on_rows: called with the rows of each evaluation as it is made.
     checkpoints: where the training is saved as it goes, and goes on if it was stopped; None saves nothing.
@@ -133,17 +138,18 @@ def train_tickets(
   task = tasks[0]
   for each in tasks:
     each.check()
-  population = _as_population(tickets, task)
+  population = as_population(tickets, task)
   count = len(jax.tree.leaves(population)[0])
-  training = _stacked(tasks * count if len(tasks) == 1 else tasks, count)
-  keys = _key_of_each(as_keys(keys), count)
-  steps = _length(task, epochs, steps)
+  training = stacked(tasks * count if len(tasks) == 1 else tasks, count)
+  keys = key_of_each(as_keys(keys), count)
+  steps = steps_of(task, epochs, steps)
   eval_every = min(task.eval_every or task.steps_per_epoch, steps)
   checkpoints = Unsaved() if checkpoints is None else checkpoints
   scored = {name: getattr(task.data, name) for name in splits}
   splits_of, length = [task.data.train, *scored.values()], {"steps": steps, "eval_every": eval_every}
-  saved = checkpoints.restore(lambda: _identity(task, training, keys, population, splits_of) | length)
-  loop = _Loop(keys, population, training, task, scored, layout or make_layout(count))
+  begun = {"network_states": fingerprint(network_states)} if jax.tree.leaves(network_states) else {}
+  saved = checkpoints.restore(lambda: _identity(task, training, keys, population, splits_of) | begun | length)
+  loop = _Loop(keys, population, training, task, scored, network_states, layout or make_layout(count))
   if saved is not None:
     loop.go_on_from(saved)
   for first in range(loop.iteration, steps, eval_every):
@@ -151,7 +157,8 @@ def train_tickets(
     on_rows(rows)
     at = f"iteration {loop.iteration:,} of {steps:,}"
     checkpoints.note(rows, at, loop.state_to_save(), loop.iteration == steps)
-  return Trained(fetch_population(loop.state.weights, loop.layout), loop.curves, loop.compile_seconds)
+  weights, states = fetch_population((loop.state.weights, loop.state.network_state), loop.layout)
+  return Trained(weights, states, loop.curves, loop.compile_seconds)
 
 
 class _Loop:
@@ -164,14 +171,15 @@ class _Loop:
     training: Training,
     task: Task,
     scored: Mapping[str, Split],
+    network_states: NetworkState | None,
     layout: Layout,
   ):
     self.layout, self._count, self._per_epoch = layout, len(keys), task.steps_per_epoch
-    self._keys, tickets, self._training = pad((keys, tickets, training), layout)
+    self._keys, tickets, self._training, states = pad((keys, tickets, training, network_states), layout)
     self._masks = tickets.masks
     task = task.for_search(task.precision).replace(training=None, initialiser=None)
     self._task, self._scored = replicate((task.replace(data=task.data.replace(valid=None)), scored), layout)
-    self.state = _start_tickets((tickets, self._training), self._task, layout=layout)
+    self.state = _start_tickets((tickets, self._training, states), self._task, layout=layout)
     self.iteration, self.seconds, self.compile_seconds = 0, 0.0, 0.0
     self.curves: Rows = []
     self._programs = {}
@@ -213,31 +221,6 @@ class _Loop:
     return lambda: ({"training": fetch_population(state, layout)}, record)
 
 
-def _key_of_each(keys: jax.Array, count: int) -> jax.Array:
-  """A key for each ticket, of as many or of one.
-
-  Raises:
-    UsageError: there are others.
-  """
-  if len(keys) not in (1, count):
-    raise UsageError(f"{count} tickets take one key, or one for each, not {len(keys)}")
-  return jnp.broadcast_to(keys if len(keys) == count else keys[0], (count,))
-
-
-def _length(task: Task, epochs: int | None, steps: int | None) -> int:
-  """How long to train, in iterations.
-
-  Raises:
-    UsageError: no whole number, or none at all.
-  """
-  given = epochs if epochs is not None else task.epochs
-  what, length = ("steps", steps) if steps is not None else ("epochs", given)
-  check_value(what, at_least(1), length)
-  if length != int(length):
-    raise UsageError(f"{what} must be a whole number, not {length}")
-  return int(length) * (1 if steps is not None else task.steps_per_epoch)
-
-
 def _identity(
   task: Task, training: Training, keys: jax.Array, tickets: Ticket, splits: Sequence[Split]
 ) -> dict[str, object]:
@@ -253,38 +236,6 @@ def _identity(
     "tickets": fingerprint(tickets),
     "data": fingerprint(splits),
   }
-
-
-def _as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
-  """The tickets, a single one as a population of one.
-
-  Raises:
-    UsageError: they are of another network.
-  """
-  if not isinstance(tickets, Ticket):
-    tickets = stack(list(tickets))
-  try:
-    check_fits(tickets, task.network, task.data.input_shape)
-  except UsageError:
-    single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype), tickets)
-    check_fits(single, task.network, task.data.input_shape)
-    return tickets
-  return stack([tickets])
-
-
-def _stacked(tasks: Sequence[Task], count: int) -> Training:
-  """The trainings of the tasks, each number with a leading axis."""
-  if len(tasks) != count:
-    raise UsageError(f"{count} tickets take one task, or one for each, not {len(tasks)}")
-  plain = [task.replace(data=None, initialiser=None) for task in tasks]
-  alike = [task.replace(training=task.training.replace(learning_rate=0.0)) for task in plain]
-  is_scheduled = [isinstance(task.training.learning_rate, RateSchedule) for task in tasks]
-  differing = any(is_scheduled) and any(task.training != tasks[0].training for task in tasks)
-  if differing or any(bare != alike[0] for bare in alike) or any(t.data is not tasks[0].data for t in tasks):
-    raise UsageError("tickets that are trained side by side may differ in their learning rate alone")
-  return jax.tree.map(
-    lambda *rates: jnp.stack([jnp.float32(rate) for rate in rates]), *(t.training for t in tasks)
-  )
 
 
 def _curve_rows(
