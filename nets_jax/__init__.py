@@ -29,6 +29,7 @@ from nets_jax.engine.seeds import key_of_seed
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.evolution import operators, recipes
 from nets_jax.evolution.search import Nets
+from nets_jax.networks.functional import Functional, from_nnx
 from nets_jax.networks.zoo import MLP
 from nets_jax.protocol import Search
 from nets_jax.searches import search, search_all
@@ -79,6 +80,7 @@ __all__ = [
   "Checkpoints",
   "Cost",
   "Dataset",
+  "Functional",
   "Imp",
   "Layout",
   "Nets",
@@ -93,6 +95,7 @@ __all__ = [
   "Verdict",
   "density",
   "from_arrays",
+  "from_nnx",
   "judge_ticket",
   "key_of_seed",
   "layer_densities",

@@ -58,6 +58,21 @@ def test_a_constant_channel_becomes_zero():
   np.testing.assert_array_equal(data.train.inputs[:, 0], 0)
 
 
+def test_inputs_may_stay_as_they_are():
+  tokens = np.arange(120).reshape(40, 3)
+  data = nets_jax.from_arrays(tokens, np.arange(40) % 2, standardise=False)
+  assert data.train.inputs.dtype == np.int32
+  found = np.concatenate([split.inputs for split in (data.train, data.valid, data.test)])
+  np.testing.assert_array_equal(np.sort(found, axis=0), tokens)
+  assert (data.mean == 0).all()
+  assert (data.deviation == 1).all()
+  halves = nets_jax.from_arrays(tokens / 2, np.arange(40) % 2, standardise=False)
+  assert halves.train.inputs.dtype == np.float32
+  np.testing.assert_array_equal(halves.train.inputs * 2, data.train.inputs)
+  with pytest.raises(nets_jax.UsageError, match="inputs are too large for int32 numbers"):
+    nets_jax.from_arrays(tokens + 2**31, np.arange(40) % 2, standardise=False)
+
+
 def test_xor_labels_the_rounded_coordinates():
   data = nets_jax.load_data("xor", xor_train_size=200, xor_test_size=50)
   assert [len(split) for split in (data.train, data.valid, data.test)] == [180, 20, 50]

@@ -131,7 +131,7 @@ def test_schedules(schedule):
 def trained(task, data, ticket):
   """A ticket's weights before and after a training, and its minibatches."""
   order = minibatch_order(KEY, len(data.train), 8, 12)
-  after = train(KEY, ticket, task, order)
+  after = train(KEY, ticket, task, order).weights
   return jax.device_get((phenotype(ticket), after, order))
 
 

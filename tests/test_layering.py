@@ -24,9 +24,12 @@ INNER = {
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "dataset", "files", "sources"),
-  "networks": ("precision", "adapter", "own", "zoo", "layers", "layer_rules", "initialisation"),
+  "networks": (
+    "precision", "functional", "adapter", "maskable", "own", "zoo", "layers", "layer_rules",
+    "initialisation",
+  ),
   "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
-  "training": ("optimizers", "task", "train", "trainer"),
+  "training": ("optimizers", "task", "train", "statistics", "arguments", "trainer"),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
     "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",

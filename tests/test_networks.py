@@ -89,28 +89,28 @@ def test_a_users_own_module_is_searched():
   assert result.history[-1]["density"] < 1
 
 
-class Normalised(nn.Module):
-  @nn.compact
-  def __call__(self, x):
-    return nn.BatchNorm(use_running_average=False)(nn.Dense(3)(x))
-
-
 class Unweighted(nn.Module):
   @nn.compact
   def __call__(self, x):
     return x * self.param("gain", nn.initializers.ones, (1, 6))
 
 
+class Empty(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return x
+
+
 @pytest.mark.parametrize(
   ("module", "message"),
   [
-    (Normalised(), "Normalised has batch_stats"),
-    (Unweighted(), "Unweighted has no parameter named 'kernel'"),
+    (Unweighted(), "Unweighted has no parameter named 'kernel', so nothing can be masked"),
+    (Empty(), "Empty has no parameters, so there is nothing to train"),
   ],
 )
-def test_modules_that_cannot_be_tickets(module, message):
+def test_modules_that_cannot_be_tickets(task, module, message):
   with pytest.raises(nets_jax.UsageError, match=message):
-    initialisation.initial_weights(jax.random.key(0), module, (6,), 0.1)
+    task.replace(network=module).check()
 
 
 @pytest.mark.parametrize(

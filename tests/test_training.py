@@ -24,7 +24,7 @@ def noisy(learning_rate):
 
 def train(ticket, task, order, optimizer="sgd", learning_rate=0.1, key=0):
   task = task.replace(training=nets_jax.Training(optimizer, learning_rate))
-  run = jax.jit(lambda k, t, o: training.train(k, t, task, o))
+  run = jax.jit(lambda k, t, o: training.train(k, t, task, o).weights)
   return run(jax.random.key(key), ticket, order)
 
 

@@ -8,7 +8,7 @@ mean and deviation of the training part that is left, one of each per channel (t
 
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
@@ -19,9 +19,9 @@ TEST_FRACTION = 0.2
 
 @struct.dataclass
 class Split(Struct):
-  """Inputs [examples, ...] float32 and labels [examples] int32."""
+  """Inputs [examples, ...], float32 or of tokens int32, and labels [examples] int32."""
 
-  inputs: Float[Array | np.ndarray, "examples ..."]
+  inputs: Num[Array | np.ndarray, "examples ..."]
   labels: Int[Array | np.ndarray, " examples"]
 
   def __len__(self) -> int:
@@ -34,7 +34,7 @@ class Dataset(Struct):
 
   Attributes:
     train, valid, test: its parts.
-    mean, deviation: of the training part before standardisation [channels].
+    mean, deviation: of the training part before standardisation [channels]; 0 and 1 where there is none.
     num_classes: number of classes.
   """
 
@@ -59,6 +59,7 @@ def from_arrays(
   *,
   valid_fraction: float = 0.1,
   seed: int = 0,
+  standardise: bool = True,
 ) -> Dataset:
   """Makes a `Dataset` of one's own arrays, by the split rule and standardisation of this module.
 
@@ -68,6 +69,7 @@ def from_arrays(
     test_inputs, test_labels: the test part; None takes `TEST_FRACTION` of the examples.
     valid_fraction: share of the training examples that become the validation part, in (0, 1).
     seed: of the shuffle before the split, from 0 to 2^64 - 1.
+    standardise: False leaves inputs as they are: whole numbers, such as tokens, as int32.
 
   Raises:
     UsageError: an impossible fraction or seed, arrays that do not go together, numbers that are not finite,
@@ -91,29 +93,50 @@ def from_arrays(
       f"too few examples: {len(labels)} leave {len(train_order)} to train, {len(valid_order)} to validate "
       f"and {len(test_labels)} to test; give more data"
     )
-  num_classes = int(max(labels.max(), test_labels.max())) + 1
-  with np.errstate(over="ignore", invalid="ignore"):  # `split` says what is too large
-    train = inputs[train_order].astype(np.float32)
-    axes = tuple(range(train.ndim - 1))
-    mean = train.mean(axes, dtype=np.float64).astype(np.float32)
-    deviation = train.std(axes, dtype=np.float64).astype(np.float32)
-  scale = np.where(deviation > 0, deviation, 1)  # a constant channel becomes zero, not NaN
+  channels = inputs.shape[-1]
+  mean, deviation = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+  if standardise:
+    mean, deviation = _mean_and_deviation(inputs[train_order])
 
   def split(part: np.ndarray, part_labels: np.ndarray) -> Split:
-    with np.errstate(over="ignore", invalid="ignore"):
-      standardised = (part.astype(np.float32) - mean) / scale
-    if not np.isfinite(standardised).all():
-      raise UsageError("inputs are too large for float32 numbers; scale them down first")
-    return Split(standardised, part_labels.astype(np.int32))
+    return Split(_prepared(part, (mean, deviation) if standardise else None), part_labels.astype(np.int32))
 
   return Dataset(
-    train=split(train, labels[train_order]),
+    train=split(inputs[train_order], labels[train_order]),
     valid=split(inputs[valid_order], labels[valid_order]),
     test=split(test_inputs, test_labels),
     mean=mean,
-    deviation=scale,
-    num_classes=num_classes,
+    deviation=deviation,
+    num_classes=int(max(labels.max(), test_labels.max())) + 1,
   )
+
+
+def _mean_and_deviation(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Of each channel; a deviation of 0 counts as 1, so that a constant channel becomes zero, not NaN."""
+  axes = tuple(range(inputs.ndim - 1))
+  with np.errstate(over="ignore", invalid="ignore"):  # `_prepared` says what is too large
+    floats = inputs.astype(np.float32)
+    mean = floats.mean(axes, dtype=np.float64).astype(np.float32)
+    deviation = floats.std(axes, dtype=np.float64).astype(np.float32)
+  return mean, np.where(deviation > 0, deviation, 1)
+
+
+def _prepared(inputs: np.ndarray, by: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+  """Inputs as a network gets them: standardised by a mean and deviation, or as they are.
+
+  Raises:
+    UsageError: numbers beyond the range of their type.
+  """
+  if by is None and np.issubdtype(inputs.dtype, np.integer):
+    if inputs.size and (inputs.max() > np.iinfo(np.int32).max or inputs.min() < np.iinfo(np.int32).min):
+      raise UsageError("inputs are too large for int32 numbers; give smaller ones")
+    return inputs.astype(np.int32)
+  mean, deviation = (np.float32(0), np.float32(1)) if by is None else by
+  with np.errstate(over="ignore", invalid="ignore"):
+    prepared = (inputs.astype(np.float32) - mean) / deviation
+  if not np.isfinite(prepared).all():
+    raise UsageError("inputs are too large for float32 numbers; scale them down first")
+  return prepared
 
 
 def _checked(part: str, inputs: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,140 @@
+"""Networks of other libraries: flax.nnx, haiku and equinox, and what of a network is maskable."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same_bits, assert_same_results
+
+import nets_jax
+from nets_jax.networks.adapter import forward, forward_in_training, initial_state
+from nets_jax.networks.functional import Functional, as_dict, as_tree, from_nnx
+from nets_jax.networks.zoo import make_network
+from nets_jax.tickets.ticket import initialise, unmasked_count
+
+pytestmark = pytest.mark.usefixtures("stranger")
+KEY = jax.random.key(0)
+NAMES = {
+  "stranger.modules:Nnx(width=5)": {"first": (2, 5), "last": (5, 2)},
+  "stranger.modules:haiku(width=5)": {"first": (2, 5), "last": (5, 2)},
+  "stranger.modules:equinox(width=5)": {"layers/0": (5, 2), "layers/1": (2, 5)},
+}
+SEARCH = nets_jax.recipes.guided(population_size=4, generations=2, target_density=0.4, fitness_epochs=0.5)
+TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=10)
+
+
+@pytest.fixture(scope="module")
+def points():
+  x = np.random.default_rng(0).normal(size=(100, 2))
+  return nets_jax.from_arrays(x, (x[:, 0] > x[:, 1]).astype(int))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_of_another_library_is_searched_and_trained(name, points, tmp_path):
+  network = make_network(name, 2)
+  assert make_network(name, 2) is network  # else every search would compile anew
+  task = nets_jax.Task(network, points, TRAINING, epochs=3)
+  assert {layer.name: layer.shape for layer in task.layers} == NAMES[name]
+  result = nets_jax.search(KEY, task, SEARCH)
+  assert unmasked_count(result.ticket) == 8
+  assert_same_results(nets_jax.search_all(jax.random.split(KEY, 2), task, SEARCH, devices=4), [
+    nets_jax.search(key, task, SEARCH) for key in jax.random.split(KEY, 2)
+  ])  # fmt: skip
+  trained = nets_jax.train_tickets(0, nets_jax.random_ticket(KEY, network, (2,), 1.0, init_scale=0.5), task)
+  assert trained.curves[-1]["valid_accuracy"] > 0.7
+  nets_jax.save_ticket(tmp_path / "ticket.safetensors", result.ticket, network)
+  assert_same_bits(nets_jax.load_ticket(tmp_path / "ticket.safetensors"), result.ticket)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_trained_from_the_command_line(name, job, tmp_path):
+  words = ("--dataset=stranger.data:rings(examples=120,classes=2)", f"--network={name}", "--batch_size=10")
+  settings = ("--population_size=4", "--generations=1", "--train_epochs=1", "--devices=4", "--workdir=run")
+  status, _, error = job(*words, *settings, "--search=guided", "--target_density=0.4")
+  assert status == 0, error
+  flags = json.loads((tmp_path / "run" / "config.json").read_text())["flags"]
+  assert flags["network"] == name
+  ticket = nets_jax.load_ticket(tmp_path / "run" / "ticket.safetensors")
+  assert unmasked_count(ticket) == 8
+  again = ("--ticket=run/ticket.safetensors", f"--network={name}", "--workdir=again", *words[::2])
+  status, _, error = job(*again, "--train_epochs=1", "--devices=4")
+  assert status == 0, error
+
+
+def test_nnx_drops_and_normalises_in_training_alone(points):
+  network = make_network("stranger.modules:Nnx(width=5)", 2)
+  weights = initialise(KEY, network, (2,), init_scale=0.5).weights
+  state, inputs = initial_state(network, (2,)), points.train.inputs[:10]
+  first, changed = forward_in_training(network, weights, state, inputs, jax.random.key(1))
+  again, _ = forward_in_training(network, weights, state, inputs, jax.random.key(1))
+  other, _ = forward_in_training(network, weights, state, inputs, jax.random.key(2))
+  np.testing.assert_array_equal(first, again)
+  assert (np.asarray(first) != np.asarray(other)).any()
+  assert np.asarray(changed["batch_stats"]["norm"]["mean"]).any()
+  calm = forward(network, weights, inputs, state=state)
+  np.testing.assert_array_equal(calm, forward(network, weights, inputs, state=state))
+
+
+def test_a_tree_of_any_kind_and_back():
+  tree = {"mlp/~/first": {"w": 1, "b": 2}, "stack": [3, (4, 5)]}
+  nested = as_dict(tree)
+  assert nested == {
+    "mlp": {"first": {"w": 1, "b": 2}},
+    "stack": {"0": 3, "1": {"0": 4, "1": 5}},
+  }
+  assert as_tree(nested, tree) == tree
+
+
+def test_what_gives_no_network_is_refused(points):
+  with pytest.raises(
+    nets_jax.UsageError, match=r"from_nnx takes a function from nnx\.Rngs to a module, but it gave a"
+  ):
+    from_nnx(lambda rngs: rngs.params())
+  odd = Functional(lambda key, inputs: jnp.ones(3), lambda *given, key, train: given, name="odd")
+  with pytest.raises(nets_jax.UsageError, match=r"init of odd must give \(parameters, state\)"):
+    nets_jax.Task(odd, points, TRAINING).check()
+
+
+@pytest.fixture(scope="module")
+def tokens():
+  """Rows of six tokens, labelled by whether the first is also the last."""
+  rows = np.random.default_rng(1).integers(0, 6, (200, 6))
+  return nets_jax.from_arrays(rows, (rows[:, 0] == rows[:, -1]).astype(int), standardise=False)
+
+
+ATTENTION = {
+  "attention/query": (8, 2, 4), "attention/key": (8, 2, 4), "attention/value": (8, 2, 4),
+  "attention/out": (2, 4, 8), "head": (8, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("maskable", "layers"),
+  [
+    ("kernels", ATTENTION),
+    ("kernels+embeddings", {"embed/embedding": (6, 8), **ATTENTION}),
+    (lambda path, shape: len(shape) == 3, {k: v for k, v in ATTENTION.items() if len(v) == 3}),
+  ],
+)
+def test_a_rule_says_what_is_maskable(tokens, maskable, layers):
+  network = make_network("stranger.modules:Attention(width=8)", 2)
+  task = nets_jax.Task(network, tokens, TRAINING, maskable=maskable)
+  assert {layer.name: layer.shape for layer in task.layers} == layers
+  result = nets_jax.search(KEY, task, SEARCH)
+  total = sum(np.prod(shape) for shape in layers.values())
+  assert unmasked_count(result.ticket) == round(0.4 * total)
+  assert sum(mask.size for mask in jax.tree.leaves(result.ticket.masks)) == total
+
+
+def test_gains_and_biases_are_never_masked(tokens):
+  network = make_network("stranger.modules:Attention(width=8)", 2)
+  for name, what in (("LayerNorm_0/scale", "multiplied with"), ("head/bias", "added to")):
+    task = nets_jax.Task(network, tokens, TRAINING, maskable=lambda path, shape, name=name: path == name)
+    with pytest.raises(nets_jax.UsageError, match=f"{name} is {what} the signal entry by entry; gains and"):
+      task.check()
+  with pytest.raises(
+    nets_jax.UsageError, match=r"maskable must be one of kernels, kernels\+embeddings, .*not 'kernel'"
+  ):
+    nets_jax.Task(network, tokens, TRAINING, maskable="kernel")
