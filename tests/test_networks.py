@@ -116,7 +116,7 @@ def test_modules_that_cannot_be_tickets(task, module, message):
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [
-    ({"name": "resnet"}, "network must be one of mlp, lenet_300_100, or .* of your own, not 'resnet'"),
+    ({"name": "resnet"}, "network must be one of mlp, lenet_300_100, .* of your own, not 'resnet'"),
     ({"activation": "gelu"}, "activation must be one of relu, sigmoid, tanh, not 'gelu'"),
     ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\), not 1.0"),
     ({"hidden_sizes": (5, 0)}, r"hidden_sizes must be positive whole numbers, not \[5, 0\]"),

@@ -172,7 +172,7 @@ def test_a_file_of_data_is_known_by_its_content(job, tmp_path):
     (["--search=stranger.searches:Halves", "--elites=2"], "has no setting 'elites'"),
     (["--search=stranger.searches:Halves(share=lots)"], "share must be a literal"),
     (["--search=stranger.networks:Skip"], "is no search"),
-    (["--network=stranger.networks:Skip(", "--search=random"], "value should be one of <mlp|lenet_300_100>"),
+    (["--network=stranger.networks:Skip(", "--search=random"], "value should be one of <mlp|lenet_300_100|"),
     (["--network=stranger.networks:Skip(5)"], "every argument needs its name"),
     (["--network=stranger.networks:Skip", "--hidden_sizes=9"], "hidden_sizes is for the ready-made networks"),
     (["--network=stranger.networks:Skip(num_classes=2)"], "Skip has 2 outputs, but the data have 3 classes"),

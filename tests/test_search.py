@@ -379,7 +379,7 @@ def test_impossible_checkpoints(job, arguments, message):
 
 BAD = [
   (["--dataset=no_such_set"], "dataset 'no_such_set' is not one of xor, digits"),
-  (["--network=resnet"], "flag --network=resnet: value should be one of <mlp|lenet_300_100>"),
+  (["--network=resnet"], "flag --network=resnet: value should be one of <mlp|lenet_300_100|"),
   (["--optimizer=lyon"], "not 'lyon'; did you mean lion?"),
   (["--method=imp2"], "flag --search=imp2: value should be one of"),
   (["--selection=lottery"], "flag --selection=lottery: value should be one of"),

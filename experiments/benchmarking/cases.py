@@ -84,7 +84,7 @@ def prepare(
   search = search.replace(population_size=population, elites=min(search.elites, population - 1))
   network = search_flags.make_network(values, data.num_classes)
   if not isinstance(network, nets_jax.MLP):
-    raise nets_jax.UsageError("the benchmark is of the mlp and lenet_300_100 alone")
+    raise nets_jax.UsageError(f"the benchmark is of fully connected networks, not --network={values.network}")
   sizes = tuple(max(1, round(width * size)) for size in network.hidden_sizes)
   task = search_flags.make_task(values, data, network.clone(hidden_sizes=sizes))
   search.check(task)

@@ -261,13 +261,8 @@ def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int) -> 
   if plugins.is_reference(values.network):
     return make_network(values, num_classes)
   network = nets_jax.load_network(path)
-  wanted = make_network(values, network.num_classes)
-  sizes = "hidden_sizes" if values.network == "mlp" else "network"  # the flag that says how wide it is
-  for name in (sizes, *(name for name in NETWORK if name not in ("hidden_sizes", "network"))):
-    field = name if name in network.__dataclass_fields__ else "hidden_sizes"
-    there, here = getattr(network, field), getattr(wanted, field)
-    if values[name].present and there != here:
-      raise UsageError(
-        f"{path} is for a network of {field} {there}, not {here}; leave --{name} out, or give another ticket"
-      )
+  given = [name for name in NETWORK if values[name].present]
+  if found := component(NetworkSettings(), values).contradiction(network, given):
+    name, text = found
+    raise UsageError(f"{path} is for {text}; leave --{name} out, or give another ticket")
   return network

@@ -8,8 +8,9 @@ weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (of any floati
 same ticket must give the same bytes.) Floating types that safetensors does not give back as NumPy arrays are
 stored as unsigned integers of the same bits, and named by tensor in `types`.
 
-Of a network of one's own `network` is `package.module:Class`, and `network_arguments` is what that was called
-with. Opening a file never imports what it names.
+Of a ready-made network `network` is its name in `NETWORKS`, and `network_arguments` what makes it, but for
+the precision. Of a network of one's own `network` is `package.module:Class`, and `network_arguments` is
+what that was called with. Opening a file never imports what it names.
 """
 
 import hashlib
@@ -28,10 +29,10 @@ from flax import traverse_util
 from nets_jax import plugins
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Network
+from nets_jax.networks.adapter import Network, name_of
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.own import reference_of
-from nets_jax.networks.zoo import MLP, make_network
+from nets_jax.networks.zoo import MLP, NETWORKS, named, rebuilt
 from nets_jax.tickets.ticket import Ticket, layers_of
 
 FORMAT_VERSION = 2  # 1 had no checksum
@@ -156,26 +157,26 @@ def _ordered(path: str | os.PathLike, ticket: Ticket, names: object) -> tuple[La
   return tuple(layers[name] for name in names)
 
 
-def load_network(path: str | os.PathLike) -> MLP:
-  """The network that a ticket file was made for.
+def load_network(path: str | os.PathLike) -> Network:
+  """The ready-made network that a ticket file was made for.
 
   Raises:
     UsageError: the file is not a ticket, or its network is not one of this library's.
   """
   tensors, metadata = _read(path)
   name = metadata.get("network")
-  if name != "mlp":
+  if not isinstance(name, str) or name not in NETWORKS:
     raise UsageError(
       f"{path} is for the network {_shown(name)}, which is not one of nets_jax; {_advice(metadata)}"
     )
   try:
     arguments = metadata["network_arguments"]
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
-    if not {*arguments["hidden_sizes"], arguments["num_classes"]} <= sizes:
+    # What is no size is a count of layers or a factor; a larger one would ask for more than the file has.
+    numbers = [value for value in jax.tree.leaves(arguments) if isinstance(value, int | float)]
+    if arguments["num_classes"] not in sizes or max(numbers) > max(len(tensors), *sizes):
       raise ValueError
-    network = make_network("mlp", **arguments)
-    assert isinstance(network, MLP)
-    return network
+    return rebuilt(name, arguments)
   except (KeyError, TypeError, ValueError) as error:
     raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
 
@@ -235,15 +236,14 @@ def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
 
 
 def _network_metadata(network: Network) -> dict[str, Any]:
-  if not isinstance(network, MLP):
-    made_by = reference_of(network)
-    if made_by is None:
-      return {"network": type(network).__name__}
-    arguments = {name: _plain(value) for name, value in (made_by.arguments or {}).items()}
-    return {"network": made_by.name, "network_arguments": arguments}
-  apart = ("parent", "name", "precision")  # precision is how a search trains, not what the ticket is for
-  names = [name for name in MLP.__dataclass_fields__ if name not in apart]
-  return {"network": "mlp", "network_arguments": {name: getattr(network, name) for name in names}}
+  if ready_made := named(network):
+    name, arguments = ready_made
+    return {"network": name, "network_arguments": arguments}
+  made_by = reference_of(network)
+  if made_by is None:
+    return {"network": name_of(network)}
+  arguments = {name: _plain(value) for name, value in (made_by.arguments or {}).items()}
+  return {"network": made_by.name, "network_arguments": arguments}
 
 
 def _plain(literal: Any) -> Any:
