@@ -118,13 +118,14 @@ class NetworkSettings(Struct):
         networks for one of one's own.
     """
     if plugins.is_reference(self.network):
+      network = own_network(self.network, num_classes)
       for field in dataclasses.fields(self):
         if field.name != "network" and getattr(self, field.name) != field.default:
           name = plugins.parse(self.network).name
           raise UsageError(
             f"{field.name} is for the ready-made networks; write {name}(...) with the arguments it takes"
           )
-      return own_network(self.network, num_classes)
+      return network
     check(self.replace(hidden_sizes=tuple(self.hidden_sizes) or (1,)))
     fields = {name: getattr(self, name) for name in ("activation", "use_bias", "dropout_rate")}
     return NETWORKS[self.network](num_classes, tuple(self.hidden_sizes), **fields)
