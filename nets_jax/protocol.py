@@ -82,10 +82,12 @@ class Search(Struct):
   Attributes:
     passes_densities: whether a search for a low density has, on its way, the tickets of all higher ones that
       the same search would find; see `on_tickets`. Its field `cycles` counts its steps.
+    is_instant: whether it is done at once, without generations or cycles after which it could be ended.
     varies: the settings of a task in which runs side by side may differ.
   """
 
   passes_densities = False
+  is_instant = False
   varies: tuple[str, ...] = ()
 
   def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> Sequence[Outcome]:
@@ -176,8 +178,8 @@ class Search(Struct):
     pairs = zip(searches, tasks, strict=True)
     for search, task in {(id(search), id(task)): (search, task) for search, task in pairs}.values():
       search.check(task)
-    if max_seconds is not None and not max_seconds > 0:
-      raise UsageError(f"max_seconds must be positive, not {max_seconds}")
+    if max_seconds is not None:
+      check_max_seconds(max_seconds, searches[0])
     how = How(layout, devices, chunk, frontier_size=frontier_size, max_seconds=max_seconds, prune=prune)
     how = how._replace(
       on_rows=how.on_rows if on_rows is None else on_rows,
@@ -246,6 +248,16 @@ class Search(Struct):
   def genomes(self) -> int:
     """How many networks a run trains side by side."""
     return 1
+
+
+def check_max_seconds(max_seconds: float, search: Search) -> None:
+  """Raises UsageError for an impossible time, or one that a search has no way to heed."""
+  if not max_seconds > 0:
+    raise UsageError(f"max_seconds must be positive, not {max_seconds}")
+  if search.is_instant:
+    raise UsageError(
+      f"{type(search).__name__} has no generations or cycles that max_seconds could end; leave it out"
+    )
 
 
 def _alike(task: Task, other: Task) -> bool:

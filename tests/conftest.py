@@ -15,9 +15,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   _CACHE = tempfile.TemporaryDirectory(prefix="nets_jax_test_cache")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Compiling is most of the suite, and takes less than half the time without LLVM's optimisation. What could
-# depend on that, equal bits, test_bits.py checks with the programs that users get.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+# Compiling is most of the suite, and takes a third of the time without LLVM's optimisation and XLA's newer
+# emitters. What could depend on that, equal bits, test_bits.py checks with the programs that users get.
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILE}"
 
 import jax
 import numpy as np

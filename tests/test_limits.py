@@ -63,3 +63,7 @@ def test_the_command_ends_and_says_how_dense_its_ticket_is(run_binary, tmp_path)
   assert {row["generation"] for row in table(tmp_path / "out" / "history.csv")} == {"0"}
   assert "more than the target density 10.0%" in error
   assert run_binary(search, "--max_seconds=-1")[2] == "error: max_seconds must be positive, not -1.0\n"
+  status, _, error = run_binary(search, "--search=snip", "--max_seconds=9")
+  assert (status, error) == (
+    2, "error: Snip has no generations or cycles that max_seconds could end; leave it out\n"
+  )  # fmt: skip

@@ -17,9 +17,10 @@ LINE_SECONDS = 10.0  # least time between two lines of a log
 class Progress:
   """A progress bar on a terminal; elsewhere a line for the first turn, the last, and now and then between."""
 
-  def __init__(self, title: str, total: int):
-    """Starts at nothing of `total`."""
+  def __init__(self, title: str, total: int, runs: int = 1):
+    """Starts at nothing of `total` turns, of so many runs side by side, the best of which is shown."""
     self._title, self._total, self._done, self._before = title, total, 0, 0
+    self._whose = f"the best of {runs} runs has " if runs > 1 else ""
     self._first_at: float | None = None
     self._said_at: float | None = None
     self._bar = tqdm(total=total, desc=title, disable=not sys.stderr.isatty())
@@ -49,7 +50,8 @@ class Progress:
     is_time = self._said_at is None or now - self._said_at >= LINE_SECONDS or self._done == self._total
     if self._bar.disable and is_time:
       self._said_at = now
-      say(f"{self._title} {self._done}/{self._total}: " + ", ".join(f"{k} {v}" for k, v in shown.items()))
+      numbers = ", ".join(f"{k} {v}" for k, v in shown.items())
+      say(f"{self._title} {self._done}/{self._total}: {self._whose}{numbers}")
 
   def __enter__(self) -> "Progress":
     return self

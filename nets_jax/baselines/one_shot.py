@@ -71,6 +71,8 @@ class OneShot(Search):
   )
   score: Callable[..., Params] = _score(scores.magnitude)
 
+  is_instant = True
+
   @property
   def looks(self) -> bool:
     """Whether the score looks at what is in the batch."""

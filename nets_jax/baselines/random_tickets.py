@@ -71,6 +71,8 @@ class Random(Search):
     rule=at_least(0),
   )  # fmt: skip
 
+  is_instant = True
+
   def at_density(self, density: float, task: Task) -> Self:
     """Exactly of that density."""
     del task
@@ -103,6 +105,8 @@ class Random(Search):
 @struct.dataclass
 class Dense(Search):
   """The dense network, as a search that prunes nothing but layers that have a density of their own."""
+
+  is_instant = True
 
   def densities(self, asked: Sequence[float]) -> Sequence[float]:
     """Its own, whatever is asked for."""

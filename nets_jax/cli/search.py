@@ -30,6 +30,7 @@ from nets_jax.engine import hosts, saving
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import say
 from nets_jax.errors import SearchFailed, UsageError
+from nets_jax.protocol import check_max_seconds
 from nets_jax.studies import outcome
 from nets_jax.studies.batches import Machine
 from nets_jax.studies.places import run_directory
@@ -60,8 +61,8 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
   search = setting_flags.make_search(values)
   if values.frontier < 0:
     raise UsageError(f"frontier must be at least 0, not {values.frontier}")
-  if values.max_seconds is not None and not values.max_seconds > 0:
-    raise UsageError(f"max_seconds must be positive, not {values.max_seconds}")
+  if values.max_seconds is not None:
+    check_max_seconds(values.max_seconds, search)
   data = hosts.primary_first(lambda: setting_flags.make_data(values))
   network = None
   if ticket is not None:

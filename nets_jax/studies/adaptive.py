@@ -23,7 +23,7 @@ from nets_jax.studies.batches import batches, run_batch
 from nets_jax.studies.methods import Method, Run, check, digest, seed_runs
 from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import Changes, Dimension, draw, make_sampler, suggest
-from nets_jax.studies.trials import OPEN, RUN, Trials
+from nets_jax.studies.trials import OPEN, RUN, Trials, reachable
 from nets_jax.studies.work import WAIT_SECONDS, Options, check_files, complete, is_over, study_name
 from nets_jax.studies.workers import Worker
 
@@ -107,7 +107,7 @@ def complete_adaptive(
   directory.mkdir(parents=True, exist_ok=True)
   ranges = digest([space.make({}).hash, [repr(dimension) for dimension in space.dimensions], space.seed])
   trials = Trials(directory, options.storage, study_name(directory, options.storage, f"tpe-{ranges}"))
-  with Worker(directory).at_work() as worker:
+  with Worker(directory).at_work() as worker, reachable(options.storage):
     while not is_over(begun, options):
       with trials.alone():
         _revive(trials, worker)

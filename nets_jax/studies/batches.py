@@ -147,7 +147,7 @@ def _search(batch: Batch, runs: Sequence[Run], directory: pathlib.Path, machine:
   total = max(search.reports(task, len(todo)) for search, task in zip(chosen, tasks, strict=True))
   prune = machine.prune
   with (
-    Progress(batch.title, total) as progress,
+    Progress(batch.title, total, len(runs)) as progress,
     machine.saving.checkpoints(directory / "search", on_restore=progress.take_up) as checkpoints,
   ):
     return searches.search_all(
@@ -179,7 +179,7 @@ def _search_on_the_way(
         save_ticket(kept / f"{cycle}-{i}.safetensors", ticket, task.network)
 
   with (
-    Progress(batch.title, longest.reports(task, len(firsts))) as progress,
+    Progress(batch.title, longest.reports(task, len(firsts)), len(firsts)) as progress,
     machine.saving.checkpoints(directory / "search", on_restore=progress.take_up) as checkpoints,
   ):
     outcomes = longest.run(

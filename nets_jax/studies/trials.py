@@ -45,6 +45,20 @@ def open_storage(directory: pathlib.Path, url: str | None) -> BaseStorage:
     raise UsageError(f"cannot use --storage={url or directory / JOURNAL}: {why}") from error
 
 
+@contextlib.contextmanager
+def reachable(url: str | None) -> Iterator[None]:
+  """Makes one line of a database that goes away while workers are at work."""
+  try:
+    yield
+  except Exception as error:  # of SQLAlchemy and the database's own driver, by way of Optuna
+    if url is None or type(error).__module__.split(".")[0] not in ("optuna", "sqlalchemy"):
+      raise
+    why = " ".join(str(error.__cause__ or error).split())[:200]
+    raise UsageError(
+      f"--storage={url} cannot be reached any more ({why}); the same command goes on when it can"
+    ) from error
+
+
 def _cut_torn_line(path: pathlib.Path) -> None:
   """Cuts what a full disk or a power failure has left of a journal's last line: none could follow it."""
   content = path.read_bytes() if path.exists() else b""

@@ -23,7 +23,7 @@ from nets_jax.engine.tables import Row
 from nets_jax.studies.batches import BATCH, GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
 from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import SUMMARY, damage, is_done, result_row
-from nets_jax.studies.trials import Trials
+from nets_jax.studies.trials import Trials, reachable
 from nets_jax.studies.workers import STUDY_LOCK, Worker
 from nets_jax.tickets.ticket import stack
 from nets_jax.training.trainer import train_tickets
@@ -67,7 +67,7 @@ def complete(
   begun = time.monotonic()
   directory.mkdir(parents=True, exist_ok=True)
   trials = Trials(directory, options.storage, study_name(directory, options.storage, STUDY))
-  with Worker(directory).at_work() as worker:
+  with Worker(directory).at_work() as worker, reachable(options.storage):
     with trials.alone():
       check_files(runs, keep_pruned=options.machine.prune is not None)
       left = {run.name for run in runs if not is_done(run)}
