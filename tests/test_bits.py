@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.bits
+
 PROGRAM = """
 import sys
 import jax

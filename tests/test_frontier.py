@@ -102,6 +102,7 @@ def test_a_search_keeps_the_genomes_themselves(task):
   assert_same_bits(plain.ticket, result.ticket)
 
 
+@pytest.mark.bits
 def test_runs_side_by_side_have_their_own_and_go_on_with_them(tmp_path, task):
   keys, searches = jax.random.split(KEY, 2), [SEARCH, SEARCH.change(generations=2, noise_rate=0.3)]
 

@@ -13,6 +13,7 @@ import pytest
 import nets_jax
 from nets_jax.data import tfds
 
+pytestmark = pytest.mark.mnist
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 
 

@@ -11,6 +11,7 @@ import nets_jax
 NOTEBOOKS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "notebooks"
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", ["quickstart", "write_your_own"])
 def test_it_runs(name, tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "")  # they train more than they compile

@@ -60,6 +60,7 @@ def without_seconds(rows):
   return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("devices", [2, 4])
 def test_training_has_the_same_bits_on_any_number_of_devices(task, population, devices):
   one, many = (
@@ -70,6 +71,7 @@ def test_training_has_the_same_bits_on_any_number_of_devices(task, population, d
   assert without_seconds(one.curves) == without_seconds(many.curves)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("own_keys", [False, True])
 def test_ticket_i_is_trained_as_it_would_be_alone(task, population, own_keys):
   keys = jax.random.split(jax.random.key(0), 5) if own_keys else jax.random.key(0)

@@ -38,6 +38,7 @@ def words_of(text):
   return [word for word in text.split() if re.search(r"\w", word)]
 
 
+@pytest.mark.docs
 def test_the_python_of_readme_runs(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(nets_jax, "use_cpu_cores", lambda: None)  # JAX has started already
@@ -50,6 +51,7 @@ def test_the_python_of_readme_runs(tmp_path, monkeypatch):
   assert found.best["valid_accuracy"] > 0.1
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", ["studies.md", "library.md"])
 def test_the_python_of_a_page_runs_in_one_namespace(page, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)

@@ -53,6 +53,7 @@ def runs_of(directory):
   return found
 
 
+@pytest.mark.bits
 def test_each_run_is_that_of_the_search(done, job, tmp_path):
   runs = runs_of(done)
   assert set(runs) == {(rate, n, seed) for rate in (0.1, 0.3) for n in (1, 2) for seed in (3, 4)}
@@ -193,6 +194,7 @@ def test_every_method_is_swept(method, job, tmp_path):
   assert any(own.glob("tensorboard/events*")) == (method == "random")
 
 
+@pytest.mark.bits
 def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   arguments = ("--activation=relu", "--grid=learning_rate=0.1,1e30", "--seeds=0,1", "--workdir=out")
   status, out, _ = job(sweep, *arguments)
