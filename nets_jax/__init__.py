@@ -59,7 +59,7 @@ _ELSEWHERE = {
   "evolution": ("dormancy", "ranking", "scales", "schedules", "selection"),
   "evolution.fitness": ("Candidate", "Metrics", "density_penalty"),
   "evolution.generation": ("State", "init", "step"),
-  "networks.initialisation": ("Normal",),
+  "networks.initialisation": ("Given", "Glorot", "He", "Normal", "Own"),
   "networks.zoo": ("lenet_300_100", "make_network"),
   "tickets.ticket": ("empty_layers", "phenotype"),
   "training.train": ("class_accuracies", "evaluate"),

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
 import operator
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -112,6 +113,11 @@ def describe(value: object) -> object:
       *(f"{k}={describe(v)!r}" for k, v in value.keywords.items()),
     ]
     return f"{describe(value.func)}({', '.join(given)})"
+  if isinstance(value, Mapping):
+    return {str(name): describe(item) for name, item in value.items()}
+  if isinstance(value, np.ndarray | jax.Array):
+    array = np.asarray(value)
+    return f"{array.dtype.name}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
   if not callable(value):
     return value
   named = value if hasattr(value, "__qualname__") else type(value)

@@ -6,7 +6,7 @@ A search of one's own has the name `package.module:Class(share=0.3)`, or that of
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, Unpack, overload
 
 import jax
@@ -109,6 +109,19 @@ def all_places(component: object) -> Iterator[tuple[str, Place]]:
     if isinstance(place.about, Part):
       for option in place.about.options.values():
         yield from all_places(option())
+
+
+def fitting(component: object, changes: Mapping[str, object], asked: Collection[str]) -> dict[str, object]:
+  """The changes without those of parts that a component does not have once its parts are chosen.
+
+  Args:
+    component: it is not changed.
+    changes: see `change`.
+    asked: names that stay in any case, so that `change` says what is wrong with them.
+  """
+  parts = {name for name, place in places(component) if isinstance(place.about, Part)}
+  known = names(change(component, {name: value for name, value in changes.items() if name in parts}))
+  return {name: value for name, value in changes.items() if name in known or name in asked}
 
 
 def search(key: KeyLike, task: Task, search: Search | None = None, **how: Unpack[RunOptions]) -> SearchResult:

@@ -78,7 +78,7 @@ def ticket(network, data):
   """A ticket with about 60 % of its weights."""
   from nets_jax.tickets.ticket import initialise
 
-  return initialise(jax.random.key(3), network, data.input_shape, init_scale=0.5, initial_density=0.6)
+  return initialise(jax.random.key(3), network, data.input_shape, initialiser=0.5, initial_density=0.6)
 
 
 @pytest.fixture(scope="session")

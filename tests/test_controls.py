@@ -32,7 +32,7 @@ def found(tmp_path):
   made = []
   for i in range(2):
     ticket = initialise(
-      jax.random.key(i), network, (2,), init_scale=(0.01 * (i + 1), 3.0), initial_density=0.6
+      jax.random.key(i), network, (2,), initialiser=(0.01 * (i + 1), 3.0), initial_density=0.6
     )
     nets_jax.save_ticket(tmp_path / f"ticket-{i}.safetensors", ticket, network)
     made.append(ticket)
@@ -41,7 +41,7 @@ def found(tmp_path):
 
 def test_the_controls(network, data, ticket):
   ticket = initialise(
-    jax.random.key(5), network, data.input_shape, init_scale=(0.02, 0.3, 4.0), initial_density=0.4
+    jax.random.key(5), network, data.input_shape, initialiser=(0.02, 0.3, 4.0), initial_density=0.4
   )
   task = nets_jax.Task(network, data)
   snip = Snip(score_batch=20)

@@ -88,7 +88,7 @@ def test_a_ticket_made_by_hand_has_its_layers_in_natural_order():
 
 def test_each_number_of_init_scale_is_the_layers_in_that_order(task, data):
   network, scales = TrunkAndHead(), (0.01, 3.0)
-  ticket = nets_jax.random_ticket(KEY, network, data.input_shape, 1.0, init_scale=scales)
+  ticket = nets_jax.random_ticket(KEY, network, data.input_shape, 1.0, initialiser=scales)
   found = nets_jax.layer_scales(ticket)
   assert found["trunk"] < 0.02 < 1 < found["head"]
   again = operators.resample(KEY, unmask(ticket), 1.0, scales)
@@ -116,7 +116,7 @@ def test_runs_side_by_side_may_have_one_scale_and_one_for_each_layer(task):
 
 def test_synflow_counts_gains_as_one_and_leaves_out_what_is_added():
   network = Attentive()
-  weights = nets_jax.random_ticket(KEY, network, (6,), 1.0, init_scale=0.5).weights
+  weights = nets_jax.random_ticket(KEY, network, (6,), 1.0, initialiser=0.5).weights
   counted = layers.synaptic(network, (6,), weights)
   assert not counted["position"].any()
   np.testing.assert_array_equal(counted["gain"], 1)

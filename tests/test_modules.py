@@ -42,7 +42,7 @@ def test_a_network_of_another_library_is_searched_and_trained(name, points, tmp_
   assert_same_results(nets_jax.search_all(jax.random.split(KEY, 2), task, SEARCH, devices=4), [
     nets_jax.search(key, task, SEARCH) for key in jax.random.split(KEY, 2)
   ])  # fmt: skip
-  trained = nets_jax.train_tickets(0, nets_jax.random_ticket(KEY, network, (2,), 1.0, init_scale=0.5), task)
+  trained = nets_jax.train_tickets(0, nets_jax.random_ticket(KEY, network, (2,), 1.0, initialiser=0.5), task)
   assert trained.curves[-1]["valid_accuracy"] > 0.7
   nets_jax.save_ticket(tmp_path / "ticket.safetensors", result.ticket, network)
   assert_same_bits(nets_jax.load_ticket(tmp_path / "ticket.safetensors"), result.ticket)
@@ -65,7 +65,7 @@ def test_it_is_trained_from_the_command_line(name, job, tmp_path):
 
 def test_nnx_drops_and_normalises_in_training_alone(points):
   network = make_network("stranger.modules:Nnx(width=5)", 2)
-  weights = initialise(KEY, network, (2,), init_scale=0.5).weights
+  weights = initialise(KEY, network, (2,), initialiser=0.5).weights
   state, inputs = initial_state(network, (2,)), points.train.inputs[:10]
   first, changed = forward_in_training(network, weights, state, inputs, jax.random.key(1))
   again, _ = forward_in_training(network, weights, state, inputs, jax.random.key(1))

@@ -46,7 +46,7 @@ def task(data):
 @pytest.fixture(scope="module")
 def normalised(task):
   return initialise(
-    jax.random.key(5), task.network, task.data.input_shape, init_scale=0.7, initial_density=0.6
+    jax.random.key(5), task.network, task.data.input_shape, initialiser=0.7, initial_density=0.6
   )
 
 
@@ -176,7 +176,7 @@ def test_a_genome_of_a_population_is_that_genome_alone_on_any_devices(task):
 
 
 def test_tickets_side_by_side_are_each_alone(task, normalised):
-  other = initialise(jax.random.key(9), task.network, task.data.input_shape, init_scale=0.5)
+  other = initialise(jax.random.key(9), task.network, task.data.input_shape, initialiser=0.5)
   both = train_tickets(0, stack([normalised, other]), task)
   for i, ticket in enumerate((normalised, other)):
     alone = train_tickets(0, ticket, task)

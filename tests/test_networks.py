@@ -27,7 +27,7 @@ def test_lenet_has_the_papers_weights():
 
 
 def test_initial_weights_are_normal_and_biases_zero():
-  weights = initialisation.initial_weights(jax.random.key(0), lenet_300_100(), (28, 28, 1), 0.1)
+  weights = initialisation.Normal(0.1).draw(jax.random.key(0), lenet_300_100(), (28, 28, 1))
   for layer in weights.values():
     assert not layer["bias"].any()
     kernel = np.asarray(layer["kernel"]).ravel()
@@ -40,7 +40,7 @@ def test_initial_weights_are_normal_and_biases_zero():
 
 def test_layers_may_have_scales_of_their_own():
   def draw(scale):
-    return initialisation.initial_weights(jax.random.key(0), lenet_300_100(), (784,), scale)
+    return initialisation.Normal(scale).draw(jax.random.key(0), lenet_300_100(), (784,))
 
   one, own = draw(1.0), draw((0.01, 2.0, 0.5))
   for (_, a), (_, b), scale in zip(one.items(), own.items(), (0.01, 2.0, 0.5), strict=True):
@@ -52,13 +52,13 @@ def test_layers_may_have_scales_of_their_own():
 
 def test_network_without_biases(data):
   network = make_network("mlp", 3, (4,), use_bias=False)
-  weights = initialisation.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
+  weights = initialisation.Normal(0.1).draw(jax.random.key(0), network, data.input_shape)
   assert {leaf for layer in weights.values() for leaf in layer} == {"kernel"}
 
 
 def test_dropout_silences_in_training_only(data):
   network = nets_jax.MLP((50,), 3, dropout_rate=0.5)
-  weights = initialisation.initial_weights(jax.random.key(0), network, data.input_shape, 0.1)
+  weights = initialisation.Normal(0.1).draw(jax.random.key(0), network, data.input_shape)
   inputs = data.train.inputs[:8]
   plain = forward(network, weights, inputs)
   first, again, other = (forward(network, weights, inputs, jax.random.key(i)) for i in (1, 1, 2))

@@ -22,7 +22,7 @@ def task(network, data):
 def population(network, data):
   keys = jax.random.split(jax.random.key(5), 5)
   return nets_jax.stack(
-    [initialise(k, network, data.input_shape, initial_density=0.5, init_scale=0.5) for k in keys]
+    [initialise(k, network, data.input_shape, initial_density=0.5, initialiser=0.5) for k in keys]
   )
 
 

@@ -121,8 +121,8 @@ class Imp(Search):
     weight_keys, training_keys = jax.vmap(lambda k: tuple(jax.random.split(k)))(keys)
 
     def draw(key):
-      scale = task.initialiser.scale
-      return initialise(key, task.network, data.input_shape, init_scale=scale, layers=task.layers)
+      own = task.initialiser
+      return initialise(key, task.network, data.input_shape, initialiser=own, layers=task.layers)
 
     tickets = jax.jit(jax.vmap(draw))(weight_keys)
     runs, begun = Runs(training_keys, task, self, layout, how), 0

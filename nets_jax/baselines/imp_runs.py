@@ -122,8 +122,7 @@ class Runs:
       if self.failures[i] is None and not (is_finite and math.isfinite(history[-1]["valid_loss"])):
         self.failures[i] = (
           f"the training of cycle {cycle} diverged; lower learning_rate "
-          f"({describe(self._task.training.learning_rate)}) or init_scale "
-          f"({describe(self._task.initialiser.scale)})"
+          f"({describe(self._task.training.learning_rate)}){self._task.initialiser.remedy}"
         )
 
   def where_sound(self, new: Params, old: Params) -> Params:

@@ -159,8 +159,8 @@ def _silence(score: str, tells: jax.Array, result: SearchResult) -> SearchFailed
   round_, layer = divmod(int(tells.argmin()), tells.shape[1])
   return SearchFailed(
     f"{score} says nothing of the layer {layers_of(result.ticket)[layer].name} in round {round_ + 1}: its "
-    "scores are all zero, or not finite; try another init_scale, an activation that does not saturate, or "
-    "another score"
+    "scores are all zero, or not finite; try another init or init_scale, an activation that does not "
+    "saturate, or another score"
   )
 
 
@@ -181,9 +181,9 @@ def prune_at_initialisation(
     each layer, bool [rounds, layers].
   """
   weights_key, batch_key = jax.random.split(key)
-  train, scale, rounds = task.data.train, task.initialiser.scale, search.rounds
+  train, rounds = task.data.train, search.rounds
   layers, shape = task.layers, train.inputs.shape[1:]
-  ticket = initialise(weights_key, task.network, shape, init_scale=scale, layers=layers)
+  ticket = initialise(weights_key, task.network, shape, initialiser=task.initialiser, layers=layers)
   rows = jax.random.choice(batch_key, len(train), (search.score_batch,), replace=False)
   batch = jax.tree.map(lambda x: x[rows], train)
 

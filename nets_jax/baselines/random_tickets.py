@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from nets_jax.engine.seeds import KeyLike, as_key
 from nets_jax.kinds import DENSITY, NUMBER, at_least
 from nets_jax.networks.adapter import Network, Scale
-from nets_jax.networks.initialisation import draw_like, initial_weights
+from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import setting
@@ -28,10 +28,10 @@ def random_ticket(
   input_shape: Sequence[int],
   density: float | Float[Array, ""],
   *,
-  init_scale: Scale = 0.1,
+  initialiser: Initialiser | Scale = 0.1,
   layers: Sequence[Layer] = (),
 ) -> Ticket:
-  """Kernels ~ N(0, init_scale) under a mask that is uniform among all of its count.
+  """Weights by an initialiser, under a mask that is uniform among all of its count.
 
   With the same key, tickets of all densities have the same weights, and a denser mask contains a
   sparser one; density 1 is the dense network.
@@ -41,13 +41,13 @@ def random_ticket(
     network: the module.
     input_shape: shape of one input, without the batch axis.
     density: share of the maskable weights to keep; the count is rounded, and at least 1.
-    init_scale: standard deviation of the weights; one number, or one for each layer.
+    initialiser: of the weights; or a standard deviation: one number, or one for each layer.
     layers: of the network, as a task has them: single ones may have counts of their own, and the density is
       then as near as these allow. They are found where none are given.
   """
   weights_key, masks_key = jax.random.split(as_key(key))
   layers = tuple(layers) or find_layers(network, input_shape)
-  weights = initial_weights(weights_key, network, input_shape, init_scale, layers)
+  weights = as_initialiser(initialiser).draw(weights_key, network, input_shape, layers)
   full = Ticket(weights, full_masks(weights, layers), layers=layers)
   scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
@@ -84,14 +84,16 @@ class Random(Search):
     Returns:
       For each key the ticket; its history is one row, `ticket` 0 and its `density`.
     """
-    shape, scale = task.data.input_shape, task.initialiser.scale
+    shape, initialiser = task.data.input_shape, task.initialiser
 
     @jax.jit
     def draw(key):
       density_key, ticket_key = jax.random.split(key)
       drawn = self.target_density + self.density_deviation * jax.random.normal(density_key)
       drawn = jnp.clip(drawn, 0, 1)
-      return random_ticket(ticket_key, task.network, shape, drawn, init_scale=scale, layers=task.layers)
+      return random_ticket(
+        ticket_key, task.network, shape, drawn, initialiser=initialiser, layers=task.layers
+      )
 
     results = []
     for key in keys:

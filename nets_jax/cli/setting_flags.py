@@ -13,17 +13,18 @@ from typing import cast
 from absl import flags
 
 import nets_jax
-from nets_jax import plugins, searches
+from nets_jax import plugins, searches, settings
 from nets_jax.data.dataset import Dataset
 from nets_jax.data.sources import DataSettings
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import SWITCH, Kind, choice
 from nets_jax.networks.adapter import Network
-from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.initialisation import Given, Normal
 from nets_jax.networks.zoo import NetworkSettings
-from nets_jax.settings import Component, Place, Setting, change, check, names, places, value_at
+from nets_jax.settings import Component, Place, Setting, change, check, names, places
 from nets_jax.studies.run_settings import NAMES, RunSettings
+from nets_jax.tickets.storage import load_weights
 from nets_jax.training.task import BARE_TASK, Task, Training
 
 
@@ -74,8 +75,9 @@ DEFINED: dict[str, Place] = {}  # every flag that is a setting
 
 def define(component: object) -> None:
   """Defines a flag for each setting of a component, with its default."""
+  defaults = settings.values(component)
   for name, place in places(component):
-    define_setting(name, place, value_at(component, place.path))
+    define_setting(name, place, defaults[name])
 
 
 def define_setting(name: str, place: Place, default: object) -> None:
@@ -114,7 +116,7 @@ for _places in (places, searches.all_places):  # what a search has before what i
 SEARCH = [name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK}]
 # What a method of a comparison may have for itself: its search's settings, its training's and its
 # initialiser's.
-OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal())]
+OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal()), "init"]
 flags.DEFINE_alias("method", "search")
 
 # Flags of 0.1 that are no more, and what does their work.
@@ -158,7 +160,10 @@ def component(default: Component, values: flags.FlagValues) -> Component:
   Raises:
     UsageError: a value that a setting cannot have.
   """
-  made = change(default, {name: values[name].value for name in names(default)})
+  changes = {name: values[name].value for name in names(default)}
+  made = change(
+    default, searches.fitting(default, changes, {name for name in changes if values[name].present})
+  )
   check(made)
   return made
 
@@ -189,6 +194,10 @@ def make_task(values: flags.FlagValues, data: Dataset, network: Network | None =
   """
   network = network or make_network(values, data.num_classes)
   task = component(Task(network, data), values)
+  if values.init_weights is not None:
+    if any(values[name].present for name in ("init", *names(Normal()))):
+      raise UsageError("init_weights takes the place of init and init_scale; give the one or the others")
+    task = task.replace(initialiser=Given(load_weights(values.init_weights)))
   task.check()
   return task
 
@@ -213,17 +222,10 @@ def make_search(values: flags.FlagValues, own: Iterable[str] | None = None) -> n
   if own is not None:
     known = {name for name, _ in searches.all_places(searches.default(values.search))}
     changes = {name: value for name, value in changes.items() if name in own or name in known}
-    changes = _fitting(values.search, changes, set(own))
+    changes = searches.fitting(searches.default(values.search), changes, set(own))
   made = searches.make(values.search, changes)
   check(made)
   return made
-
-
-def _fitting(name: str, changes: dict[str, object], own: set[str]) -> dict[str, object]:
-  """The changes without those, not its own, of parts that the search does not have."""
-  parts = {n: v for n, v in changes.items() if not isinstance(DEFINED[n].about, Setting)}
-  known = names(searches.make(name, parts))
-  return {n: v for n, v in changes.items() if n in known or n in own}
 
 
 def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagValues:

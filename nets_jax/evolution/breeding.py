@@ -50,7 +50,7 @@ def child_context(
     generations=search.generations,
     is_elite=is_elite,
     key=key,
-    init_scale=settings.initialiser.scale,
+    initialiser=settings.initialiser,
     initial_density=search.initial_density,
     target_density=search.ranking.target_density,
   )

@@ -14,7 +14,7 @@ from nets_jax.evolution.operators import Crossover, Dormancy, Noise, Operator, R
 from nets_jax.evolution.ranking import RANKINGS, Penalised, Ranking
 from nets_jax.evolution.selection import SELECTIONS, Selection, Tournament
 from nets_jax.kinds import DENSITY, NUMBER, POSITIVE, SWITCH, WHOLE, at_least, choice, one_of
-from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.initialisation import Initialiser, Normal
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.protocol import Search
 from nets_jax.settings import Setting, check_value, part, places, setting
@@ -179,7 +179,7 @@ class Settings(Struct):
 
   search: NetsSettings
   training: Training
-  initialiser: Normal
+  initialiser: Initialiser
 
 
 def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> Settings:
@@ -189,7 +189,9 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
     UsageError: one that shapes the program differs.
   """
   searches = [search.replace(patience=None) for search in searches]  # only the host looks at it
-  initialisers = _of_one_length([task.initialiser for task in tasks])
+  initialisers = _of_one_length(
+    [task.initialiser.fitted(task.network, task.data.input_shape, task.layers) for task in tasks]
+  )
   runs = [
     Settings(search, task.training, initialiser)
     for search, task, initialiser in zip(searches, tasks, initialisers, strict=True)
@@ -197,7 +199,8 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
   if searches[0].halvings:
     _must_agree("generations", [search.generations for search in searches])
   if any(jax.tree.structure(run) != jax.tree.structure(runs[0]) for run in runs[1:]):
-    records = [settings.record(run.search) | settings.record(run.training) for run in runs]
+    parts = [(run.search, run.training, run.initialiser) for run in runs]
+    records = [{k: v for part in own for k, v in settings.record(part).items()} for own in parts]
     for name in records[0]:
       if not _is_traced(runs[0], name):
         _must_agree(name, [record.get(name) for record in records])
@@ -205,9 +208,11 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
   return jax.tree.map(lambda *leaves: jnp.stack([_of_32_bits(leaf) for leaf in leaves]), *runs)
 
 
-def _of_one_length(initialisers: Sequence[Normal]) -> Sequence[Normal]:
+def _of_one_length(initialisers: Sequence[Initialiser]) -> Sequence[Initialiser]:
   """As they are, or each with a scale for every layer where one of them has that."""
-  scales = [initialiser.scale for initialiser in initialisers]
+  scales = [initialiser.scale for initialiser in initialisers if isinstance(initialiser, Normal)]
+  if len(scales) < len(initialisers):
+    return initialisers
   counts = {len(scale) for scale in scales if isinstance(scale, tuple | list)}
   if not counts:
     return initialisers

@@ -98,13 +98,13 @@ def first_genome(key: Key[Array, ""], settings: Settings, index: Int[Array, ""],
     index: of the genome.
     task: its network, and the shape of an input.
   """
-  search, scale = settings.search, settings.initialiser.scale
+  search = settings.search
   genome_key, density = jax.random.fold_in(key, index), search.initial_density
   genome = initialise(
     genome_key,
     task.network,
     task.data.input_shape,
-    init_scale=scale,
+    initialiser=settings.initialiser,
     initial_density=density,
     layers=task.layers,
   )

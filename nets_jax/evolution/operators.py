@@ -21,7 +21,7 @@ from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import RATE, Rate, rate_at
 from nets_jax.kinds import SHARE, Number, at_least
 from nets_jax.networks.adapter import Params, Scale
-from nets_jax.networks.initialisation import draw_like
+from nets_jax.networks.initialisation import Initialiser, Normal, as_initialiser, draw_like
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import scale_of_each
 from nets_jax.settings import Value, setting
@@ -40,7 +40,7 @@ class Context:
     generations: n, the last one.
     is_elite: whether it goes on as an elite.
     key: of the breeding of the run's whole generation; an operator's own key is its first argument.
-    init_scale: of the task: what initial weights are drawn by.
+    initialiser: of the task, `fitted` to its network: what initial weights are drawn by.
     initial_density, target_density: of the search; the latter is None where its ranking aims at none.
   """
 
@@ -50,7 +50,7 @@ class Context:
   generations: int | Int[Array, ""]
   is_elite: bool | Bool[Array, ""]
   key: Key[Array, ""]
-  init_scale: Scale
+  initialiser: Initialiser
   initial_density: Number
   target_density: Number | None
 
@@ -180,13 +180,23 @@ def noise(key: Key[Array, ""], ticket: Ticket, rate: Number, scale: Scale) -> Ti
   return _mutate_weights(key, ticket, rate, scale, add)
 
 
-def resample(key: Key[Array, ""], ticket: Ticket, rate: Number, init_scale: Scale) -> Ticket:
-  """Random weight mutation: w ~ N(0, init_scale) anew with probability `rate`, per gene, dormant too."""
+def resample(key: Key[Array, ""], ticket: Ticket, rate: Number, initialiser: Initialiser | Scale) -> Ticket:
+  """Random weight mutation: w anew of theta_0's distribution with probability `rate`, per gene, dormant too.
+
+  An initialiser must be `fitted` to the network; a scale is the paper's N(0, scale).
+  """
+  initialiser = as_initialiser(initialiser)
+  if not isinstance(initialiser, Normal):
+    choice_key, draw_key = jax.random.split(key)
+    fresh = kernels(initialiser.anew(draw_key, ticket.weights), ticket.masks)
+    old, chosen = kernels(ticket.weights, ticket.masks), _choose(choice_key, rate, ticket.masks)
+    new = jax.tree.map(jnp.where, chosen, fresh, old)
+    return ticket.replace(weights=map_kernels(lambda _, old, new: new, ticket.masks, ticket.weights, new))
 
   def draw_anew(chosen, weight, normal):
     return jnp.where(chosen, normal.astype(weight.dtype), weight)
 
-  return _mutate_weights(key, ticket, rate, init_scale, draw_anew)
+  return _mutate_weights(key, ticket, rate, initialiser.scale, draw_anew)
 
 
 def _mutate_weights(
@@ -273,7 +283,7 @@ class Resample(Operator):
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some weights drawn anew."""
-    return resample(key, child, context.rate(self.rate), context.init_scale)
+    return resample(key, child, context.rate(self.rate), context.initialiser)
 
 
 @struct.dataclass

@@ -83,8 +83,8 @@ class RunRecord:
       return (
         f"{who} has an objective that is not a finite number, though training went well; mend the objective"
       )
-    rate, scale = describe(self.task.training.learning_rate), describe(self.task.initialiser.scale)
-    return f"{who} diverged in training; lower learning_rate ({rate}) or init_scale ({scale})"
+    rate = describe(self.task.training.learning_rate)
+    return f"{who} diverged in training; lower learning_rate ({rate}){self.task.initialiser.remedy}"
 
   def outcome(self, compile_seconds: float) -> SearchResult | SearchFailed:
     """Of a run that has ended, its result, or why it has none."""

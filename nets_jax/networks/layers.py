@@ -5,9 +5,10 @@ is applied where something made of parameters alone first meets something that t
 order is that of the computation, not of the names: `head` after `trunk`, `Dense_10` after `Dense_9`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import jax
 from jax.extend import core
@@ -82,6 +83,19 @@ def find_layers(
   return tuple(Layer(name, meeting.shape) for name, meeting in zip(names, meetings, strict=True))
 
 
+def find_fans(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[int, int]]:
+  """Of each layer by name: how many inputs each of its outputs sees, and how many outputs each input reaches.
+
+  By the operation in which the kernel meets the signal: of a product the axes that are summed over, of a
+  convolution the window too. Of a parameter that meets it otherwise, an embedding, say, the last two axes.
+  """
+  return {layer_name(own.path): own.fans or _usual_fans(own.shape) for own in _meetings(network, input_shape)}
+
+
+def _usual_fans(shape: Sequence[int]) -> tuple[int, int]:
+  return (shape[-2] if len(shape) > 1 else 1), (shape[-1] if shape else 1)
+
+
 def natural(name: str) -> list[tuple[str, int]]:
   """A key that sorts names with numbers as people do: `Dense_9`, then `Dense_10`."""
   return [(word, int(number or -1)) for word, number in re.findall(r"(\D+|^)(\d*)", name)]
@@ -130,13 +144,22 @@ def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, float | ja
   return {layer.name: value for layer, value in zip(layers, scales, strict=True)}
 
 
+class _Met(NamedTuple):
+  """Where a parameter first meets the signal, by what operation (None if it never does), and its fans."""
+
+  position: float
+  operation: str | None
+  fans: tuple[int, int] | None
+
+
 class _Meeting(NamedTuple):
-  """Where a parameter first meets the signal, and by what operation; None if it never does."""
+  """The same, with the parameter's path and shape."""
 
   path: Path
   shape: tuple[int, ...]
   position: float
   operation: str | None
+  fans: tuple[int, int] | None
 
 
 def _meetings(network: Network, input_shape: Sequence[int]) -> list[_Meeting]:
@@ -157,7 +180,7 @@ def _meetings_of(network: Network, input_shape: tuple[int, ...]) -> list[_Meetin
   walk = _Walk()
   walk.through(traced.jaxpr, [frozenset([i]) for i in range(len(leaves))] + [_SIGNAL])
   paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(weights)[0]]
-  never = (float("inf"), None)
+  never = _Met(float("inf"), None, None)
   return [
     _Meeting(path, leaf.shape, *walk.met.get(i, never))
     for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True))
@@ -172,7 +195,7 @@ class _Walk:
   """Follows a traced program from operation to operation."""
 
   def __init__(self):
-    self.met: dict[int, tuple[int, str]] = {}
+    self.met: dict[int, _Met] = {}
     self._operations = 0
 
   def through(self, jaxpr: core.Jaxpr, given: Iterable[_Source]) -> list[_Source]:
@@ -188,19 +211,35 @@ class _Walk:
         results = [self.through(inner, [look(variable) for variable in outer]) for inner, outer in programs]
         merged = [_merge(sources) for sources in zip(*results, strict=True)]
       else:
-        merged = [self._apply(equation.primitive.name, [look(variable) for variable in equation.invars])]
+        merged = [self._apply(equation, [look(variable) for variable in equation.invars])]
         merged *= len(equation.outvars)
       made_of.update(zip(equation.outvars, merged, strict=True))
     return [look(variable) for variable in jaxpr.outvars]
 
-  def _apply(self, operation: str, given: Sequence[_Source]) -> _Source:
+  def _apply(self, equation: core.JaxprEqn, given: Sequence[_Source]) -> _Source:
     """Notes the parameters that meet the signal here; what comes of the operation."""
     self._operations += 1
     together = _merge(given)
     if together == _SIGNAL:
       for parameter in _parameters(given):
-        self.met.setdefault(parameter, (self._operations, operation))
+        place = next(i for i, source in enumerate(given) if source != _SIGNAL and parameter in source)
+        met = _Met(self._operations, equation.primitive.name, _fans(equation, place))
+        self.met.setdefault(parameter, met)
     return together
+
+
+def _fans(equation: core.JaxprEqn, place: int) -> tuple[int, int] | None:
+  """Of the operand at a place, a kernel: inputs that an output sees, outputs that an input reaches."""
+  shape = cast(jax.ShapeDtypeStruct, equation.invars[place].aval).shape
+  if equation.primitive.name == "dot_general":
+    contracted, batched = equation.params["dimension_numbers"]
+    fan_in = math.prod(shape[axis] for axis in contracted[place])
+    return fan_in, math.prod(shape) // (fan_in * math.prod(shape[axis] for axis in batched[place]))
+  if equation.primitive.name == "conv_general_dilated" and place == 1:
+    out_axis, in_axis, *_ = equation.params["dimension_numbers"].rhs_spec
+    groups = equation.params["feature_group_count"]
+    return math.prod(shape) // shape[out_axis], math.prod(shape) // (shape[in_axis] * groups)
+  return None
 
 
 def _merge(given: Iterable[_Source]) -> _Source:

@@ -25,6 +25,11 @@ class RunSettings:
     rule=SEED,
     static=True,
   )  # fmt: skip
+  init_weights: str | None = setting(
+    None,
+    "Weights to begin with in place of drawn ones: a ticket's file, or a safetensors file of parameters.",
+    group="first population", kind=TEXT, static=True,
+  )  # fmt: skip
   workdir: str | None = setting(
     None, "Directory of the run's files; default in runs/, named by what is run.", group="what to run",
     kind=TEXT,

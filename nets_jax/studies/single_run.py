@@ -137,14 +137,14 @@ class SingleRun:
     task = self.task
     if task.epochs == 0:
       return {}, {}
-    shape, scale = task.data.input_shape, task.initialiser.scale
+    shape = task.data.input_shape
     random, dense = (
       random_ticket(
         control_key,
         task.network,
         shape,
         share,
-        init_scale=scale,
+        initialiser=task.initialiser,
         layers=task.layers if share < 1 else (),
       )
       for share in (float(density(ticket)), 1.0)

@@ -16,7 +16,7 @@ from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.networks.adapter import Scale
-from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.initialisation import Initialiser, Normal
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.searches import search as find_ticket
 from nets_jax.studies import tables
@@ -35,13 +35,14 @@ Make = Callable[[jax.Array, Ticket, Task, Search], Ticket]
 
 
 def _scales(ticket: Ticket) -> tuple[float, ...]:
-  """Of its layers, in the order in which the network applies them, as `init_scale` takes them."""
+  """Of its layers, in the order in which the network applies them, as `Normal` takes them."""
   return tuple(float(scale) for scale in layer_scales(ticket).values())
 
 
-def _random(key: jax.Array, task: Task, density: float, scale: Scale) -> Ticket:
+def _random(key: jax.Array, task: Task, density: float, initialiser: Initialiser | Scale) -> Ticket:
   layers = task.layers if density < 1 else ()
-  return random_ticket(key, task.network, task.data.input_shape, density, init_scale=scale, layers=layers)
+  shape = task.data.input_shape
+  return random_ticket(key, task.network, shape, density, initialiser=initialiser, layers=layers)
 
 
 def _reinitialised(key: jax.Array, ticket: Ticket, task: Task, snip: Search) -> Ticket:
@@ -49,7 +50,7 @@ def _reinitialised(key: jax.Array, ticket: Ticket, task: Task, snip: Search) -> 
 
 
 def _reinitialised_plain(key: jax.Array, ticket: Ticket, task: Task, snip: Search) -> Ticket:
-  return reinitialise(key, ticket, task.network, task.data.input_shape, task.initialiser.scale)
+  return reinitialise(key, ticket, task.network, task.data.input_shape, task.initialiser)
 
 
 def _random_layers(key: jax.Array, ticket: Ticket, task: Task, snip: Search) -> Ticket:
@@ -73,7 +74,7 @@ CONTROLS: dict[str, Make] = {
   ),
   "snip_scaled": _snip_scaled,
   "dense_scaled": lambda key, ticket, task, snip: _random(key, task, 1.0, _scales(ticket)),
-  "dense": lambda key, ticket, task, snip: _random(key, task, 1.0, task.initialiser.scale),
+  "dense": lambda key, ticket, task, snip: _random(key, task, 1.0, task.initialiser),
 }
 
 

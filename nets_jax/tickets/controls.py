@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from nets_jax.networks.adapter import Network, Scale
-from nets_jax.networks.initialisation import initial_weights
+from nets_jax.networks.initialisation import Initialiser, as_initialiser
 from nets_jax.tickets.ticket import Ticket
 
 
@@ -22,10 +22,11 @@ def reinitialise(
   ticket: Ticket,
   network: Network,
   input_shape: Sequence[int],
-  init_scale: Scale = 0.1,
+  initialiser: Initialiser | Scale = 0.1,
 ) -> Ticket:
   """A control: the ticket's mask on new weights (Frankle & Carbin, 2019, section 3)."""
-  return ticket.replace(weights=initial_weights(key, network, input_shape, init_scale, ticket.layers))
+  weights = as_initialiser(initialiser).draw(key, network, input_shape, ticket.layers)
+  return ticket.replace(weights=weights)
 
 
 def shuffle_mask(key: Key[Array, ""], ticket: Ticket) -> Ticket:

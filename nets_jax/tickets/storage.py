@@ -29,7 +29,7 @@ from flax import traverse_util
 from nets_jax import plugins
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Network, name_of
+from nets_jax.networks.adapter import Network, Params, name_of
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, NETWORKS, named, rebuilt
@@ -132,6 +132,31 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
   if metadata.get("network") == "mlp" and any(len(layer.shape) != 2 for layer in layers_of(ticket)):
     raise UsageError(f"{path} is not a ticket, but a population of them")
   return jax.tree.map(jax.numpy.asarray, ticket)
+
+
+def load_weights(path: str | os.PathLike) -> Params:
+  """The weights of a ticket's file; or of a safetensors file of a network's parameters, by their paths.
+
+  Such a file names them as flax does, `conv/kernel`, with slashes or points between.
+
+  Raises:
+    UsageError: there is no such file, it is not whole, or it holds something else than finite weights.
+  """
+  try:
+    stored = safetensors.numpy.load_file(path)
+  except FileNotFoundError as error:
+    raise UsageError(f"there is no file {path}") from error
+  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    raise UsageError(f"{path} is not a whole safetensors file ({error}); was it cut short?") from error
+  if any(name.startswith("masks/") for name in stored):
+    return load_ticket(path).weights
+  for name, tensor in stored.items():
+    if not jax.numpy.issubdtype(tensor.dtype, jax.numpy.floating) or not np.isfinite(tensor).all():
+      raise UsageError(f"{path}: {_shown(name)} must hold finite floating point numbers")
+  names = [name.replace(".", "/") for name in stored]
+  if inner := [name for name in names if any(other.startswith(f"{name}/") for other in names)]:
+    raise UsageError(f"{path}: {_shown(inner[0])} is both a tensor and a layer")
+  return _unflatten(dict(zip(names, stored.values(), strict=True)))
 
 
 def _typed(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Network, Params, Scale
-from nets_jax.networks.initialisation import draw_like, initial_weights
+from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
 from nets_jax.networks.layers import Layer, find_layers, natural
 from nets_jax.networks.maskable import layer_name
 from nets_jax.structs import Struct
@@ -83,23 +83,23 @@ def initialise(
   network: Network,
   input_shape: Sequence[int],
   *,
-  init_scale: Scale = 0.1,
+  initialiser: Initialiser | Scale = 0.1,
   initial_density: float | Float[Array, ""] = 1.0,
   layers: Sequence[Layer] = (),
 ) -> Ticket:
-  """A first genome: kernels ~ N(0, init_scale), masks ~ Bernoulli(initial_density) (paper, 3.1).
+  """A first genome: weights by an initialiser, masks ~ Bernoulli(initial_density) (paper, 3.1).
 
   Args:
     key: consumed.
     network: the module.
     input_shape: shape of one input, without the batch axis.
-    init_scale: standard deviation of the weights; one number, or one for each layer.
+    initialiser: of the weights; or a standard deviation: one number, or one for each layer.
     initial_density: probability that a gene is expressed.
     layers: of the network, as a task has them; they are found where none are given.
   """
   weights_key, masks_key = jax.random.split(key)
   layers = tuple(layers) or find_layers(network, input_shape)
-  weights = initial_weights(weights_key, network, input_shape, init_scale, layers)
+  weights = as_initialiser(initialiser).draw(weights_key, network, input_shape, layers)
   full = full_masks(weights, layers)
   masks = draw_like(lambda size: jax.random.bernoulli(masks_key, initial_density, (size,)), full)
   return Ticket(weights, masks, layers=layers)

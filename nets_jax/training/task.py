@@ -1,7 +1,6 @@
 """What a ticket is for: a network, data, a loss and a score, how it begins and is trained. Said once."""
 
 from collections.abc import Callable
-from typing import cast
 
 import flax.linen as nn
 import jax
@@ -29,10 +28,10 @@ from nets_jax.kinds import (
   one_of,
 )  # fmt: skip
 from nets_jax.networks import layer_rules
-from nets_jax.networks.adapter import Network, Scale, check_network, check_outputs, name_of, with_tuples
-from nets_jax.networks.initialisation import Normal
+from nets_jax.networks.adapter import Network, check_network, check_outputs, name_of, with_tuples
+from nets_jax.networks.initialisation import INITIALISERS, Initialiser, Normal, as_initialiser
 from nets_jax.networks.layer_rules import LayerDensities, own_counts
-from nets_jax.networks.layers import Layer, find_layers, scale_of_each
+from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.networks.maskable import RULES, Chooser, as_rule
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
@@ -139,7 +138,8 @@ class Task(Struct):
     network: a `flax.linen` module, or a `Functional`; see `networks.adapter` (static).
     data: what it is trained, scored and tested on.
     training: optimiser, learning rate and batch.
-    initialiser: draws the initial weights.
+    initialiser: draws the initial weights; also by its name, a standard deviation, or weights that are there
+      already, as those of a ticket.
     epochs: of the final training.
     eval_every: iterations between its evaluations; None is an epoch.
     loss: `(outputs [batch, ...], labels) -> [batch]`, whose mean is minimised (static).
@@ -156,7 +156,10 @@ class Task(Struct):
   network: Network = struct.field(pytree_node=False)
   data: Dataset
   training: Training = part(Training, base=Training)
-  initialiser: Normal = part(Normal, base=Normal)
+  initialiser: Initialiser = part(
+    Normal, "Distribution of initial weights; module is the network's own initialisers.",
+    group="first population", flag="init", options=INITIALISERS, base=Initialiser,
+  )  # fmt: skip
   epochs: int = setting(
     50, "Epochs of the final training; 0 searches only.", group="training", kind=WHOLE, rule=at_least(0),
     static=True, flag="train_epochs",
@@ -193,8 +196,8 @@ class Task(Struct):
     object.__setattr__(self, "dense_layers", layer_rules.as_names(self.dense_layers))
     object.__setattr__(self, "layer_densities", layer_rules.as_densities(self.layer_densities))
     object.__setattr__(self, "network", with_tuples(self.network))
-    if isinstance(self.initialiser, int | float | tuple | list):
-      object.__setattr__(self, "initialiser", Normal(cast(Scale, self.initialiser)))
+    if isinstance(self.initialiser, int | float | tuple | list | str | dict):
+      object.__setattr__(self, "initialiser", as_initialiser(self.initialiser))
     if isinstance(self.training, str):
       object.__setattr__(self, "training", Training(self.training))
 
@@ -211,7 +214,7 @@ class Task(Struct):
     self.at_precision(self.precision)
     if self.loss is cross_entropy:
       check_outputs(self.network, self.data.input_shape, self.data.num_classes)
-    scale_of_each(self.initialiser.scale, self.layers)
+    self.initialiser.fitted(self.network, self.data.input_shape, self.layers)
 
   def record(self) -> dict[str, object]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
