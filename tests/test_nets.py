@@ -364,6 +364,7 @@ def large(task):
   )
 
 
+@pytest.mark.bits
 def test_no_device_ever_gathers_the_population(large):
   step, genome = large
   largest = {}
@@ -379,6 +380,7 @@ def test_no_device_ever_gathers_the_population(large):
   assert largest["collective-permute"] == 256 / 4 * leaf  # of the shard that passes
 
 
+@pytest.mark.bits
 def test_a_generation_holds_a_few_copies_of_a_shard(large):
   step, genome = large
   used = step.memory_analysis()  # of each device

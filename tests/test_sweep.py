@@ -22,7 +22,7 @@ from nets_jax.studies import sweeps, work
 
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
-  "--train_epochs=2", "--devices=4",
+  "--train_epochs=2", "--devices=1",
 )  # fmt: skip
 SMALL = (*PROBLEM, "--search=paper", "--population_size=4", "--generations=2", "--fitness_epochs=1")
 GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=out")
