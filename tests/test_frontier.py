@@ -79,7 +79,7 @@ def test_the_most_crowded_one():
   assert [place(met.row) for met in offered([points], 4)] == [p for p in points if p != (0.25, 0.75)]
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_search_keeps_the_genomes_themselves(task):
   result = nets_jax.search(KEY, task, SEARCH, frontier_size=50, devices=2)
   rows = result.history
@@ -103,7 +103,7 @@ def test_a_search_keeps_the_genomes_themselves(task):
   assert_same_bits(plain.ticket, result.ticket)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_runs_side_by_side_have_their_own_and_go_on_with_them(tmp_path, task):
   keys, searches = jax.random.split(KEY, 2), [SEARCH, SEARCH.change(generations=2, noise_rate=0.3)]
 

@@ -10,7 +10,7 @@ from nets_jax.cli import search
 AT_ONCE = 1e-9
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize(
   ("long", "short"),
   [

@@ -10,7 +10,7 @@ from nets_jax.engine.layouts import SHARDED, Layout, compile_program
 from nets_jax.tickets.ticket import initialise
 from nets_jax.training.train import evaluate
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.devices
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=8)
 
 
