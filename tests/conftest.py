@@ -17,8 +17,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Compiling is most of the suite, and takes less than half the time without LLVM's optimisation; a third with
-# XLA's older emitters besides. These do not keep the bits from one program to another. So what compares bits,
-# the groups `devices` and `faults`, does without them. test_bits.py has the optimised programs that users get.
+# XLA's older emitters besides. These do not keep the bits from one program to another, so the groups that
+# compare bits do without them. test_bits.py has the optimised programs that users get.
 QUICK, QUICKER = "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"
 EXACT = ("devices", "faults")
 
