@@ -115,7 +115,7 @@ def test_every_method_begins_so(task, initialiser):
       assert float(found[name]) == pytest.approx(float(scale), rel=0.6)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize("initialiser", [He(), Own(), "given"], ids=str)
 def test_each_run_is_the_run_alone(task, ticket, initialiser):
   task = task.replace(initialiser=Given(ticket.weights) if initialiser == "given" else initialiser)
@@ -183,7 +183,7 @@ def test_files_of_weights(tmp_path, ticket, network):
 def test_the_flags(job, tmp_path):
   words = (
     "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
-    "--population_size=4", "--generations=1", "--search=paper", "--train_epochs=1", "--devices=4",
+    "--population_size=4", "--generations=1", "--search=paper", "--train_epochs=1", "--devices=1",
   )  # fmt: skip
   status, _, error = job(*words, "--init=he", "--workdir=he")
   assert status == 0, error

@@ -169,12 +169,14 @@ def test_scores_look_at_the_batchs_own_statistics(task):
 SEARCH = nets_jax.recipes.guided(population_size=4, generations=2, target_density=0.4, fitness_epochs=0.5)
 
 
+@pytest.mark.devices
 def test_a_genome_of_a_population_is_that_genome_alone_on_any_devices(task):
   alone = [nets_jax.search(key, task, SEARCH, devices=1) for key in KEYS]
   for devices in (2, 4):
     assert_same_results(nets_jax.search_all(KEYS, task, SEARCH, devices=devices), alone)
 
 
+@pytest.mark.devices
 def test_tickets_side_by_side_are_each_alone(task, normalised):
   other = initialise(jax.random.key(9), task.network, task.data.input_shape, initialiser=0.5)
   both = train_tickets(0, stack([normalised, other]), task)
@@ -186,6 +188,7 @@ def test_tickets_side_by_side_are_each_alone(task, normalised):
     ]
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("rewind_steps", [0, 3])
 def test_what_is_stopped_goes_on_with_its_averages(task, normalised, tmp_path, rewind_steps):
   """A training, and IMP in its second cycle."""
