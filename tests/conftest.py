@@ -1,8 +1,9 @@
-"""A hostile harness: several fake CPU devices, rank promotion raises, our own warnings are errors."""
+"""A hostile harness: fake CPU devices, rank promotion raises, our own warnings are errors."""
 
 import contextlib
 import csv
 import functools
+import gc
 import os
 import re
 import pathlib
@@ -16,10 +17,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Compiling is most of the suite, and takes less than half the time without LLVM's optimisation; a third with
-# XLA's older emitters besides. These do not keep the bits from one program to another. So what compares bits,
-# the groups `bits` and `faults`, does without them. test_bits.py has the optimised programs that users get.
+# XLA's older emitters besides. These do not keep the bits from one program to another, so the groups that
+# compare bits do without them. test_bits.py has the optimised programs that users get.
 QUICK, QUICKER = "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"
-EXACT = ("bits", "faults")
+EXACT = ("devices", "faults")
 
 import jax
 import numpy as np
@@ -30,6 +31,10 @@ import jaxtyping
 
 jaxtyping.install_import_hook("nets_jax", "shape_checks.check_shapes")
 
+# Tracing makes millions of small objects that live on; a pass over all of them for every few hundred is dear.
+gc.freeze()
+gc.set_threshold(100_000, 20, 20)
+
 import nets_jax
 from nets_jax.engine import interrupts
 from nets_jax.cli import plugin_flags, search, setting_flags
@@ -37,13 +42,14 @@ from nets_jax.settings import change
 from nets_jax.settings import names
 
 STRANGER = pathlib.Path(__file__).parent / "plugins"
-jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-  """Before the first computation, when XLA reads its flags."""
-  quick = QUICK if config.option.markexpr in EXACT else f"{QUICK} {QUICKER}"
+  """Before the first computation, when XLA reads its flags. One device is compiled for fastest."""
+  is_exact = config.option.markexpr in EXACT
+  jax.config.update("jax_num_cpu_devices", 4 if is_exact else 1)
+  quick = QUICK if is_exact else f"{QUICK} {QUICKER}"
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
 
 

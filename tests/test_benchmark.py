@@ -33,6 +33,7 @@ def done(tmp_path_factory):
   return directory, done.stdout, done.stderr
 
 
+@pytest.mark.devices
 def test_it_leaves_a_table_and_a_figure(done):
   directory, printed, _ = done
   rows = read_csv(directory / "benchmark.csv")
@@ -50,6 +51,7 @@ def test_it_leaves_a_table_and_a_figure(done):
   assert (directory / "figure_benchmark.png").stat().st_size > 10_000
 
 
+@pytest.mark.devices
 def test_peers_do_the_same_work_or_say_why_not(done):
   directory, _, said = done
   found = {row["name"]: row for row in read_csv(directory / "benchmark.csv") if row["part"] == "peers"}

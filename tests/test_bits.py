@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.devices
 
 PROGRAM = """
 import sys

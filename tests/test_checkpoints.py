@@ -51,7 +51,7 @@ def in_pieces(run, directory, turns=2):
   raise AssertionError("it never ends")
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_search_in_pieces_is_the_whole_search(tmp_path, task):
   def search(saved, devices=4):
     keys = jax.random.split(jax.random.key(1), 2)
@@ -70,7 +70,7 @@ def test_a_search_in_pieces_is_the_whole_search(tmp_path, task):
     assert_same_results(search(Checkpoints(tmp_path / "b"), 3), whole)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize("rewind_steps", [0, 5])
 def test_imp_in_pieces_is_the_whole_imp(tmp_path, task, rewind_steps):
   imp = nets_jax.Imp(cycles=2, cycle_epochs=3, rewind_steps=rewind_steps)
@@ -86,7 +86,7 @@ def test_imp_in_pieces_is_the_whole_imp(tmp_path, task, rewind_steps):
   assert_same_results(run(Checkpoints(tmp_path)), whole)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_training_in_pieces_is_the_whole_training(tmp_path, task, network, data):
   tickets = nets_jax.stack(
     [nets_jax.random_ticket(jax.random.key(i), network, data.input_shape, 0.5) for i in range(3)]

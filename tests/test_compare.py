@@ -17,7 +17,7 @@ from nets_jax.studies import comparison, tables, work
 
 PROBLEM = (
   "--dataset=xor", "--trials=2", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
-  "--train_epochs=3", "--batch_size=10", "--workdir=out", "--devices=4",
+  "--train_epochs=3", "--batch_size=10", "--workdir=out", "--devices=1",
 )  # fmt: skip
 TINY = (*PROBLEM, "--population_size=3", "--generations=2", "--cycles=2", "--cycle_epochs=2")
 ALL = "--methods=random,imp,nets@paper,dense"

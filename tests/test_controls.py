@@ -16,7 +16,7 @@ from nets_jax.tickets.ticket import initialise, maskable_count, unmasked_count
 
 TINY = (
   "--dataset=xor", "--activation=sigmoid", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6",
-  "--train_epochs=2", "--batch_size=10", "--workdir=out", "--devices=4", "--score_batch=20",
+  "--train_epochs=2", "--batch_size=10", "--workdir=out", "--devices=1", "--score_batch=20",
 )  # fmt: skip
 
 

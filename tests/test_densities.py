@@ -21,7 +21,7 @@ from nets_jax.studies import frontiers, tables, work
 PROBLEM = (
   "--dataset=xor", "--activation=sigmoid", "--trials=2", "--xor_train_size=100", "--xor_test_size=40",
   "--hidden_sizes=6", "--train_epochs=3", "--batch_size=10", "--learning_rate=0.05", "--workdir=out",
-  "--devices=4", "--densities=0.7,0.5",
+  "--devices=1", "--densities=0.7,0.5",
 )  # fmt: skip
 TINY = (*PROBLEM, "--population_size=3", "--generations=2", "--cycle_epochs=2")
 GUIDED = "guided:crossover_rate=0.6"

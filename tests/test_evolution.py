@@ -36,7 +36,7 @@ def alone(pairs):
   return [nets_jax.search(key, *own) for key, own in zip(KEYS, pairs, strict=True)]
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", [1, 4])
 def test_each_run_is_the_run_alone(pairs, alone, devices):
   together = side_by_side(pairs, devices=devices)
@@ -87,7 +87,7 @@ def test_impossible_runs(task, changes, message):
     side_by_side([changed(task, SEARCH, **own) for own in changes])
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_run_that_diverges_may_leave_the_others_alone(task, alone, pairs):
   pairs = [pairs[0], changed(task, SEARCH, learning_rate=1e30), pairs[2]]
   message = "every genome of generation 0 diverged"

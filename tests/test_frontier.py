@@ -79,8 +79,9 @@ def test_the_most_crowded_one():
   assert [place(met.row) for met in offered([points], 4)] == [p for p in points if p != (0.25, 0.75)]
 
 
+@pytest.mark.devices
 def test_a_search_keeps_the_genomes_themselves(task):
-  result = nets_jax.search(KEY, task, SEARCH, frontier_size=50, devices=4)
+  result = nets_jax.search(KEY, task, SEARCH, frontier_size=50, devices=2)
   rows = result.history
   assert [met.row for met in result.frontier] == sorted(
     (a for a in rows if not any(dominates(place(b), place(a)) for b in rows)), key=place
@@ -97,12 +98,12 @@ def test_a_search_keeps_the_genomes_themselves(task):
     state, _ = step(state, task, SEARCH, layout)
   assert not taken
   # It changes nothing else, and is not kept unless it is asked for.
-  plain = nets_jax.search(KEY, task, SEARCH, devices=4)
+  plain = nets_jax.search(KEY, task, SEARCH, devices=2)
   assert list(plain.frontier) == []
   assert_same_bits(plain.ticket, result.ticket)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_runs_side_by_side_have_their_own_and_go_on_with_them(tmp_path, task):
   keys, searches = jax.random.split(KEY, 2), [SEARCH, SEARCH.change(generations=2, noise_rate=0.3)]
 

@@ -334,7 +334,7 @@ def test_feasible_comes_first():
   assert fitness(0.3, 0.1) < fitness(0.3, 0.2)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task):
   plain = GUIDED.change(regrowth_rate=0.1)
   searches = [

@@ -91,7 +91,7 @@ def test_the_densities_are_those_of_the_schedule(result):
     assert {round(row["density"] * total) for row in own} == {round(0.2 ** (generation / 6) * total)}
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_the_ticket_is_the_best_of_the_last_stage(task):
   """Losses after longer trainings are lower, and without a schedule all would else be compared."""
   search = SEARCH.replace(operators=(Crossover(), ScaleLayers(Linear(0.5, 0.2)), GuidedDormancy(0.0)))
@@ -121,21 +121,21 @@ def last_state(task, search):
   return jax.tree.map(lambda leaf: leaf[0], state.replace(population=None, generation=None)), seen
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_stepping_is_searching(task, result):
   state, seen = last_state(task, SEARCH)
   assert_same_bits(jax.device_get(state.best), result.ticket)
   np.testing.assert_array_equal(np.concatenate(seen), np.float32([row["fitness"] for row in result.history]))
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize("devices", [1, 3])
 def test_the_same_bits_on_any_number_of_devices(task, result, devices):
   other = nets_jax.search(KEY, task, SEARCH, devices=devices)
   assert_same_results([other], [result])
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_runs_side_by_side_are_each_the_run_alone(task, result):
   keys = jax.numpy.stack([KEY, jax.random.key(4)])
   other = changed(task, SEARCH, learning_rate=0.05, target_density=0.5, elites=1)
@@ -146,7 +146,7 @@ def test_runs_side_by_side_are_each_the_run_alone(task, result):
   assert_same_results([together[1]], [alone])
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize("turns", [1, 3])
 def test_in_pieces_it_is_the_whole_search(tmp_path, task, result, turns):
   """Stopped after every generation, so also between two stages."""

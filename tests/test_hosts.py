@@ -11,7 +11,7 @@ import pytest
 import nets_jax
 from nets_jax.engine.tables import read_csv
 
-pytestmark = pytest.mark.bits
+pytestmark = pytest.mark.devices
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 SMALL = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--population_size=10",

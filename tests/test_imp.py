@@ -109,7 +109,7 @@ def test_the_output_layer_is_the_one_that_is_applied_last(task):
   assert shares == {name: pytest.approx(0.8 if name == "A" else 0.6, abs=0.02) for name in shares}
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(task):
   """Weights that are not numbers have no order, so there is nothing to prune by."""
 
@@ -134,7 +134,7 @@ def test_a_run_that_diverges_has_no_ticket_and_leaves_the_others_alone(task):
   assert_same_bits(alone.ticket, outcomes[good].ticket)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_runs_side_by_side_are_the_runs_alone(task, run):
   _, together = run
   for i in (0, 2):

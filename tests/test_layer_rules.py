@@ -238,7 +238,7 @@ def test_holding_a_ticket_that_is_right_changes_nothing(ruled, network, data):
   jax.tree.map(np.testing.assert_array_equal, held.masks, ticket.masks)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_run_is_the_same_alone_and_beside_others(ruled):
   search = nets_jax.recipes.paper(population_size=4, generations=2, target_density=TARGET)
   alone = [nets_jax.search(key, ruled, search) for key in KEYS]

@@ -104,7 +104,7 @@ def test_each_number_of_init_scale_is_the_layers_in_that_order(task, data):
     nets_jax.search(KEY, task.replace(initialiser=Normal((1.0, 1.0, 1.0))), search)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_runs_side_by_side_may_have_one_scale_and_one_for_each_layer(task):
   search = nets_jax.recipes.paper(population_size=3, generations=1)
   tasks = [task, task.replace(initialiser=Normal((0.1, 0.2, 0.3)))]

@@ -10,7 +10,7 @@ from nets_jax.cli import search
 AT_ONCE = 1e-9
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize(
   ("long", "short"),
   [
@@ -56,7 +56,7 @@ def test_a_run_that_is_pruned_has_failed_and_the_others_go_on(task):
 def test_the_command_ends_and_says_how_dense_its_ticket_is(run_binary, tmp_path):
   arguments = (
     "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
-    "--train_epochs=1", "--devices=4", "--generations=500", "--target_density=0.1", "--workdir=out",
+    "--train_epochs=1", "--devices=1", "--generations=500", "--target_density=0.1", "--workdir=out",
     f"--max_seconds={AT_ONCE}",
   )  # fmt: skip
   status, _, error = run_binary(search, *arguments)

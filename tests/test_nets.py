@@ -63,7 +63,7 @@ def test_the_ticket_is_the_best_of_the_history(result):
   assert float(nets_jax.density(result.ticket)) == best["density"]
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_stepping_is_searching(task, result):
   stepped = states(task, SEARCH)
   assert_same_bits(jax.device_get(stepped[-1][0].best), result.ticket)
@@ -71,7 +71,7 @@ def test_stepping_is_searching(task, result):
   np.testing.assert_array_equal(fitness, np.float32([row["fitness"] for row in result.history]))
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize(("devices", "chunk"), [(1, None), (2, None), (4, None), (1, 1), (1, 3), (2, 2)])
 def test_the_same_bits_on_any_number_of_devices_and_any_chunk(task, result, devices, chunk):
   layout = nets_jax.make_layout(5, devices=devices, chunk=chunk)
@@ -85,7 +85,7 @@ def test_another_seed_is_another_search(task, result):
   assert without_seconds(other.history) != without_seconds(result.history)
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_genome_of_a_population_is_that_genome_alone(task, network, data):
   search = SEARCH.replace(population_size=8)
   layout = nets_jax.make_layout(8)
@@ -364,6 +364,7 @@ def large(task):
   )
 
 
+@pytest.mark.devices
 def test_no_device_ever_gathers_the_population(large):
   step, genome = large
   largest = {}
@@ -379,6 +380,7 @@ def test_no_device_ever_gathers_the_population(large):
   assert largest["collective-permute"] == 256 / 4 * leaf  # of the shard that passes
 
 
+@pytest.mark.devices
 def test_a_generation_holds_a_few_copies_of_a_shard(large):
   step, genome = large
   used = step.memory_analysis()  # of each device

@@ -112,7 +112,7 @@ def test_the_exact_count_of_the_highest_scores_is_kept(task, data, score):
     assert flat[kept].min() >= flat[~kept].max() - 1e-5 * np.abs(flat).max()
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 @pytest.mark.parametrize("score", ["snip", "synflow"])
 def test_tickets_side_by_side_are_the_tickets_alone(task, score):
   search = one_shot.SEARCHES[score](rounds=5, score_batch=30)

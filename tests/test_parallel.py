@@ -10,6 +10,7 @@ from nets_jax.engine.layouts import SHARDED, Layout, compile_program
 from nets_jax.tickets.ticket import initialise
 from nets_jax.training.train import evaluate
 
+pytestmark = pytest.mark.devices
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=8)
 
 
@@ -60,7 +61,6 @@ def without_seconds(rows):
   return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-@pytest.mark.bits
 @pytest.mark.parametrize("devices", [2, 4])
 def test_training_has_the_same_bits_on_any_number_of_devices(task, population, devices):
   one, many = (
@@ -71,7 +71,6 @@ def test_training_has_the_same_bits_on_any_number_of_devices(task, population, d
   assert without_seconds(one.curves) == without_seconds(many.curves)
 
 
-@pytest.mark.bits
 @pytest.mark.parametrize("own_keys", [False, True])
 def test_ticket_i_is_trained_as_it_would_be_alone(task, population, own_keys):
   keys = jax.random.split(jax.random.key(0), 5) if own_keys else jax.random.key(0)

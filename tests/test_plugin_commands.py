@@ -27,7 +27,7 @@ ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("stranger")
 PROBLEM = (
   "--dataset=stranger.data:rings(examples=120)", "--network=stranger.networks:Skip(width=5)",
-  "--batch_size=10", "--train_epochs=2", "--devices=4",
+  "--batch_size=10", "--train_epochs=2", "--devices=1",
 )  # fmt: skip
 # Skip has 2 x 5, 5 x 3 and 2 x 3 weights.
 TOTAL = 31
@@ -97,7 +97,7 @@ def test_a_run_names_all_that_is_a_strangers(job, tmp_path):
 
 def test_a_strangers_ticket_is_trained_on_the_network_that_the_user_names(job, run_binary, tmp_path):
   assert job(*PROBLEM, "--search=stranger.searches:Halves", "--workdir=a", "--train_epochs=0")[0] == 0
-  rest = ("--dataset=stranger.data:rings(examples=120)", "--train_epochs=1", "--devices=4", "--batch_size=10")
+  rest = ("--dataset=stranger.data:rings(examples=120)", "--train_epochs=1", "--devices=1", "--batch_size=10")
   ticket = "--ticket=a/ticket.safetensors"
   status, _, error = job(*rest, ticket)
   assert status == 2
@@ -137,7 +137,7 @@ def test_a_recipe_with_an_operator_of_ones_own(job, tmp_path):
 
 def test_a_file_of_data_is_known_by_its_content(job, tmp_path):
   save_rings(tmp_path / "mine.npz")
-  given = ("--dataset=mine.npz", "--train_epochs=0", "--search=random", "--devices=4")
+  given = ("--dataset=mine.npz", "--train_epochs=0", "--search=random", "--devices=1")
   status, _, error = job(*given)
   assert status == 0, error
   directory = tmp_path / "runs" / "mine-random-seed0"

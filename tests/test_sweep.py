@@ -22,7 +22,7 @@ from nets_jax.studies import sweeps, work
 
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
-  "--train_epochs=2", "--devices=4",
+  "--train_epochs=2", "--devices=1",
 )  # fmt: skip
 SMALL = (*PROBLEM, "--search=paper", "--population_size=4", "--generations=2", "--fitness_epochs=1")
 GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=out")
@@ -53,7 +53,7 @@ def runs_of(directory):
   return found
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_each_run_is_that_of_the_search(done, job, tmp_path):
   runs = runs_of(done)
   assert set(runs) == {(rate, n, seed) for rate in (0.1, 0.3) for n in (1, 2) for seed in (3, 4)}
@@ -117,6 +117,7 @@ def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   assert "**" in (done / "settings.md").read_text()
 
 
+@pytest.mark.devices
 def test_a_sweep_that_was_stopped_goes_on_with_what_is_left(done, job, monkeypatch):
   runs = runs_of(done)
   lost = runs[0.3, 1, 4]
@@ -194,7 +195,7 @@ def test_every_method_is_swept(method, job, tmp_path):
   assert any(own.glob("tensorboard/events*")) == (method == "random")
 
 
-@pytest.mark.bits
+@pytest.mark.devices
 def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   arguments = ("--activation=relu", "--grid=learning_rate=0.1,1e30", "--seeds=0,1", "--workdir=out")
   status, out, _ = job(sweep, *arguments)
@@ -210,6 +211,7 @@ def test_a_run_that_diverges_leaves_the_others_alone(job, tmp_path):
   assert not (tmp_path / "none" / "best.flags").exists()
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize(
   ("file", "content", "seals"),
   [
