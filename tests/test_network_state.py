@@ -132,9 +132,9 @@ def test_plain_averages_would_be_mostly_their_start(task, normalised, order):
   plain = found.network_state["batch_stats"]["norm"]
   state = settled(jax.random.key(3), task, found.weights, found.network_state, order)
   z = np.asarray(task.data.train.inputs) @ np.asarray(found.weights["first"]["kernel"])
-  for name, want in (("mean", z.mean(0)), ("var", z.var(0))):
-    error = np.abs(state["batch_stats"]["norm"][name] - want).max()
-    assert error < 0.25 * np.abs(plain[name] - want).max()
+  # The inputs are standardised, so an average of means is right to begin with.
+  error = np.abs(state["batch_stats"]["norm"]["var"] - z.var(0)).max()
+  assert error < 0.25 * np.abs(plain["var"] - z.var(0)).max()
 
 
 def test_a_ticket_holds_no_state(task, normalised):
@@ -146,7 +146,8 @@ def test_a_ticket_holds_no_state(task, normalised):
 
 
 SEARCHES = [
-  Magnitude(0.4), Snip(0.4, score_batch=30), Grasp(0.4, score_batch=30), Synflow(0.4, rounds=5),
+  Magnitude(0.4, score_batch=30), Snip(0.4, score_batch=30), Grasp(0.4, score_batch=30),
+  Synflow(0.4, rounds=5, score_batch=30),
   Random(0.4, density_deviation=0.0),
   nets_jax.Imp(cycles=1, cycle_epochs=1, prune_fraction=0.6, prune_scope="global"),
   nets_jax.recipes.guided(population_size=4, generations=2, target_density=0.4, fitness_epochs=0.5),
@@ -169,12 +170,14 @@ def test_scores_look_at_the_batchs_own_statistics(task):
 SEARCH = nets_jax.recipes.guided(population_size=4, generations=2, target_density=0.4, fitness_epochs=0.5)
 
 
+@pytest.mark.devices
 def test_a_genome_of_a_population_is_that_genome_alone_on_any_devices(task):
   alone = [nets_jax.search(key, task, SEARCH, devices=1) for key in KEYS]
   for devices in (2, 4):
     assert_same_results(nets_jax.search_all(KEYS, task, SEARCH, devices=devices), alone)
 
 
+@pytest.mark.devices
 def test_tickets_side_by_side_are_each_alone(task, normalised):
   other = initialise(jax.random.key(9), task.network, task.data.input_shape, init_scale=0.5)
   both = train_tickets(0, stack([normalised, other]), task)
@@ -186,6 +189,7 @@ def test_tickets_side_by_side_are_each_alone(task, normalised):
     ]
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("rewind_steps", [0, 3])
 def test_what_is_stopped_goes_on_with_its_averages(task, normalised, tmp_path, rewind_steps):
   """A training, and IMP in its second cycle."""
