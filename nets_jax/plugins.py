@@ -158,7 +158,7 @@ def _maker(found: Any) -> Any:
   return functools.partial(found.__init__, None) if is_hidden else found
 
 
-def takes(found: Any, name: str) -> bool:
+def takes(found: object, name: str) -> bool:
   """Whether something that is called has an argument of a name."""
   try:
     return callable(found) and name in inspect.signature(_maker(found)).parameters
