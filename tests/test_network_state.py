@@ -13,7 +13,7 @@ from conftest import assert_same_bits, assert_same_results
 import nets_jax
 from nets_jax.baselines.one_shot import Grasp, Magnitude, Snip, Synflow
 from nets_jax.baselines.random_tickets import Random
-from nets_jax.engine.checkpoints import Checkpoints
+from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.networks.adapter import forward, initial_state
 from nets_jax.tickets.ticket import initialise, phenotype, stack, take, unmasked_count
 from nets_jax.training.statistics import BATCHES, settled
@@ -200,7 +200,7 @@ def test_what_is_stopped_goes_on_with_its_averages(task, normalised, tmp_path, r
   }
   for name, (turns, run) in jobs.items():
     whole, count = run(None), itertools.count(1)
-    with pytest.raises(nets_jax.Stopped):
+    with pytest.raises(Stopped):
       run(Checkpoints(tmp_path / name, seconds=0, stop=lambda c=count, n=turns: next(c) > n))
     found = run(Checkpoints(tmp_path / name, seconds=0))
     for result in (whole, found):
