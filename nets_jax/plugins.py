@@ -152,6 +152,20 @@ def _is_called(found: Any) -> bool:
   return inspect.isclass(found) or inspect.isroutine(found) or isinstance(found, functools.partial)
 
 
+def _maker(found: Any) -> Any:
+  """What has the signature that something is called by: of a class whose metaclass hides it, `__init__`."""
+  is_hidden = inspect.isclass(found) and type(found).__call__ is not type.__call__
+  return functools.partial(found.__init__, None) if is_hidden else found
+
+
+def takes(found: object, name: str) -> bool:
+  """Whether something that is called has an argument of a name."""
+  try:
+    return callable(found) and name in inspect.signature(_maker(found)).parameters
+  except (TypeError, ValueError):  # some of C
+    return False
+
+
 def _fitting(found: Any, reference: Reference, offered: Mapping[str, object]) -> dict[str, object]:
   """The arguments to call it with.
 
@@ -160,7 +174,7 @@ def _fitting(found: Any, reference: Reference, offered: Mapping[str, object]) ->
   """
   arguments = dict(reference.arguments or {})
   try:
-    parameters = inspect.signature(found).parameters
+    parameters = inspect.signature(_maker(found)).parameters
   except (TypeError, ValueError):  # some of C
     return arguments
   kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -112,7 +112,7 @@ class OfNnx(nnx.Module):
 @pytest.mark.parametrize(
   ("module", "message"),
   [
-    (OfNnx(), "network must be a flax.linen module, not OfNnx of flax.nnx"),
+    (OfNnx(), r"network must be made anew for each key; give nets_jax\.from_nnx\(lambda rngs: OfNnx"),
     (nets_jax.MLP, r"network must be a module, not its class; give MLP\(\.\.\.\)"),
     (lambda x: x, "network must be a flax.linen module, not function"),
   ],

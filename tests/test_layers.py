@@ -117,7 +117,7 @@ def test_runs_side_by_side_may_have_one_scale_and_one_for_each_layer(task):
 def test_synflow_counts_gains_as_one_and_leaves_out_what_is_added():
   network = Attentive()
   weights = nets_jax.random_ticket(KEY, network, (6,), 1.0, initialiser=0.5).weights
-  counted = layers.synaptic(network, (6,), weights)
+  counted = layers.synaptic(network, (6,), weights, layers.find_layers(network, (6,)))
   assert not counted["position"].any()
   np.testing.assert_array_equal(counted["gain"], 1)
   for name, own in counted["loop"]["inner"].items():

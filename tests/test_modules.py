@@ -121,7 +121,8 @@ ATTENTION = {
   [
     ("kernels", ATTENTION),
     ("kernels+embeddings", {"embed/embedding": (6, 8), **ATTENTION}),
-    (lambda path, shape: len(shape) == 3, {k: v for k, v in ATTENTION.items() if len(v) == 3}),
+    ("stranger.modules:of_attention", {k: v for k, v in ATTENTION.items() if k != "head"}),
+    (lambda path, shape: path == "head/kernel", {"head": (8, 2)}),
   ],
 )
 def test_a_rule_says_what_is_maskable(tokens, maskable, layers):
@@ -143,4 +144,4 @@ def test_gains_and_biases_are_never_masked(tokens):
   with pytest.raises(
     nets_jax.UsageError, match=r"maskable must be one of kernels, kernels\+embeddings, .*not 'kernel'"
   ):
-    nets_jax.Task(network, tokens, TRAINING, maskable="kernel")
+    nets_jax.Task(network, tokens, TRAINING, maskable="kernel").check()

@@ -13,7 +13,7 @@ from conftest import assert_same_bits, assert_same_results
 import nets_jax
 from nets_jax.baselines.one_shot import Grasp, Magnitude, Snip, Synflow
 from nets_jax.baselines.random_tickets import Random
-from nets_jax.engine.checkpoints import Checkpoints
+from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.networks.adapter import forward, initial_state
 from nets_jax.tickets.ticket import initialise, phenotype, stack, take, unmasked_count
 from nets_jax.training.statistics import BATCHES, settled
@@ -132,9 +132,9 @@ def test_plain_averages_would_be_mostly_their_start(task, normalised, order):
   plain = found.network_state["batch_stats"]["norm"]
   state = settled(jax.random.key(3), task, found.weights, found.network_state, order)
   z = np.asarray(task.data.train.inputs) @ np.asarray(found.weights["first"]["kernel"])
-  for name, want in (("mean", z.mean(0)), ("var", z.var(0))):
-    error = np.abs(state["batch_stats"]["norm"][name] - want).max()
-    assert error < 0.25 * np.abs(plain[name] - want).max()
+  # The inputs are standardised, so an average of means is right to begin with.
+  error = np.abs(state["batch_stats"]["norm"]["var"] - z.var(0)).max()
+  assert error < 0.25 * np.abs(plain["var"] - z.var(0)).max()
 
 
 def test_a_ticket_holds_no_state(task, normalised):
@@ -146,7 +146,8 @@ def test_a_ticket_holds_no_state(task, normalised):
 
 
 SEARCHES = [
-  Magnitude(0.4), Snip(0.4, score_batch=30), Grasp(0.4, score_batch=30), Synflow(0.4, rounds=5),
+  Magnitude(0.4, score_batch=30), Snip(0.4, score_batch=30), Grasp(0.4, score_batch=30),
+  Synflow(0.4, rounds=5, score_batch=30),
   Random(0.4, density_deviation=0.0),
   nets_jax.Imp(cycles=1, cycle_epochs=1, prune_fraction=0.6, prune_scope="global"),
   nets_jax.recipes.guided(population_size=4, generations=2, target_density=0.4, fitness_epochs=0.5),
@@ -199,7 +200,7 @@ def test_what_is_stopped_goes_on_with_its_averages(task, normalised, tmp_path, r
   }
   for name, (turns, run) in jobs.items():
     whole, count = run(None), itertools.count(1)
-    with pytest.raises(nets_jax.Stopped):
+    with pytest.raises(Stopped):
       run(Checkpoints(tmp_path / name, seconds=0, stop=lambda c=count, n=turns: next(c) > n))
     found = run(Checkpoints(tmp_path / name, seconds=0))
     for result in (whole, found):

@@ -285,7 +285,10 @@ def test_each_name_makes_its_network():
     ({"network": "lenet_300_100", "width": 2.0}, "lenet_300_100 has no width; it takes use_bias, activation"),
     ({"network": "resnet20", "width": 0.0}, "width must be positive, not 0.0"),
     ({"network": "resnet20", "norm": "layer"}, "norm must be one of batch, group, none, not 'layer'"),
-    ({"network": "a.b:C", "width": 2.0}, r"width is for the ready-made networks; write a.b:C\(...\) with"),
+    (
+      {"network": "flax.linen:Dense(features=3)", "width": 2.0},
+      r"width is for the ready-made networks; write flax.linen:Dense\(...\) with",
+    ),
   ],
 )
 def test_a_setting_that_a_network_does_not_have_is_refused(settings, message):

@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping
 
 from absl import flags
 
-from nets_jax import settings
+from nets_jax import searches, settings
 from nets_jax.cli.setting_flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
+from nets_jax.data.files import digest
 from nets_jax.data.sources import DataSettings
 from nets_jax.engine.files import replace_file
 from nets_jax.kinds import describe
 from nets_jax.protocol import Search
 from nets_jax.settings import Setting
+from nets_jax.training.task import BARE_TASK
 
 
 def plain(name: str, value: object) -> object:
@@ -24,9 +26,14 @@ def plain(name: str, value: object) -> object:
 
 def explicit(values: flags.FlagValues, search: Search | None = None) -> dict[str, object]:
   """Every setting of a run with its value, those of its search too, whether given or not."""
-  search = search or make_search(values)
-  found = {name: _value(name, values) for name in (*RUN, *DATA, *NETWORK, *TASK)} | settings.values(search)
+  found = {name: _value(name, values) for name in (*RUN, *DATA, *NETWORK)} | of_task(values)
+  found |= settings.values(search or make_search(values))
   return {name: plain(name, value) for name, value in found.items()}
+
+
+def of_task(values: flags.FlagValues) -> dict[str, object]:
+  """The task's settings, without those of parts that it does not have."""
+  return searches.fitting(BARE_TASK, {name: values[name].value for name in TASK}, ())
 
 
 def _value(name: str, values: flags.FlagValues) -> object:
@@ -41,8 +48,10 @@ def _value(name: str, values: flags.FlagValues) -> object:
 
 def task_settings(values: flags.FlagValues) -> dict[str, object]:
   """The flags of data, network and task that decide a result."""
-  names = [name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides]
-  return {name: plain(name, _value(name, values)) for name in names}
+  found = {name: _value(name, values) for name in (*DATA, *NETWORK)} | of_task(values)
+  if values.init_weights is not None:
+    found["init_weights"] = f"{values.init_weights} {digest(values.init_weights)}"
+  return {name: plain(name, value) for name, value in found.items() if DEFINED[name].about.decides}
 
 
 def deciding(values: flags.FlagValues) -> dict[str, object]:
@@ -58,7 +67,11 @@ def repeatable(record: Mapping[str, object]) -> dict[str, object]:
   def decides(name: str) -> bool:
     return name not in DEFINED or getattr(DEFINED[name].about, "decides", True)
 
-  return {name: v for name, v in record.items() if name == "search" or (name not in RUN and decides(name))}
+  return {
+    name: v
+    for name, v in record.items()
+    if name in ("search", "init_weights") or (name not in RUN and decides(name))
+  }
 
 
 def given_plain(values: flags.FlagValues) -> dict[str, object]:
@@ -68,8 +81,10 @@ def given_plain(values: flags.FlagValues) -> dict[str, object]:
 
 def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, object]:
   """The flags of several searches together, as they are given: with others of a command's own."""
-  names = [name for name in (*RUN, *DATA, *NETWORK, *TASK) if name != "search"]
-  found = {name: plain(name, _value(name, values)) for name in names} | given_plain(values)
+  found = {name: _value(name, values) for name in (*RUN, *DATA, *NETWORK) if name != "search"}
+  found = {name: plain(name, value) for name, value in (found | of_task(values)).items()} | given_plain(
+    values
+  )
   return found | {name: values[name].value for name in own}
 
 

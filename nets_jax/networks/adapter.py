@@ -55,7 +55,7 @@ def remembered(function: Callable[Arguments, Answer]) -> Callable[Arguments, Ans
       hash(arguments)
     except TypeError:  # a module with an array among its fields
       return function(*arguments, **named)
-    return cached(*arguments, **named)  # pyrefly: ignore
+    return cached(*arguments, **named)  # pyrefly: ignore[bad-argument-type]  # hash() has just taken them
 
   return called
 

@@ -39,7 +39,7 @@ class Functional:
   call: Apply
   name: str = "Functional"
 
-  def init(self, key: jax.Array, inputs: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+  def init(self, key: jax.Array, inputs: jax.Array) -> tuple[PyTree, PyTree]:
     """Parameters as a nested dict, and the state.
 
     Raises:
@@ -70,7 +70,7 @@ class Functional:
     return made
 
 
-def as_dict(tree: PyTree) -> dict[str, Any]:
+def as_dict(tree: PyTree) -> PyTree:
   """A tree's leaves in a nested dict of names; names with a slash are several levels, as haiku has them."""
   found: dict[str, Any] = {}
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:

@@ -5,10 +5,11 @@ that, which knows what a parameter does to the signal.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from nets_jax import plugins
 from nets_jax.errors import UsageError, suggest
+from nets_jax.networks.adapter import Path
 
 # A parameter's path (`block/query/kernel`) and shape, to whether a mask covers it.
 Chooser = Callable[[str, tuple[int, ...]], bool]
@@ -61,12 +62,12 @@ def as_rule(given: str | Chooser) -> MaskRule:
   return RULES[given]
 
 
-def is_maskable(rule: MaskRule, path: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
+def is_maskable(rule: MaskRule, path: Path, shape: tuple[int, ...]) -> bool:
   """Whether a mask covers the leaf at a tree path."""
   return bool(rule.chooses("/".join(str(key.key) for key in path), tuple(shape)))
 
 
-def layer_name(path: tuple[Any, ...]) -> str:
+def layer_name(path: Path) -> str:
   """What the layer of a leaf is called: of a kernel its module's path; of any other leaf its own."""
   *outer, last = (str(key.key) for key in path)
   return "/".join(outer) if outer and last in KERNEL_NAMES else "/".join((*outer, last))

@@ -1,7 +1,6 @@
 """Networks of one's own, by name: `package.module:Class(width=32)`; and where a network came from."""
 
 import functools
-import inspect
 from typing import Any
 
 from flax import nnx
@@ -28,7 +27,7 @@ def own_network(text: str, num_classes: int) -> Network:
     UsageError: see `plugins.load`; or it gives something else.
   """
   reference = plugins.parse(text)
-  if _takes_rngs(reference):
+  if plugins.takes(plugins.find(reference), "rngs"):
     made_by = plugins.completed(reference, num_classes=num_classes, rngs=None)
     made_by = made_by._replace(arguments={k: v for k, v in (made_by.arguments or {}).items() if k != "rngs"})
     if known := _made_before(made_by):
@@ -44,15 +43,6 @@ def own_network(text: str, num_classes: int) -> Network:
   if reference_of(network) is None:
     _MADE.append((network, made_by))
   return network
-
-
-def _takes_rngs(reference: Reference) -> bool:
-  """Whether it names a class or function that makes a module of `flax.nnx`."""
-  found = plugins.find(reference)
-  try:
-    return callable(found) and "rngs" in inspect.signature(found).parameters
-  except (TypeError, ValueError):  # some of C
-    return False
 
 
 def _make_nnx(made_by: Reference, rngs: nnx.Rngs) -> Any:

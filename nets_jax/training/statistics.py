@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from nets_jax.networks.adapter import STATISTICS, NetworkState, Params, forward_in_training
+from nets_jax.networks.adapter import (
+  STATISTICS,
+  Network,
+  NetworkState,
+  Params,
+  draw_variables,
+  forward_in_training,
+  input_type,
+  remembered,
+)
 from nets_jax.training.task import Task
 
 _NO_STEP = np.uint32(2**32 - 1)  # whose keys are those of the steps of training
@@ -27,8 +36,8 @@ def settled(
   """The state to evaluate with: each running average replaced by the mean over the last batches.
 
   A network makes s' = m s + (1 - m) b of an average s and its value b on a batch, and b does not depend on s.
-  So of s = 0 and s = 1 on one batch follow m and b, and b alone of s = 0 on the others. An average that is
-  made otherwise (m not in [0, 1)), and whatever is no `batch_stats`, stays as the training left it.
+  So b = s' / (1 - m) of s = 0. What is no such average, and whatever is no `batch_stats`, stays as the
+  training left it.
 
   Args:
     key: of dropout, for a network that drops units before it normalises.
@@ -41,21 +50,38 @@ def settled(
     return network_state
   inputs, key = jnp.asarray(task.data.train.inputs), jax.random.fold_in(key, _NO_STEP)
   rows = jnp.asarray(order)[-BATCHES:]
-
-  def after(value, examples):
-    filled = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), network_state[STATISTICS])
-    given = {**network_state, STATISTICS: filled}
-    return forward_in_training(task.network, weights, given, inputs[examples], key)[1][STATISTICS]
-
-  momenta = jax.tree.map(jnp.subtract, after(1, rows[0]), after(0, rows[0]))
+  zeros = jax.tree.map(jnp.zeros_like, network_state[STATISTICS])
 
   def add(total, examples):
-    return jax.tree.map(jnp.add, total, after(0, examples)), None
+    given = {**network_state, STATISTICS: zeros}
+    new = forward_in_training(task.network, weights, given, inputs[examples], key)[1][STATISTICS]
+    return jax.tree.map(jnp.add, total, new), None
 
-  total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, momenta), rows)
+  total, _ = jax.lax.scan(add, zeros, rows)
 
   def mean(momentum, total, carried):
     is_average = (momentum >= 0) & (momentum < 1)
-    return jnp.where(is_average, total / len(rows) / jnp.where(is_average, 1 - momentum, 1), carried)
+    return jnp.where(is_average, total / len(rows) / np.where(is_average, 1 - momentum, 1), carried)
 
+  momenta = _momenta(task.network, task.data.input_shape)
   return {**network_state, STATISTICS: jax.tree.map(mean, momenta, total, network_state[STATISTICS])}
+
+
+@remembered
+def _momenta(network: Network, input_shape: tuple[int, ...]) -> NetworkState:
+  """M of each average: the difference of s' where s differs by 1.
+
+  Found once, apart from the program that is traced: 1 / (1 - m) would make much of a last bit that another
+  program rounds otherwise.
+  """
+  with jax.ensure_compile_time_eval():
+    weights, state = draw_variables(jax.random.key(0), network, input_shape)
+    inputs = jnp.zeros((2, *input_shape), input_type(network, input_shape))
+
+    @jax.jit
+    def after(value):
+      filled = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state[STATISTICS])
+      given = {**state, STATISTICS: filled}
+      return forward_in_training(network, weights, given, inputs, jax.random.key(0))[1][STATISTICS]
+
+    return jax.tree.map(lambda high, low: np.asarray(high) - np.asarray(low), after(1.0), after(0.0))

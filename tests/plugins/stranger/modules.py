@@ -56,6 +56,11 @@ def equinox(width: int, num_classes: int) -> nets_jax.Functional:
   )
 
 
+def of_attention(path: str, shape: tuple[int, ...]) -> bool:
+  """What is masked: the kernels of attention alone."""
+  return path.startswith("attention/") and path.endswith("kernel")
+
+
 class Attention(nn.Module):
   """Embedded tokens, attention with DenseGeneral, and a head."""
 
@@ -65,7 +70,7 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, tokens, *, deterministic: bool = True):
     x = nn.Embed(6, self.width, name="embed")(tokens)
-    x = x + self.param("positions", nn.initializers.normal(0.1), (tokens.shape[1], self.width))
+    x = x + self.param("positions", nn.initializers.normal(0.1), (1, tokens.shape[1], self.width))
     x = nn.LayerNorm()(x)
     attention = nn.MultiHeadDotProductAttention(num_heads=2, dropout_rate=0.1, name="attention")
     x = x + attention(x, deterministic=deterministic)
