@@ -34,13 +34,14 @@ class VGG(nn.Module):
   ) -> Float[Array, "batch classes"]:
     """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
     # The name counts the paper's three dense layers.
-    check_images(f"vgg{sum(self.convs) + 3}", inputs, least=2 ** len(CHANNELS))
+    check_images(f"vgg{sum(self.convs) + 3}", inputs, least=2 ** (len(CHANNELS) - 1))
     x, i = inputs, 0
-    for count, channels in zip(self.convs, CHANNELS, strict=True):
+    for stage, (count, channels) in enumerate(zip(self.convs, CHANNELS, strict=True)):
       for _ in range(count):
         x = nn.relu(conv_norm(x, scaled(channels, self.width), i, norm=self.norm, train=train))
         i += 1
-      x = halved(x)
+      if stage < len(CHANNELS) - 1:  # of CIFAR's last 2 x 2 pixels the mean is taken
+        x = halved(x)
     return nn.Dense(self.num_classes, name="output")(x.mean((1, 2)))
 
 
