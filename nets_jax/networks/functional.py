@@ -52,12 +52,15 @@ class Functional:
   Attributes:
     make: init.
     call: apply.
-    name: what messages and records call it.
+    name: what messages call it.
+    made_by: `package.module:name(width=32)`, with all arguments, which is then its record; None is one made
+      by hand, whose record is its functions' names and code.
   """
 
   make: Init
   call: Apply
   name: str = "Functional"
+  made_by: str | None = None
 
   def init(self, key: jax.Array, inputs: jax.Array) -> tuple[PyTree, PyTree]:
     """Parameters as a nested dict, and the state.
