@@ -6,8 +6,6 @@ weights as they are. Wu & Johnson (2021, "precise batch normalisation") add the 
 which an average cannot know. What a training carries is not touched by it.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +83,7 @@ def _is_none(leaf: object) -> bool:
 def _momenta(network: Network, input_shape: tuple[int, ...]) -> NetworkState:
   """M of each running average, a NumPy float32; None of what is none.
 
-  A leaf is an average if s = 0, 1 and 2 lead to three values that differ by one m in [0, 1), the same
+  A leaf is an average if s = 0, 1 and 2 lead to three values that differ by one m in (0, 1), the same
   everywhere in the leaf. That is found once, apart from the program that is traced: 1 / (1 - m) would make
   much of a last bit that another program rounds otherwise.
 
@@ -97,16 +95,24 @@ def _momenta(network: Network, input_shape: tuple[int, ...]) -> NetworkState:
     inputs = jax.random.normal(jax.random.key(1), (4, *input_shape))
     inputs = inputs.astype(input_type(network, input_shape))  # of tokens mostly 0, which every vocabulary has
 
+    leaves, treedef = jax.tree.flatten(state[STATISTICS])
+
     @jax.jit
-    def after(value):
-      filled = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state[STATISTICS])
-      given = {**state, STATISTICS: filled}
-      return forward_in_training(network, weights, given, inputs, jax.random.key(0))[1][STATISTICS]
+    def after(leaves):
+      given = {**state, STATISTICS: jax.tree.unflatten(treedef, leaves)}
+      return jax.tree.leaves(
+        forward_in_training(network, weights, given, inputs, jax.random.key(0))[1][STATISTICS]
+      )
 
-    return jax.tree.map(functools.partial(_momentum, network), *(after(value) for value in (0.0, 1.0, 2.0)))
+    def of_leaf(i):
+      """What comes of one leaf filled with 0, 1 and 2, the others as they begin: they may decide its b."""
+      filled = ([*leaves[:i], jnp.full_like(leaves[i], value), *leaves[i + 1 :]] for value in (0, 1, 2))
+      return [after(some)[i] for some in filled]
+
+    return jax.tree.unflatten(treedef, [_momentum(network, *of_leaf(i)) for i in range(len(leaves))])
 
 
-def _momentum(network: Network, *after: jax.Array) -> np.ndarray | None:
+def _momentum(network: Network, *after: jax.Array) -> np.float32 | None:
   """M of one leaf, by what comes of s = 0, 1 and 2."""
   if not jnp.issubdtype(after[0].dtype, jnp.floating):
     return None
@@ -117,4 +123,4 @@ def _momentum(network: Network, *after: jax.Array) -> np.ndarray | None:
   momentum = np.median(steps)
   is_one = np.allclose(steps, momentum, rtol=0, atol=1e-5 * max(1.0, np.abs(of_0).max(initial=0)))
   # To six digits, which a difference of float32 numbers has.
-  return np.float32(round(momentum, 6)) if is_one and -1e-6 < momentum < 1 - 1e-6 else None
+  return np.float32(round(momentum, 6)) if is_one and 1e-6 < momentum < 1 - 1e-6 else None
