@@ -154,7 +154,6 @@ def evaluate(
     split: the examples.
     network_state: what it computes with besides; see `statistics.settled`. None is its initial one.
   """
-
   if network_state is not None and jax.tree.leaves(network_state):
     weights, network_state = jax.lax.optimization_barrier((weights, network_state))
 
