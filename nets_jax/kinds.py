@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import math
 import operator
 import zlib
@@ -103,6 +104,8 @@ def describe(value: object) -> object:
   """A value for a record: a function by its name, not by its address; a component by its settings."""
   if isinstance(value, tuple | list):
     return [describe(item) for item in value]
+  if isinstance(made_by := getattr(value, "made_by", None), str):
+    return made_by  # a network that was made by name; its functions would not tell its arguments
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
     shown = ", ".join(f"{name}={text}" for name, text in fields.items() if name not in ("parent", "name"))
@@ -131,13 +134,21 @@ def _class_name(kind: type) -> str:
   return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _code(function: Callable) -> str:
-  """A CRC-32 of a nameless function's code, and of the plain values that it closes over."""
+def _code(function: Callable, depth: int = 4) -> str:
+  """A CRC-32 of a nameless function's code, and of the plain values and functions that it closes over."""
   code, cells = function.__code__, function.__closure__ or ()
-  plain = (int, float, str, bool, tuple, type(None))
   values = [*code.co_consts, *(cell.cell_contents for cell in cells), *(function.__defaults__ or ())]
-  text = repr([code.co_names, *(value for value in values if isinstance(value, plain))])
+  text = repr([code.co_names, *(_without_address(value, depth) for value in values)])
   return f"{zlib.crc32(code.co_code + text.encode()):08x}"
+
+
+def _without_address(value: object, depth: int) -> object:
+  """What of a value is the same in every process; of functions within functions down to a depth."""
+  if isinstance(value, tuple):
+    return tuple(_without_address(item, depth) for item in value)
+  if value is None or isinstance(value, int | float | str):
+    return value
+  return _code(value, depth - 1) if depth and inspect.isfunction(value) else type(value).__name__
 
 
 def in_words(value: object) -> str:

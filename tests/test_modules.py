@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_same_bits, assert_same_results
 
 import nets_jax
+from nets_jax.kinds import in_words
 from nets_jax.networks.adapter import forward, forward_in_training, initial_state
 from nets_jax.networks.functional import Functional, as_dict, as_tree, from_nnx
 from nets_jax.networks.zoo import make_network
@@ -87,10 +88,25 @@ def test_a_tree_of_any_kind_and_back():
   tree = {"mlp/~/first": {"w": 1, "b": 2}, "stack": [3, (4, 5)]}
   nested = as_dict(tree)
   assert nested == {
-    "mlp": {"first": {"w": 1, "b": 2}},
+    "mlp": {"~": {"first": {"w": 1, "b": 2}}},
     "stack": {"0": 3, "1": {"0": 4, "1": 5}},
   }
   assert as_tree(nested, tree) == tree
+  with pytest.raises(nets_jax.UsageError, match="two parameters are called a/b; give one of them another"):
+    as_dict({"a": {"b": 1}, "a/b": 2})
+
+
+def test_a_record_tells_networks_apart_and_is_the_same_in_every_process():
+  named = {name: in_words(make_network(name, 2)) for name in NAMES}
+  assert named["stranger.modules:haiku(width=5)"] == "stranger.modules:haiku(width=5,num_classes=2)"
+  wider = [in_words(make_network(name.replace("width=5", "width=6"), 2)) for name in NAMES]
+  assert not {*named.values()} & {*wider}
+  from stranger.modules import equinox, haiku
+
+  for make in (equinox, haiku):
+    by_hand = [in_words(make(width, 2)) for width in (5, 5, 6)]
+    assert by_hand[0] == by_hand[1]
+    assert "0x" not in by_hand[0]
 
 
 def test_what_gives_no_network_is_refused(points):

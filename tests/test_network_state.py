@@ -137,6 +137,62 @@ def test_plain_averages_would_be_mostly_their_start(task, normalised, order):
   assert error < 0.25 * np.abs(plain["var"] - z.var(0)).max()
 
 
+class Frozen(nn.Module):
+  """Averages that never move, and a spectral norm, whose state is no average."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    x = nn.BatchNorm(use_running_average=True, name="frozen")(nn.Dense(4, name="first")(x))
+    x = nn.SpectralNorm(nn.Dense(4, name="spectral"))(x, update_stats=train)
+    return nn.Dense(3, name="last")(nn.BatchNorm(use_running_average=not train, name="norm")(x))
+
+
+def test_what_is_no_average_stays_as_the_training_left_it(task, data, order):
+  frozen = task.replace(network=Frozen())
+  ticket = initialise(jax.random.key(0), frozen.network, data.input_shape, init_scale=0.5)
+  found = train(jax.random.key(0), ticket, frozen, order)
+  state = settled(jax.random.key(0), frozen, found.weights, found.network_state, order)["batch_stats"]
+  carried = found.network_state["batch_stats"]
+  for name in carried:
+    if name != "norm":
+      assert_same_bits(state[name], carried[name])
+  assert (np.asarray(state["norm"]["var"]) != np.asarray(carried["norm"]["var"])).all()
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_how_often_it_is_scored_changes_no_score(task, normalised, every):
+  whole, often = (
+    train_tickets(0, normalised, task.replace(eval_every=steps), steps=16).curves[-1] for steps in (16, every)
+  )
+  for name in ("valid_loss", "test_loss"):
+    assert often[name] == pytest.approx(whole[name], rel=1e-4)
+
+
+def test_a_checkpoint_is_of_one_rule(task):
+  every = task.replace(maskable=lambda path, shape: path == "last/kernel")
+  assert "maskable" not in task.record()
+  assert every.record()["maskable"] == ["last"]
+
+
+class Trains(nn.Module):
+  """By default as in training, as some write it."""
+
+  @nn.compact
+  def __call__(self, x, train: bool = True):
+    x = nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+    return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+def test_a_module_that_trains_by_default_is_evaluated(task):
+  found = nets_jax.search(KEYS[0], task.replace(network=Trains()), Random(0.4))
+  assert np.isfinite(found.history[-1]["density"])
+
+
+def test_a_ticket_of_other_layers_does_not_fit(task, ticket):
+  with pytest.raises(nets_jax.UsageError, match="the ticket does not fit the network"):
+    train_tickets(0, ticket, task)
+
+
 def test_a_ticket_holds_no_state(task, normalised):
   assert set(normalised.weights) == set(normalised.masks) == {"first", "norm", "last"}
   assert normalised.masks["norm"] == {"scale": None, "bias": None}

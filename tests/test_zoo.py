@@ -224,7 +224,7 @@ def test_a_shortcut_keeps_every_second_pixel_and_adds_zeros():
     ("conv6", (32, 7, 3), "conv6 takes images [height, width, channels], at least 8 by 8; the data "),
     ("resnet20", (784,), "resnet20 takes images [height, width, channels], at least 4 by 4; "),
     ("resnet18", (4, 4, 3), "resnet18 takes images [height, width, channels], at least 8 by 8; "),
-    ("vgg16", MNIST, "vgg16 takes images [height, width, channels], at least 32 by 32; "),
+    ("vgg16", (15, 28, 1), "vgg16 takes images [height, width, channels], at least 16 by 16; "),
     ("vit", (30, 32, 3), "vit takes images [height, width, channels], with sides that are multiples of 4; "),
     ("vit", (0, 32, 3), "vit takes images [height, width, channels], with sides that are multiples of 4; "),
   ],

@@ -7,7 +7,6 @@ ticket: each training begins with the network's own.
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -19,7 +18,7 @@ from flax.errors import ModifyScopeVariableError
 from jaxtyping import Array, Key, PyTree, Shaped
 
 from nets_jax.errors import UsageError
-from nets_jax.networks.functional import Functional
+from nets_jax.networks.functional import Functional, mode_arguments
 
 # A nested dict of arrays (or of their shapes and types), as `flax` lays out a module's parameters.
 Params = PyTree[jax.Array | np.ndarray | jax.ShapeDtypeStruct]
@@ -29,15 +28,6 @@ Scale = float | jax.Array | tuple[float | jax.Array, ...]  # a standard deviatio
 Path = tuple[Any, ...]  # of a leaf in a tree: JAX's keys, which have no common class
 Network = nn.Module | Functional
 
-# How modules call the argument that tells training from evaluation, and what it is in training.
-MODES = {
-  "train": True,
-  "training": True,
-  "is_training": True,
-  "deterministic": False,
-  "use_running_average": False,
-  "inference": False,
-}
 STATISTICS = "batch_stats"  # flax's collection of the running averages of batches
 
 
@@ -166,23 +156,14 @@ def forward_for_scores(
   nothing. Any other computes as in evaluation, without dropout.
   """
   state = initial_state(network, inputs.shape[1:])
-  if not jax.tree.leaves(state):
+  if not jax.tree.leaves(state.get(STATISTICS, {})):
     return forward(network, weights, inputs, state=state)
   return forward_in_training(network, weights, state, inputs, jax.random.key(0))[0]
 
 
 def _mode(network: nn.Module, train: bool) -> dict[str, Any]:
-  """The arguments by which a module tells training from evaluation.
-
-  For evaluation those alone that have no default: a module's defaults are evaluation's.
-  """
-  taken = inspect.signature(network.__call__).parameters
-  unset = (None, inspect.Parameter.empty)
-  return {
-    name: in_training if train else not in_training
-    for name, in_training in MODES.items()
-    if name in taken and (train or taken[name].default in unset)
-  }
+  """The arguments by which a module tells training from evaluation."""
+  return mode_arguments(network.__call__, train)
 
 
 def draw_variables(key: Key[Array, ""], network: Network, input_shape: Sequence[int]) -> Variables:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,25 @@ from nets_jax.errors import UsageError
 # What a pair's functions take and give, of any library; hence trees of any kind.
 Init = Callable[..., Any]
 Apply = Callable[..., Any]
+
+
+# How modules call the argument that tells training from evaluation, and what it is in training.
+MODES = {
+  "train": True,
+  "training": True,
+  "is_training": True,
+  "deterministic": False,
+  "use_running_average": False,
+  "inference": False,
+}
+
+
+def mode_arguments(call: Callable[..., object], train: bool) -> dict[str, bool]:
+  """The arguments by which something that is called tells training from evaluation."""
+  taken = inspect.signature(call).parameters
+  return {
+    name: in_training if train else not in_training for name, in_training in MODES.items() if name in taken
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +52,15 @@ class Functional:
   Attributes:
     make: init.
     call: apply.
-    name: what messages and records call it.
+    name: what messages call it.
+    made_by: `package.module:name(width=32)`, with all arguments, which is then its record; None is one made
+      by hand, whose record is its functions' names and code.
   """
 
   make: Init
   call: Apply
   name: str = "Functional"
+  made_by: str | None = None
 
   def init(self, key: jax.Array, inputs: jax.Array) -> tuple[PyTree, PyTree]:
     """Parameters as a nested dict, and the state.
@@ -78,6 +101,10 @@ def as_dict(tree: PyTree) -> PyTree:
     place = found
     for name in outer:
       place = place.setdefault(name, {})
+      if not isinstance(place, dict):
+        raise UsageError(f"{'/'.join(_names(path))} is in a parameter; give one of them another name")
+    if last in place:
+      raise UsageError(f"two parameters are called {'/'.join(_names(path))}; give one of them another name")
     place[last] = leaf
   return found
 
@@ -98,7 +125,7 @@ def as_tree(nested: PyTree, like: PyTree) -> PyTree:
 
 def _names(path: tuple[Any, ...]) -> list[str]:
   names = [jax.tree_util.keystr((key,), simple=True) for key in path]
-  return [part for name in names for part in name.split("/") if part != "~"]  # haiku marks methods so
+  return [part for name in names for part in name.split("/")]
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], name: str | None = None) -> Functional:
@@ -128,8 +155,10 @@ def _nnx_init(make: Callable[[nnx.Rngs], nnx.Module], key: jax.Array, inputs: ja
 
 def _nnx_parts(module: nnx.Module) -> tuple[PyTree, dict[str, PyTree]]:
   """A module's parameters, and its state as collections."""
-  _, weights, statistics, keys, others = nnx.split(module, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
-  del keys
+  _, weights, statistics, keys, sown, others = nnx.split(
+    module, nnx.Param, nnx.BatchStat, nnx.RngState, nnx.Intermediate, ...
+  )
+  del keys, sown
   collections = {"batch_stats": nnx.to_pure_dict(statistics), "others": nnx.to_pure_dict(others)}
   state = {name: tree for name, tree in collections.items() if jax.tree.leaves(tree)}
   return nnx.to_pure_dict(weights), state
@@ -138,7 +167,7 @@ def _nnx_parts(module: nnx.Module) -> tuple[PyTree, dict[str, PyTree]]:
 def _is_other(path: tuple[Any, ...], value: Any) -> bool:
   """Whether a variable is none that has a place of its own."""
   del path
-  return not isinstance(value, nnx.Param | nnx.BatchStat | nnx.RngState)
+  return not isinstance(value, nnx.Param | nnx.BatchStat | nnx.RngState | nnx.Intermediate)
 
 
 def _nnx_apply(
@@ -158,7 +187,7 @@ def _nnx_apply(
     module.train()
   else:
     module.eval()
-  outputs = module(inputs)
+  outputs = module(inputs, **mode_arguments(module.__call__, train))
   return outputs, _nnx_parts(module)[1]
 
 

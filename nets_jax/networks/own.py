@@ -1,5 +1,6 @@
 """Networks of one's own, by name: `package.module:Class(width=32)`; and where a network came from."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -32,14 +33,15 @@ def own_network(text: str, num_classes: int) -> Network:
     made_by = made_by._replace(arguments={k: v for k, v in (made_by.arguments or {}).items() if k != "rngs"})
     if known := _made_before(made_by):
       return known
-    make = functools.partial(_make_nnx, made_by)
-    network: Network = from_nnx(make)
+    network: Network = from_nnx(functools.partial(_make_nnx, made_by))
   else:
     network = with_tuples(check_network(plugins.load(reference, num_classes=num_classes)))
     made_by = plugins.completed(reference, num_classes=num_classes)
     # Functions are not equal, though they were made alike.
     if isinstance(network, Functional) and (known := _made_before(made_by)):
       return known
+  if isinstance(network, Functional):
+    network = dataclasses.replace(network, made_by=str(made_by))
   if reference_of(network) is None:
     _MADE.append((network, made_by))
   return network

@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Network, Params, Scale
+from nets_jax.networks.adapter import Network, Params, Scale, abstract_parameters
 from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
 from nets_jax.networks.layers import Layer, find_layers, natural
 from nets_jax.networks.maskable import layer_name
@@ -188,9 +188,9 @@ def kernels(tree: Params, masks: Params) -> Params:
 
 def check_fits(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> None:
   """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
-  expected = jax.eval_shape(
-    lambda key: initialise(key, network, input_shape, layers=ticket.layers), jax.random.key(0)
-  )
+  weights = abstract_parameters(network, input_shape)
+  layers = ticket.layers or find_layers(network, input_shape)
+  expected = Ticket(weights, jax.eval_shape(lambda tree: full_masks(tree, layers), weights))
   want, got = (
     {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
     for leaves in (jax.tree_util.tree_flatten_with_path(t)[0] for t in (expected, ticket))

@@ -1,8 +1,9 @@
 """Running averages of batches, as batch normalisation keeps them, estimated anew for an evaluation.
 
 After a short training a plain average at momentum m is still m^steps its start, and the rest is of weights
-that are gone. So an evaluation uses the mean over some batches at the weights as they are ("precise batch
-normalisation", Wu & Johnson, 2021). What a training carries is not touched by it.
+that are gone. So an evaluation uses the mean of the batches' own statistics, over some batches, at the
+weights as they are. Wu & Johnson (2021, "precise batch normalisation") add the variance between batches,
+which an average cannot know. What a training carries is not touched by it.
 """
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import (
   STATISTICS,
   Network,
@@ -18,6 +20,7 @@ from nets_jax.networks.adapter import (
   draw_variables,
   forward_in_training,
   input_type,
+  name_of,
   remembered,
 )
 from nets_jax.training.task import Task
@@ -48,40 +51,76 @@ def settled(
   """
   if not jax.tree.leaves(network_state.get(STATISTICS, {})):
     return network_state
+  momenta = _momenta(task.network, task.data.input_shape)
   inputs, key = jnp.asarray(task.data.train.inputs), jax.random.fold_in(key, _NO_STEP)
-  rows = jnp.asarray(order)[-BATCHES:]
-  zeros = jax.tree.map(jnp.zeros_like, network_state[STATISTICS])
+  rows, carried = jnp.asarray(order)[-BATCHES:], network_state[STATISTICS]
+
+  def where_average(average, other):
+    return jax.tree.map(
+      lambda m, new, old: old if m is None else new, momenta, average, other, is_leaf=_is_none
+    )
+
+  empty = where_average(jax.tree.map(jnp.zeros_like, carried), carried)
 
   def add(total, examples):
-    given = {**network_state, STATISTICS: zeros}
+    given = {**network_state, STATISTICS: empty}
     new = forward_in_training(task.network, weights, given, inputs[examples], key)[1][STATISTICS]
-    return jax.tree.map(jnp.add, total, new), None
+    return where_average(jax.tree.map(jnp.add, total, new), carried), None
 
-  total, _ = jax.lax.scan(add, zeros, rows)
+  total, _ = jax.lax.scan(add, empty, rows)
 
-  def mean(momentum, total, carried):
-    is_average = (momentum >= 0) & (momentum < 1)
-    return jnp.where(is_average, total / len(rows) / np.where(is_average, 1 - momentum, 1), carried)
+  def mean(momentum, total):
+    return total if momentum is None else total / len(rows) / (1 - momentum)
 
-  momenta = _momenta(task.network, task.data.input_shape)
-  return {**network_state, STATISTICS: jax.tree.map(mean, momenta, total, network_state[STATISTICS])}
+  return {**network_state, STATISTICS: jax.tree.map(mean, momenta, total, is_leaf=_is_none)}
+
+
+def _is_none(leaf: object) -> bool:
+  return leaf is None
 
 
 @remembered
 def _momenta(network: Network, input_shape: tuple[int, ...]) -> NetworkState:
-  """M of each average: the difference of s' where s differs by 1.
+  """M of each running average, a NumPy float32; None of what is none.
 
-  Found once, apart from the program that is traced: 1 / (1 - m) would make much of a last bit that another
-  program rounds otherwise.
+  A leaf is an average if s = 0, 1 and 2 lead to three values that differ by one m in (0, 1), the same
+  everywhere in the leaf. That is found once, apart from the program that is traced: 1 / (1 - m) would make
+  much of a last bit that another program rounds otherwise.
+
+  Raises:
+    UsageError: the network gives averages that are not finite.
   """
   with jax.ensure_compile_time_eval():
     weights, state = draw_variables(jax.random.key(0), network, input_shape)
-    inputs = jnp.zeros((2, *input_shape), input_type(network, input_shape))
+    inputs = jax.random.normal(jax.random.key(1), (4, *input_shape))
+    inputs = inputs.astype(input_type(network, input_shape))  # of tokens mostly 0, which every vocabulary has
+
+    leaves, treedef = jax.tree.flatten(state[STATISTICS])
 
     @jax.jit
-    def after(value):
-      filled = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state[STATISTICS])
-      given = {**state, STATISTICS: filled}
-      return forward_in_training(network, weights, given, inputs, jax.random.key(0))[1][STATISTICS]
+    def after(leaves):
+      given = {**state, STATISTICS: jax.tree.unflatten(treedef, leaves)}
+      return jax.tree.leaves(
+        forward_in_training(network, weights, given, inputs, jax.random.key(0))[1][STATISTICS]
+      )
 
-    return jax.tree.map(lambda high, low: np.asarray(high) - np.asarray(low), after(1.0), after(0.0))
+    def of_leaf(i):
+      """What comes of one leaf filled with 0, 1 and 2, the others as they begin: they may decide its b."""
+      filled = ([*leaves[:i], jnp.full_like(leaves[i], value), *leaves[i + 1 :]] for value in (0, 1, 2))
+      return [after(some)[i] for some in filled]
+
+    return jax.tree.unflatten(treedef, [_momentum(network, *of_leaf(i)) for i in range(len(leaves))])
+
+
+def _momentum(network: Network, *after: jax.Array) -> np.float32 | None:
+  """M of one leaf, by what comes of s = 0, 1 and 2."""
+  if not jnp.issubdtype(after[0].dtype, jnp.floating):
+    return None
+  of_0, of_1, of_2 = (np.asarray(leaf, np.float64) for leaf in after)
+  if not np.isfinite(of_0).all():
+    raise UsageError(f"the averages of {name_of(network)} are not finite numbers for normal inputs")
+  steps = np.stack([of_1 - of_0, of_2 - of_1])
+  momentum = np.median(steps)
+  is_one = np.allclose(steps, momentum, rtol=0, atol=1e-5 * max(1.0, np.abs(of_0).max(initial=0)))
+  # To six digits, which a difference of float32 numbers has.
+  return np.float32(round(momentum, 6)) if is_one and 1e-6 < momentum < 1 - 1e-6 else None

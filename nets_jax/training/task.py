@@ -220,7 +220,8 @@ class Task(Struct):
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
     found = {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
     own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
-    return found | ({"layers": own} if own else {})
+    chosen = {} if self.maskable == "kernels" else {"maskable": [layer.name for layer in self.layers]}
+    return found | chosen | ({"layers": own} if own else {})
 
   @property
   def layers(self) -> tuple[Layer, ...]:

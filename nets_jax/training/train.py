@@ -116,9 +116,16 @@ def advance(
   def step(state, batch):
     index, examples = batch
     dropout_key = jax.random.fold_in(key, index)
+    inputs, labels = split.inputs[examples], split.labels[examples]
+    # Statistics of a batch are small differences, whose last bits hang on what XLA fuses them with. Kept
+    # apart, a step has the same bits in every program. A network without state needs none of it.
+    if jax.tree.leaves(state.network_state):
+      state, inputs, labels = jax.lax.optimization_barrier((state, inputs, labels))
     gradient, network_state = jax.grad(loss, has_aux=True)(
-      state.weights, state.network_state, split.inputs[examples], split.labels[examples], dropout_key
+      state.weights, state.network_state, inputs, labels, dropout_key
     )
+    if jax.tree.leaves(state.network_state):
+      gradient, network_state = jax.lax.optimization_barrier((gradient, network_state))
     updates, optimizer_state = optimizer.update(
       mask_weights(gradient, masks), state.optimizer_state, state.weights
     )
@@ -147,6 +154,8 @@ def evaluate(
     split: the examples.
     network_state: what it computes with besides; see `statistics.settled`. None is its initial one.
   """
+  if network_state is not None and jax.tree.leaves(network_state):
+    weights, network_state = jax.lax.optimization_barrier((weights, network_state))
 
   def loss_and_score(example):
     logits = forward(task.network, weights, example.inputs[None], state=network_state)

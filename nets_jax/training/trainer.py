@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from nets_jax.data.dataset import Split
@@ -25,7 +26,7 @@ from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.arguments import as_population, key_of_each, stacked, steps_of
-from nets_jax.training.statistics import settled
+from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.task import RateSchedule, Task, Training
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
 
@@ -61,7 +62,17 @@ def _train_some_steps(
       order_key, len(task.data.train), training.batch_size, steps, first=first, whole_epochs=whole_epochs
     )
     state = advance(dropout_key, state, masks, task, order, first)
-    by = settled(dropout_key, task, state.weights, state.network_state, order)
+    # The last minibatches of the training so far, also where it is scored more often than that.
+    end = first + steps
+    last = minibatch_order(
+      order_key,
+      len(task.data.train),
+      training.batch_size,
+      BATCHES,
+      first=jnp.maximum(end - BATCHES, 0),
+      whole_epochs=False,
+    )
+    by = settled(dropout_key, task, state.weights, state.network_state, last)
     return state, {name: evaluate(task, state.weights, split, by) for name, split in scored.items()}
 
   state, evaluations = map_tickets(train_and_score, layout, rows, shared)

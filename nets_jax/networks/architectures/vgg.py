@@ -10,11 +10,11 @@ CHANNELS = (64, 128, 256, 512, 512)  # of each stage
 
 
 class VGG(nn.Module):
-  """Five stages of 3x3 convolutions, each with 2x2 max pooling (Simonyan & Zisserman, 2015, Table 1).
+  """Five stages of 3x3 convolutions, with 2x2 max pooling between (Simonyan & Zisserman, 2015, Table 1).
 
-  The paper ends in three dense layers and has no normalisation. Here there is one, over the mean of what is
-  left of the image, as usual for CIFAR in the literature of pruning and lottery tickets (Liu et al., 2019;
-  Frankle et al., 2020). On 32 x 32 that is one pixel.
+  The paper pools after the last stage too, ends in three dense layers and has no normalisation. Here there is
+  one dense layer, over the mean of what is left of the image (2 x 2 of 32 x 32), as usual for CIFAR in the
+  literature of pruning and lottery tickets (Liu et al., 2019; Frankle et al., 2020).
 
   Attributes:
     num_classes: units of the output layer.
@@ -34,13 +34,14 @@ class VGG(nn.Module):
   ) -> Float[Array, "batch classes"]:
     """Maps images [batch, height, width, channels] to logits [batch, num_classes]."""
     # The name counts the paper's three dense layers.
-    check_images(f"vgg{sum(self.convs) + 3}", inputs, least=2 ** len(CHANNELS))
+    check_images(f"vgg{sum(self.convs) + 3}", inputs, least=2 ** (len(CHANNELS) - 1))
     x, i = inputs, 0
-    for count, channels in zip(self.convs, CHANNELS, strict=True):
+    for stage, (count, channels) in enumerate(zip(self.convs, CHANNELS, strict=True)):
       for _ in range(count):
         x = nn.relu(conv_norm(x, scaled(channels, self.width), i, norm=self.norm, train=train))
         i += 1
-      x = halved(x)
+      if stage < len(CHANNELS) - 1:  # of CIFAR's last 2 x 2 pixels the mean is taken
+        x = halved(x)
     return nn.Dense(self.num_classes, name="output")(x.mean((1, 2)))
 
 
