@@ -81,7 +81,7 @@ def test_the_most_crowded_one():
 
 @pytest.mark.devices
 def test_a_search_keeps_the_genomes_themselves(task):
-  result = nets_jax.search(KEY, task, SEARCH, frontier_size=50, devices=2)
+  result = nets_jax.search(KEY, task, SEARCH, frontier_size=50, devices=4)
   rows = result.history
   assert [met.row for met in result.frontier] == sorted(
     (a for a in rows if not any(dominates(place(b), place(a)) for b in rows)), key=place
@@ -98,7 +98,7 @@ def test_a_search_keeps_the_genomes_themselves(task):
     state, _ = step(state, task, SEARCH, layout)
   assert not taken
   # It changes nothing else, and is not kept unless it is asked for.
-  plain = nets_jax.search(KEY, task, SEARCH, devices=2)
+  plain = nets_jax.search(KEY, task, SEARCH, devices=4)
   assert list(plain.frontier) == []
   assert_same_bits(plain.ticket, result.ticket)
 

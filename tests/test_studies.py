@@ -1,10 +1,12 @@
 """Studies as a notebook has them: a few lines, tables of pandas, and workers that share the runs."""
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from conftest import assert_same_bits
 
 import nets_jax
 from nets_jax import studies
+from nets_jax.analysis.progress import Progress
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.baselines.random_tickets import Random
 from nets_jax.engine.tables import read_csv
@@ -266,3 +269,26 @@ def test_three_workers_of_which_one_is_killed_end_as_one(tmp_path):
     assert ticket == (other / "runs" / run.name / "ticket.safetensors").read_bytes()
   assert not (other / "workers").exists()
   assert not (other / "checkpoints").exists()
+
+
+def test_a_database_that_goes_away_is_one_line(tmp_path):
+  url = f"sqlite:///{tmp_path}/trials.db"
+  known = trials.Trials(tmp_path, url, "study")
+  with contextlib.closing(sqlite3.connect(tmp_path / "trials.db")) as database, database:
+    database.execute("drop table trials")
+  message = r"trials\.db cannot be reached any more \(.*no such table"
+  with pytest.raises(nets_jax.UsageError, match=message), trials.reachable(url):
+    known.add(["run"])
+  with pytest.raises(KeyError), trials.reachable(url):
+    raise KeyError("of something else")
+
+
+def test_a_line_of_progress_says_whose_numbers_it_shows(capsys):
+  for runs, rows in ((2, [{"valid_loss": 3.0}, {"valid_loss": 2.0}]), (1, [{"valid_loss": 2.0}])):
+    with Progress("sweep", 1, runs) as progress:
+      progress(rows)
+  with Progress("sweep", 1, 2) as progress:
+    progress([{"density": 0.2}, {"density": 0.1}])
+  said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep")]
+  wanted = ["the best of 2 runs has valid_loss 2.000", "valid_loss 2.000", "density 0.200"]
+  assert said == [f"sweep 1/1: {text}" for text in wanted]

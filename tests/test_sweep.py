@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from nets_jax.studies import sweeps, work
 
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
-  "--train_epochs=2", "--devices=1",
+  "--train_epochs=2", f"--devices={jax.local_device_count()}",
 )  # fmt: skip
 SMALL = (*PROBLEM, "--search=paper", "--population_size=4", "--generations=2", "--fitness_epochs=1")
 GRID = ("--seeds=3:5", "--grid=noise_rate=0.1,0.3;generations=1,2", "--workdir=out")

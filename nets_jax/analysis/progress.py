@@ -51,7 +51,8 @@ class Progress:
     if self._bar.disable and is_time:
       self._said_at = now
       numbers = ", ".join(f"{k} {v}" for k, v in shown.items())
-      say(f"{self._title} {self._done}/{self._total}: {self._whose}{numbers}")
+      whose = self._whose if {"fitness", "valid_loss"} & best.keys() else ""  # densities alone have no best
+      say(f"{self._title} {self._done}/{self._total}: {whose}{numbers}")
 
   def __enter__(self) -> "Progress":
     return self

@@ -238,7 +238,7 @@ def _train(
     todo = [*some, *[some[-1]] * (batch.length - len(some))]  # so that one program serves
     where = directory / f"training-{number}"
     with (
-      Progress(f"{batch.title}, training", runs[0].method.task.epochs) as progress,
+      Progress(f"{batch.title}, training", runs[0].method.task.epochs, len(runs)) as progress,
       machine.saving.checkpoints(where, on_restore=progress.take_up) as checkpoints,
     ):
       rows = train_tickets(
