@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 
 import nets_jax
-from nets_jax.training.task import cross_entropy
+from nets_jax.training.losses import cross_entropy
 
 ROOT = pathlib.Path(nets_jax.__file__).parent
 MOST_SUPPRESSIONS = 10

@@ -26,7 +26,7 @@ from nets_jax.baselines.random_tickets import Random
 from nets_jax.engine.tables import read_csv
 from nets_jax.networks.initialisation import Normal
 from nets_jax.studies import methods, trials, workers
-from nets_jax.training.task import cross_entropy
+from nets_jax.training.losses import cross_entropy
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 

@@ -9,7 +9,7 @@ from conftest import assert_same_bits
 import nets_jax
 from nets_jax.tickets.ticket import phenotype
 from nets_jax.training import train as training
-from nets_jax.training.task import cross_entropy
+from nets_jax.training.losses import cross_entropy
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 

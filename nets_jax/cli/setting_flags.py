@@ -25,7 +25,8 @@ from nets_jax.networks.zoo import NetworkSettings
 from nets_jax.settings import Component, Place, Setting, change, check, names, places
 from nets_jax.studies.run_settings import NAMES, RunSettings
 from nets_jax.tickets.storage import load_weights
-from nets_jax.training.task import BARE_TASK, Task, Training
+from nets_jax.training.task import BARE_TASK, Task
+from nets_jax.training.training import Training
 
 
 class KindParser(flags.ArgumentParser):

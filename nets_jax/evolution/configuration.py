@@ -19,7 +19,8 @@ from nets_jax.networks.precision import PRECISIONS
 from nets_jax.protocol import Search
 from nets_jax.settings import Setting, check_value, part, places, setting
 from nets_jax.structs import Struct
-from nets_jax.training.task import Task, Training
+from nets_jax.training.task import Task
+from nets_jax.training.training import Training
 
 
 def _paper_operators() -> tuple[Operator, ...]:

@@ -16,7 +16,8 @@ from nets_jax.engine.saved import fingerprint
 from nets_jax.engine.seeds import key_of_seed
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.training.task import BARE_TASK, Task, Training
+from nets_jax.training.task import BARE_TASK, Task
+from nets_jax.training.training import Training
 
 Value = object  # of a setting: a number, a word, a schedule
 _FINGERPRINTS: dict[int, tuple[weakref.ref, str]] = {}

@@ -10,7 +10,8 @@ from nets_jax.errors import UsageError
 from nets_jax.kinds import at_least
 from nets_jax.settings import check_value
 from nets_jax.tickets.ticket import Ticket, check_fits, stack
-from nets_jax.training.task import RateSchedule, Task, Training
+from nets_jax.training.task import Task
+from nets_jax.training.training import RateSchedule, Training
 
 
 def key_of_each(keys: jax.Array, count: int) -> jax.Array:

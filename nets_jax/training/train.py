@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Key
 from nets_jax.data.dataset import Split
 from nets_jax.networks.adapter import NetworkState, Params, forward, forward_in_training, initial_state
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
-from nets_jax.training.task import Task, steps_per_epoch
+from nets_jax.training.task import Task
+from nets_jax.training.training import steps_per_epoch
 
 EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the split's size
 

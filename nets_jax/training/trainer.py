@@ -27,8 +27,9 @@ from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.arguments import as_population, key_of_each, stacked, steps_of
 from nets_jax.training.statistics import BATCHES, settled
-from nets_jax.training.task import RateSchedule, Task, Training
+from nets_jax.training.task import Task
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
+from nets_jax.training.training import RateSchedule, Training
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
