@@ -1,0 +1,89 @@
+"""How a network is trained: optimiser, learning rate, batch."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from flax import struct
+
+from nets_jax import settings
+from nets_jax.errors import UsageError
+from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, describe, in_words
+from nets_jax.settings import setting
+from nets_jax.structs import Struct
+from nets_jax.training.optimizers import Optimizer, Rate, describe_optimizer, make_optimizer
+
+OPTIMIZER = Kind("the name of an optimiser of optax", str, in_words)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+  """Whole minibatches in an epoch; a last smaller one is left out, and differs from epoch to epoch."""
+  return num_examples // batch_size
+
+
+@struct.dataclass
+class RateSchedule:
+  """A learning rate that depends on the iteration, as optax has them: `step -> rate`."""
+
+  function: Callable[..., float | jax.Array] = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Training(Struct):
+  """How a network is trained: optimiser, learning rate, batch.
+
+  Attributes:
+    optimizer: any of optax, by name (`sgd`, `momentum`, `adam`, `adamw`, ...); or a function from the
+      learning rate to an optax transformation; or such a transformation, whose rate is its own (static).
+    learning_rate: eta, a number (traced), or a function of the iteration (static).
+    batch_size: examples in a minibatch (static).
+  """
+
+  optimizer: Optimizer = setting(
+    "sgd", "Optimiser of every training, any of optax by name.", group="training", kind=OPTIMIZER,
+    rule=Rule("the name of an optimiser of optax", lambda o: callable(o) or isinstance(o, str)), static=True,
+    flag="optimizer",
+  )  # fmt: skip
+  learning_rate: Rate | RateSchedule | None = setting(
+    0.1,
+    "Learning rate of every training.",
+    group="training",
+    kind=NUMBER,
+    rule=POSITIVE,
+    flag="learning_rate",
+  )
+  batch_size: int = setting(
+    16, "Examples in a minibatch.", group="training", kind=WHOLE, rule=at_least(1), static=True,
+    flag="batch_size",
+  )  # fmt: skip
+
+  def __post_init__(self):
+    """Sets a function of the iteration apart from the traced numbers."""
+    if callable(self.learning_rate) and not isinstance(self.learning_rate, RateSchedule):
+      object.__setattr__(self, "learning_rate", RateSchedule(self.learning_rate))
+
+  def make_optimizer(self) -> optax.GradientTransformation:
+    """The optax transformation."""
+    rate = self.learning_rate
+    return make_optimizer(self.optimizer, rate.function if isinstance(rate, RateSchedule) else rate)
+
+  def check(self, num_examples: int) -> None:
+    """Raises UsageError for an impossible setting."""
+    has_own_rate = isinstance(self.optimizer, optax.GradientTransformation)
+    default = type(self).__dataclass_fields__["learning_rate"].default
+    if has_own_rate and self.learning_rate not in (None, default):
+      raise UsageError("an optax transformation has a learning rate of its own; leave learning_rate out")
+    settings.check(self.replace(learning_rate=default) if has_own_rate else self)
+    self.make_optimizer()
+    if self.batch_size > num_examples:
+      raise UsageError(
+        f"batch_size must be from 1 to the {num_examples} training examples, not {self.batch_size}"
+      )
+
+  def record(self) -> dict[str, object]:
+    """All that a training's result depends on; functions by their names and by what they give."""
+    record = settings.record(self) | {"optimizer": describe_optimizer(self.optimizer)}
+    if isinstance(self.learning_rate, RateSchedule):
+      rates = [float(self.learning_rate.function(step)) for step in (0, 1, 10, 100, 1000, 10000)]
+      record["learning_rate"] = [describe(self.learning_rate.function), *rates]
+    return record
