@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Self, TypedDict, Unpack, overload
 from jaxtyping import Array, Key
 
 from nets_jax import settings
+from nets_jax.changes import change
 from nets_jax.engine import hosts
 from nets_jax.engine.checkpoints import Checkpoints
 from nets_jax.engine.layouts import Layout, make_layout
@@ -208,7 +209,7 @@ class Search(Struct):
     Raises:
       UsageError: it has no such setting.
     """
-    return settings.change(self, changes)
+    return change(self, changes)
 
   def at_density(self, density: float, task: Task) -> Self:
     """The same search for tickets of exactly that density, or the nearest that it can find."""

@@ -6,17 +6,18 @@ A search of one's own has the name `package.module:Class(share=0.3)`, or that of
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, Unpack, overload
 
 import jax
 
 from nets_jax import baselines, evolution, plugins
+from nets_jax.changes import bringing, change
 from nets_jax.engine.seeds import KeyLike, KeysLike, as_keys
 from nets_jax.errors import UsageError, suggest
 from nets_jax.evolution import recipes
 from nets_jax.protocol import Outcome, RunOptions, Search
-from nets_jax.settings import Part, Place, change, names, places
+from nets_jax.settings import Part, Place, names, places
 from nets_jax.tickets.results import SearchResult
 from nets_jax.training.task import Task
 
@@ -79,12 +80,10 @@ def default(name: str) -> Search:
 
 def _advice(setting: str, search: Search, name: str) -> str:
   """What has a setting that a search has not: another part of it, or other searches; or the nearest name."""
-  parts = [(flag, place.about) for flag, place in places(search)]
-  parts = [(flag, about.options) for flag, about in parts if isinstance(about, Part)]
-  bringing = [f"{n}={o}" for n, options in parts for o in options if setting in names(options[o]())]
   having = having_setting(setting)
   having = [] if name in having else having  # with the part that it had
-  advice = f"; it comes with {' or '.join(bringing)}" if bringing else ""
+  found = bringing(search, setting)
+  advice = f"; it comes with {' or '.join(found)}" if found else ""
   advice += f"; those that have it are {', '.join(having)}" if having else ""
   return advice or suggest(setting, names(search))
 
@@ -109,19 +108,6 @@ def all_places(component: object) -> Iterator[tuple[str, Place]]:
     if isinstance(place.about, Part):
       for option in place.about.options.values():
         yield from all_places(option())
-
-
-def fitting(component: object, changes: Mapping[str, object], asked: Collection[str]) -> dict[str, object]:
-  """The changes without those of parts that a component does not have once its parts are chosen.
-
-  Args:
-    component: it is not changed.
-    changes: see `change`.
-    asked: names that stay in any case, so that `change` says what is wrong with them.
-  """
-  parts = {name for name, place in places(component) if isinstance(place.about, Part)}
-  known = names(change(component, {name: value for name, value in changes.items() if name in parts}))
-  return {name: value for name, value in changes.items() if name in known or name in asked}
 
 
 def search(key: KeyLike, task: Task, search: Search | None = None, **how: Unpack[RunOptions]) -> SearchResult:

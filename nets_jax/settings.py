@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 
-from nets_jax.errors import UsageError, suggest
+from nets_jax.errors import UsageError
 from nets_jax.kinds import ANY, WHOLE, Kind, Rule, check_value, describe, in_words, is_whole
 
 # To be raised when a default changes, of a setting or in a recipe: a result on disk under a hash of settings
@@ -113,7 +113,7 @@ class Place(NamedTuple):
 
 def places(component: object, path: Path = ()) -> Iterator[tuple[str, Place]]:
   """Every setting of a component and its parts, by its name outside, in the order of the fields."""
-  for field in _fields(component):
+  for field in fields_of(component):
     value, where = getattr(component, field.name), (*path, field.name)
     about = field.metadata.get("setting")
     if about is not None:
@@ -128,7 +128,7 @@ def places(component: object, path: Path = ()) -> Iterator[tuple[str, Place]]:
         yield from places(inner, where if i is None else (*where, i))
 
 
-def _fields(component: object) -> tuple[dataclasses.Field[Any], ...]:
+def fields_of(component: object) -> tuple[dataclasses.Field[Any], ...]:
   """Of a dataclass, which a component is; its class's base, a `Search` say, need not be one."""
   return dataclasses.fields(cast(Any, component))
 
@@ -156,20 +156,6 @@ def _inner(component: object, step: str | int) -> object:
   return cast(tuple, component)[step] if isinstance(step, int) else getattr(component, step)
 
 
-def _put(component: Component, path: Sequence[str | int], value: object) -> Component:
-  """The component with another value at a place."""
-  step, *rest = path
-  value = _put(_inner(component, step), rest, value) if rest else value
-  if isinstance(step, int):
-    parts = cast(tuple, component)
-    return cast(Component, (*parts[:step], value, *parts[step + 1 :]))
-  return _with(component, step, value)
-
-
-def _with(component: Component, field: str, value: object) -> Component:
-  return dataclasses.replace(cast(Any, component), **{field: value})
-
-
 def values(component: object) -> dict[str, object]:
   """Every setting's value, by its name outside; of a part that is chosen by name that name."""
   by_name: dict[str, object] = {}
@@ -179,46 +165,6 @@ def values(component: object) -> dict[str, object]:
       value = next((key for key, make in place.about.options.items() if type(make()) is type(value)), value)
     by_name.setdefault(name, value)
   return by_name
-
-
-def change(component: Component, changes: Mapping[str, object], what: str = "") -> Component:
-  """The component with other values for some settings; those that choose a part come first.
-
-  Args:
-    component: it is not changed.
-    changes: values by the settings' names outside, or of other fields by theirs. A part is chosen by its
-      name, or given itself; where the one before has settings of the same names, these keep their values.
-    what: the component's name, for messages.
-
-  Raises:
-    UsageError: there is no such setting, or no such part.
-  """
-  is_part = {name: isinstance(place.about, Part) for name, place in places(component)}
-  for name, value in sorted(changes.items(), key=lambda item: not is_part.get(item[0], False)):
-    there = [place for known, place in places(component) if known == name]
-    if not there and name in {field.name for field in _fields(component)}:
-      component = _with(component, name, value)  # an objective, say, or the operators
-      continue
-    if not there:
-      known = names(component)
-      raise UsageError(f"{what or type(component).__name__} has no setting {name!r}{suggest(name, known)}")
-    for place in there:
-      new = value
-      if isinstance(place.about, Part) and isinstance(value, str):
-        new = _chosen(name, value, place.about.options, value_at(component, place.path))
-      component = _put(component, place.path, new)
-  return component
-
-
-def _chosen(name: str, value: str, options: Mapping[str, Callable[[], object]], before: object) -> object:
-  """The part of that name, with the settings that the one before had too."""
-  if value not in options:
-    raise UsageError(f"{name} must be one of {', '.join(options)}, not {value!r}{suggest(value, options)}")
-  new = options[value]()
-  if type(new) is type(before):
-    return before
-  kept = values(before) if dataclasses.is_dataclass(before) else {}
-  return change(new, {setting: kept[setting] for setting in names(new) if setting in kept})
 
 
 def check(component: object) -> None:
@@ -242,7 +188,7 @@ def check(component: object) -> None:
 
 def check_parts(component: object) -> None:
   """Raises UsageError for a part that is not of its base, or that JAX does not know as a pytree."""
-  for field in _fields(component):
+  for field in fields_of(component):
     about = field.metadata.get("part")
     if about is None:
       continue
@@ -267,7 +213,7 @@ def record(component: object) -> dict[str, object]:
   """All that a component's results depend on: which parts it has, and every setting's value."""
   others = _others(component)
   shape = [type(component).__name__]
-  for field in _fields(component):
+  for field in fields_of(component):
     if "part" in field.metadata:
       shape += map(_shape, _as_tuple(getattr(component, field.name)))
   described = {name: describe(value) for name, value in values(component).items()}
@@ -276,7 +222,7 @@ def record(component: object) -> dict[str, object]:
 
 def _others(component: object) -> dict[str, object]:
   """The fields that are neither settings nor parts, nor the name that settings have before theirs."""
-  fields = [field for field in _fields(component) if not {"setting", "part"} & set(field.metadata)]
+  fields = [field for field in fields_of(component) if not {"setting", "part"} & set(field.metadata)]
   return {field.name: describe(getattr(component, field.name)) for field in fields if field.name != "name"}
 
 

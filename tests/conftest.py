@@ -37,7 +37,7 @@ gc.set_threshold(100_000, 20, 20)
 import nets_jax
 from nets_jax.engine import interrupts
 from nets_jax.cli import plugin_flags, search, setting_flags
-from nets_jax.settings import change
+from nets_jax.changes import change
 from nets_jax.settings import names
 
 STRANGER = pathlib.Path(__file__).parent / "plugins"

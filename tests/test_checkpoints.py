@@ -11,10 +11,10 @@ import pytest
 from conftest import assert_same_bits, assert_same_results, changed, without_seconds
 
 import nets_jax
+from nets_jax.changes import change
 from nets_jax.engine import journal
 from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.engine.saved import Unsaved
-from nets_jax.settings import change
 
 SEARCH = nets_jax.recipes.paper(population_size=5, generations=5)
 

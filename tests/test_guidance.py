@@ -13,6 +13,7 @@ from test_checkpoints import in_pieces
 
 import nets_jax
 from nets_jax import operators
+from nets_jax.changes import change
 from nets_jax.evolution import dormancy, saliency
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.generation import init, step
@@ -21,7 +22,6 @@ from nets_jax.evolution.ranking import Feasible, Penalised
 from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Truncation
-from nets_jax.settings import change
 from nets_jax.tickets.ticket import phenotype
 from nets_jax.training.train import minibatch_order, train
 

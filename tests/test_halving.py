@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_checkpoints import in_pieces
 
 import nets_jax
+from nets_jax.changes import change
 from nets_jax.engine.layouts import resized
 from nets_jax.evolution import halving
 from nets_jax.evolution.configuration import fitness_steps, stack_settings
@@ -17,7 +18,6 @@ from nets_jax.evolution.generation import init_all, step_all
 from nets_jax.evolution.operators import Crossover
 from nets_jax.evolution.scales import ScaleLayers
 from nets_jax.evolution.schedules import Linear
-from nets_jax.settings import change
 
 SEARCH = nets_jax.recipes.guided(population_size=8, generations=6, elites=2, halvings=2, fitness_epochs=0.5)
 KEY = jax.random.key(3)

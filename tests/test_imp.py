@@ -8,9 +8,9 @@ from conftest import assert_same_bits, changed
 
 import nets_jax
 from nets_jax.baselines.imp_counts import EVERY_LAYER, prune
+from nets_jax.changes import change
 from nets_jax.errors import Diverged
 from nets_jax.networks.layers import Layer
-from nets_jax.settings import change
 from nets_jax.tickets.ticket import phenotype
 
 IMP = nets_jax.Imp(cycles=4, cycle_epochs=3)

@@ -13,8 +13,8 @@ import nets_jax
 ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
-  "structs", "errors", "kinds", "settings", "plugins", "engine", "data", "networks", "tickets", "training",
-  "protocol", "evolution", "baselines", "searches", "analysis", "studies", "cli", "__main__",
+  "structs", "errors", "kinds", "settings", "changes", "plugins", "engine", "data", "networks", "tickets",
+  "training", "protocol", "evolution", "baselines", "searches", "analysis", "studies", "cli", "__main__",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
@@ -30,7 +30,9 @@ INNER = {
     "initialisation",
   ),
   "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
-  "training": ("optimizers", "task", "train", "statistics", "arguments", "trainer"),
+  "training": (
+    "optimizers", "losses", "scores", "training", "task", "train", "statistics", "arguments", "trainer",
+  ),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
     "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",
@@ -42,8 +44,8 @@ INNER = {
     "study_figures", "density_figures", "figures", "tensorboard", "progress",
   ),
   "studies": (
-    "run_settings", "method_labels", "methods", "places", "run_files", "frontier_files", "outcome", "batches",
-    "single_run",
+    "renamed", "run_settings", "method_labels", "methods", "places", "run_files", "frontier_files",
+    "outcome", "batches", "single_run",
     "workers", "trials", "run_directory", "work", "tables", "space", "adaptive", "pruning", "comparison",
     "frontiers", "sweeps", "ticket_controls",
   ),

@@ -2,6 +2,7 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,6 +150,37 @@ def test_a_rule_says_what_is_maskable(tokens, maskable, layers):
   total = sum(np.prod(shape) for shape in layers.values())
   assert unmasked_count(result.ticket) == round(0.4 * total)
   assert sum(mask.size for mask in jax.tree.leaves(result.ticket.masks)) == total
+
+
+@pytest.mark.parametrize(
+  ("name", "kernels", "table"),
+  [
+    ("stranger.modules:NnxTokens(width=4)", ["head"], "embed/embedding"),
+    ("stranger.modules:equinox_tokens(width=4)", ["1/weight_ih", "1/weight_hh", "2"], "0"),
+  ],
+)
+def test_what_is_a_kernel_is_seen_by_what_the_network_does(name, kernels, table, tokens):
+  task = nets_jax.Task(make_network(name, 2), tokens, TRAINING)
+  assert {layer.name for layer in task.layers} == {*kernels}
+  assert task.replace(maskable="kernels+embeddings").layers[0].name == table
+  result = nets_jax.search(KEY, task, SEARCH)
+  assert unmasked_count(result.ticket) == round(0.4 * sum(layer.size for layer in task.layers))
+
+
+def test_two_parameters_of_one_name_are_refused(points):
+  class Confused(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      kernel, gain = (self.param(n, nn.initializers.ones, s) for n, s in (("kernel", (2, 2)), ("w", (2,))))
+      return x @ kernel * gain[None]
+
+  class Outer(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return Confused(name="inner")(x)
+
+  with pytest.raises(nets_jax.UsageError, match="two parameters are both the layer inner; give them modules"):
+    nets_jax.Task(Outer(), points, TRAINING).check()
 
 
 def test_gains_and_biases_are_never_masked(tokens):

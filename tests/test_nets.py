@@ -12,10 +12,10 @@ from conftest import assert_same_bits, changed, counted_compilations
 import nets_jax
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.baselines.random_tickets import Random
+from nets_jax.changes import change
 from nets_jax.evolution import dormancy
 from nets_jax.evolution.configuration import fitness_steps
 from nets_jax.evolution.generation import genome_fitness, init, step
-from nets_jax.settings import change
 from nets_jax.tickets.ticket import initialise
 from nets_jax.training.train import minibatch_order
 

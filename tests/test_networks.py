@@ -104,7 +104,7 @@ class Empty(nn.Module):
 @pytest.mark.parametrize(
   ("module", "message"),
   [
-    (Unweighted(), "Unweighted has no parameter named 'kernel', so nothing can be masked"),
+    (Unweighted(), "Unweighted has no kernel, so nothing can be masked"),
     (Empty(), "Empty has no parameters, so there is nothing to train"),
   ],
 )

@@ -48,7 +48,8 @@ def synflow(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
 
   Of the batch nothing but the shape of an input is used. The network is made linear as in the paper: what is
   added to the signal (biases) takes no part, what multiplies it entry by entry (gains) counts as 1, and a
-  normalisation layer of flax scales by a constant, here 1. A normalisation of one's own is taken as it is.
+  normalisation layer of flax.linen scales by a constant, here 1. Of another library, averages of batches are
+  those that a training begins with, so such a layer scales by a constant too; any other is taken as it is.
   """
   ones = jnp.ones_like(batch.inputs[:1])
 

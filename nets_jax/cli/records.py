@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from absl import flags
 
-from nets_jax import searches, settings
+from nets_jax import settings
+from nets_jax.changes import fitting
 from nets_jax.cli.setting_flags import DATA, DEFINED, NETWORK, RUN, TASK, given, make_search
 from nets_jax.data.files import digest
 from nets_jax.data.sources import DataSettings
@@ -33,7 +34,7 @@ def explicit(values: flags.FlagValues, search: Search | None = None) -> dict[str
 
 def of_task(values: flags.FlagValues) -> dict[str, object]:
   """The task's settings, without those of parts that it does not have."""
-  return searches.fitting(BARE_TASK, {name: values[name].value for name in TASK}, ())
+  return fitting(BARE_TASK, {name: values[name].value for name in TASK}, ())
 
 
 def _value(name: str, values: flags.FlagValues) -> object:
@@ -67,11 +68,8 @@ def repeatable(record: Mapping[str, object]) -> dict[str, object]:
   def decides(name: str) -> bool:
     return name not in DEFINED or getattr(DEFINED[name].about, "decides", True)
 
-  return {
-    name: v
-    for name, v in record.items()
-    if name in ("search", "init_weights") or (name not in RUN and decides(name))
-  }
+  kept = ("search", "init_weights")
+  return {name: v for name, v in record.items() if name in kept or (name not in RUN and decides(name))}
 
 
 def given_plain(values: flags.FlagValues) -> dict[str, object]:
@@ -82,10 +80,8 @@ def given_plain(values: flags.FlagValues) -> dict[str, object]:
 def as_given(values: flags.FlagValues, own: Iterable[str] = ()) -> dict[str, object]:
   """The flags of several searches together, as they are given: with others of a command's own."""
   found = {name: _value(name, values) for name in (*RUN, *DATA, *NETWORK) if name != "search"}
-  found = {name: plain(name, value) for name, value in (found | of_task(values)).items()} | given_plain(
-    values
-  )
-  return found | {name: values[name].value for name in own}
+  found = {name: plain(name, value) for name, value in (found | of_task(values)).items()}
+  return found | given_plain(values) | {name: values[name].value for name in own}
 
 
 def flagfile(found: Mapping[str, object]) -> str:

@@ -14,6 +14,7 @@ from absl import flags
 
 import nets_jax
 from nets_jax import plugins, searches, settings
+from nets_jax.changes import Component, fitted, fitting
 from nets_jax.data.dataset import Dataset
 from nets_jax.data.sources import DataSettings
 from nets_jax.engine.seeds import check_seed
@@ -22,7 +23,8 @@ from nets_jax.kinds import SWITCH, Kind, choice
 from nets_jax.networks.adapter import Network
 from nets_jax.networks.initialisation import Given, Normal
 from nets_jax.networks.zoo import NetworkSettings
-from nets_jax.settings import Component, Place, Setting, change, check, names, places
+from nets_jax.settings import Place, Setting, check, names, places
+from nets_jax.studies.renamed import RENAMED
 from nets_jax.studies.run_settings import NAMES, RunSettings
 from nets_jax.tickets.storage import load_weights
 from nets_jax.training.task import BARE_TASK, Task
@@ -120,17 +122,6 @@ SEARCH = [name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK}
 OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal()), "init"]
 flags.DEFINE_alias("method", "search")
 
-# Flags of 0.1 that are no more, and what does their work.
-RENAMED = {
-  "random": "--sampler=random --samples=N",
-  "random_seed": "--sampler_seed",
-  "awakening_rate": "--regrowth_rate",
-  "density_rule": "--ranking (of `schedule`: --search=guided)",
-  "objectives": "--ranking=pareto",
-  "dormancy": "--search (guided is by saliency; --saliency=random is blind)",
-  "final_scale_deviation": "--scale_deviation=FIRSTtoLAST",
-}
-
 
 def explain(error: flags.Error) -> str:
   """What is wrong with a flag on one line, with the nearest value it could have."""
@@ -162,11 +153,7 @@ def component(default: Component, values: flags.FlagValues) -> Component:
     UsageError: a value that a setting cannot have.
   """
   changes = {name: values[name].value for name in names(default)}
-  made = change(
-    default, searches.fitting(default, changes, {name for name in changes if values[name].present})
-  )
-  check(made)
-  return made
+  return fitted(default, changes, {name for name in changes if values[name].present})
 
 
 def check_run(values: flags.FlagValues) -> None:
@@ -223,7 +210,7 @@ def make_search(values: flags.FlagValues, own: Iterable[str] | None = None) -> n
   if own is not None:
     known = {name for name, _ in searches.all_places(searches.default(values.search))}
     changes = {name: value for name, value in changes.items() if name in own or name in known}
-    changes = searches.fitting(searches.default(values.search), changes, set(own))
+    changes = fitting(searches.default(values.search), changes, set(own))
   made = searches.make(values.search, changes)
   check(made)
   return made

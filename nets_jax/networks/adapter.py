@@ -152,8 +152,8 @@ def forward_for_scores(
 ) -> jax.Array:
   """The outputs that gradients at a batch are taken of, apart from training.
 
-  A network that normalises by averages does so by this batch's, for before a training the averages say
-  nothing. Any other computes as in evaluation, without dropout.
+  A network that normalises by averages does so by this batch's, as a step of training does, its dropout too
+  (of one fixed key): so no average is looked at. Any other computes as in evaluation, without dropout.
   """
   state = initial_state(network, inputs.shape[1:])
   if not jax.tree.leaves(state.get(STATISTICS, {})):
@@ -253,13 +253,14 @@ def input_type(network: Network, input_shape: Sequence[int]) -> str:
 
 @remembered
 def _input_type(network: Network, input_shape: tuple[int, ...]) -> str:
-  if isinstance(network, Functional):
-    make = network.init
-  else:
-    make = functools.partial(network.init, **_mode(network, train=False))
-
   def takes(dtype: str) -> None:
-    jax.eval_shape(make, jax.random.key(0), jax.ShapeDtypeStruct((1, *input_shape), dtype))
+    inputs = jax.ShapeDtypeStruct((1, *input_shape), dtype)
+    if isinstance(network, Functional):  # a module may be made without a look at its inputs
+      weights, state = jax.eval_shape(network.init, jax.random.key(0), inputs)
+      jax.eval_shape(functools.partial(network.apply, key=None, train=False), weights, state, inputs)
+    else:
+      make = functools.partial(network.init, **_mode(network, train=False))
+      jax.eval_shape(make, jax.random.key(0), inputs)
 
   try:
     takes("float32")

@@ -25,7 +25,7 @@ from nets_jax.networks.adapter import (
   name_of,
   remembered,
 )
-from nets_jax.networks.maskable import KERNELS, MaskRule, is_maskable, layer_name
+from nets_jax.networks.maskable import KERNELS, PRODUCTS, MaskRule, is_maskable, layer_name
 
 # The operations by which a parameter meets the signal, where these are not products over inputs.
 ADDING = ("add", "add_any", "sub", "concatenate", "select_n")
@@ -69,17 +69,18 @@ def find_layers(
   Raises:
     UsageError: there are none; or a gain or a bias is among them, or two of one name.
   """
-  meetings = [own for own in _meetings(network, input_shape) if is_maskable(maskable, own.path, own.shape)]
+  everything = _meetings(network, input_shape)
+  meetings = [own for own in everything if is_maskable(maskable, own.path, own.shape, own.operation)]
   meetings.sort(key=lambda meeting: (meeting.position, natural(layer_name(meeting.path))))
-  names = [layer_name(meeting.path) for meeting in meetings]
+  names, of_all = ([layer_name(own.path) for own in some] for some in (meetings, everything))
   if not names:
     raise UsageError(f"{name_of(network)} has {maskable.missing}, so nothing can be masked")
   for name, meeting in zip(names, meetings, strict=True):
     if meeting.operation in (*ADDING, *SCALING) and str(meeting.path[-1].key) != "kernel":
       kind = "added to" if meeting.operation in ADDING else "multiplied with"
       raise UsageError(f"{name} is {kind} the signal entry by entry; gains and biases are never masked")
-    if names.count(name) > 1:
-      raise UsageError(f"two parameters of the layer {name} would be masked; give them modules of their own")
+    if of_all.count(name) > 1:
+      raise UsageError(f"two parameters are both the layer {name}; give them modules of their own")
   return tuple(Layer(name, meeting.shape) for name, meeting in zip(names, meetings, strict=True))
 
 
@@ -208,13 +209,21 @@ class _Walk:
     for equation in jaxpr.eqns:
       programs = _inner(equation)
       if programs:
-        results = [self.through(inner, [look(variable) for variable in outer]) for inner, outer in programs]
+        results = [self._repeat(equation, inner, [look(v) for v in outer]) for inner, outer in programs]
         merged = [_merge(sources) for sources in zip(*results, strict=True)]
       else:
         merged = [self._apply(equation, [look(variable) for variable in equation.invars])]
         merged *= len(equation.outvars)
       made_of.update(zip(equation.outvars, merged, strict=True))
     return [look(variable) for variable in jaxpr.outvars]
+
+  def _repeat(self, equation: core.JaxprEqn, inner: core.Jaxpr, given: list[_Source]) -> list[_Source]:
+    """Through a program inside; of a loop its body, as it is once the signal has reached what it carries."""
+    first, count = _carried(equation)
+    if count:
+      results = _Walk().through(inner, given)
+      given[first : first + count] = map(_merge, zip(given[first : first + count], results, strict=False))
+    return self.through(inner, given)
 
   def _apply(self, equation: core.JaxprEqn, given: Sequence[_Source]) -> _Source:
     """Notes the parameters that meet the signal here; what comes of the operation."""
@@ -224,8 +233,21 @@ class _Walk:
       for parameter in _parameters(given):
         place = next(i for i, source in enumerate(given) if source != _SIGNAL and parameter in source)
         met = _Met(self._operations, equation.primitive.name, _fans(equation, place))
-        self.met.setdefault(parameter, met)
+        before = self.met.setdefault(parameter, met)
+        # A recurrent kernel meets a state of zeros first, which is added to the signal, then the signal.
+        if before.operation in ADDING and met.operation in PRODUCTS:
+          self.met[parameter] = met._replace(position=before.position)
     return together
+
+
+def _carried(equation: core.JaxprEqn) -> tuple[int, int]:
+  """Where a loop's body takes what the pass before gave, and how much; nothing if this is no loop."""
+  settings = equation.params
+  if equation.primitive.name == "scan":
+    return settings["num_consts"], settings["num_carry"]
+  if equation.primitive.name == "while":
+    return settings["body_nconsts"], len(equation.outvars)
+  return 0, 0
 
 
 def _fans(equation: core.JaxprEqn, place: int) -> tuple[int, int] | None:

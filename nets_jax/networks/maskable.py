@@ -16,32 +16,36 @@ Chooser = Callable[[str, tuple[int, ...]], bool]
 
 # How flax, haiku and equinox call the matrix of a layer; the last two have gains of that name too.
 KERNEL_NAMES = ("kernel", "w", "weight")
-EMBEDDING_NAMES = ("embedding", "embeddings")
+PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 
 
 class MaskRule(NamedTuple):
-  """A rule: the function that chooses, and what a network lacks of which it chooses nothing."""
+  """A rule: the function that chooses, and what a network lacks of which it chooses nothing.
+
+  `chooses` sees a parameter's path, its shape, and the operation in which it meets the signal, None if never.
+  """
 
   name: str
-  chooses: Chooser
+  chooses: Callable[[str, tuple[int, ...], str | None], bool]
   missing: str
 
 
-def _is_kernel(path: str, shape: tuple[int, ...]) -> bool:
-  last = path.rpartition("/")[-1]
-  return last == "kernel" or (last in KERNEL_NAMES and len(shape) > 1)
+def _is_kernel(path: str, shape: tuple[int, ...], operation: str | None) -> bool:
+  """What is called a kernel, or what the signal is multiplied with as a matrix, by any name."""
+  return path.rpartition("/")[-1] == "kernel" or (operation in PRODUCTS and len(shape) > 1)
 
 
-def _is_embedding(path: str, shape: tuple[int, ...]) -> bool:
-  del shape
-  return path.rpartition("/")[-1] in EMBEDDING_NAMES
+def _is_embedding(path: str, shape: tuple[int, ...], operation: str | None) -> bool:
+  """A table in which the signal is looked up."""
+  del path
+  return operation == "gather" and len(shape) > 1
 
 
-KERNELS = MaskRule("kernels", _is_kernel, "no parameter named 'kernel'")
+KERNELS = MaskRule("kernels", _is_kernel, "no kernel")
 EMBEDDINGS = MaskRule(
   "kernels+embeddings",
-  lambda path, shape: _is_kernel(path, shape) or _is_embedding(path, shape),
-  "no parameter named 'kernel' or 'embedding'",
+  lambda path, shape, met: _is_kernel(path, shape, met) or _is_embedding(path, shape, met),
+  "no kernel and no embedding",
 )
 RULES = {rule.name: rule for rule in (KERNELS, EMBEDDINGS)}
 
@@ -56,15 +60,16 @@ def as_rule(given: str | Chooser) -> MaskRule:
     given = cast(Chooser, plugins.find(plugins.parse(cast(str, given))))
   if callable(given):
     name = getattr(given, "__qualname__", type(given).__name__)
-    return MaskRule(name, given, f"no parameter that {name} chooses")
+    chooser = given
+    return MaskRule(name, lambda path, shape, _: chooser(path, shape), f"no parameter that {name} chooses")
   if given not in RULES:
     raise UsageError(f"maskable must be one of {', '.join(RULES)}, not {given!r}{suggest(given, RULES)}")
   return RULES[given]
 
 
-def is_maskable(rule: MaskRule, path: Path, shape: tuple[int, ...]) -> bool:
-  """Whether a mask covers the leaf at a tree path."""
-  return bool(rule.chooses("/".join(str(key.key) for key in path), tuple(shape)))
+def is_maskable(rule: MaskRule, path: Path, shape: tuple[int, ...], operation: str | None) -> bool:
+  """Whether a mask covers the leaf at a tree path, which meets the signal in that operation."""
+  return bool(rule.chooses("/".join(str(key.key) for key in path), tuple(shape), operation))
 
 
 def layer_name(path: Path) -> str:

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.study_figures import effects_figure
 from nets_jax.analysis.style import save_figure
+from nets_jax.changes import change
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.settings import change, names
+from nets_jax.settings import names
 from nets_jax.studies import tables
 from nets_jax.studies.adaptive import Adaptive, complete_adaptive
 from nets_jax.studies.methods import Method, Run, Value, check, seed_runs

@@ -75,3 +75,40 @@ class Attention(nn.Module):
     attention = nn.MultiHeadDotProductAttention(num_heads=2, dropout_rate=0.1, name="attention")
     x = x + attention(x, deterministic=deterministic)
     return nn.Dense(self.num_classes, name="head")(jnp.mean(x, axis=1))
+
+
+class NnxTokens(nnx.Module):
+  """Looked up in flax.nnx, whose constructor sees no inputs."""
+
+  def __init__(self, width: int, num_classes: int, rngs: nnx.Rngs):
+    self.embed = nnx.Embed(6, width, rngs=rngs)
+    self.head = nnx.Linear(width, num_classes, rngs=rngs)
+
+  def __call__(self, tokens):
+    return self.head(jnp.mean(self.embed(tokens), axis=1))
+
+
+def equinox_tokens(width: int, num_classes: int) -> nets_jax.Functional:
+  """Looked up in equinox, and read by a recurrent cell, neither of whose matrices is called a kernel."""
+
+  def make(key):
+    keys = jax.random.split(key, 3)
+    cell = eqx.nn.GRUCell(width, width, key=keys[1])
+    return eqx.nn.Embedding(6, width, key=keys[0]), cell, eqx.nn.Linear(width, num_classes, key=keys[2])
+
+  _, static = eqx.partition(make(jax.random.key(0)), eqx.is_inexact_array)
+
+  def read(weights, tokens):
+    embed, cell, head = eqx.combine(weights, static)
+    state = jnp.zeros(width)
+    for token in tokens:
+      state = cell(embed(token), state)
+    return head(state)
+
+  def apply(weights, state, inputs, *, key, train):
+    del key, train
+    return jax.vmap(lambda tokens: read(weights, tokens))(inputs), state
+
+  return nets_jax.Functional(
+    lambda key, inputs: (eqx.filter(make(key), eqx.is_inexact_array), {}), apply, name="equinox_tokens"
+  )
