@@ -31,9 +31,23 @@ def matrix_product(precision: str) -> Callable[..., jax.Array]:
   Args:
     precision: a name in `PRECISIONS`.
   """
-  if precision == "float32" or jax.default_backend() != "cpu":
-    return functools.partial(_product, PRECISIONS[precision].accelerator)
-  return functools.partial(_rounded_product, PRECISIONS[precision].mantissa_bits)
+  of_accelerator = functools.partial(_product, PRECISIONS[precision].accelerator)
+  if precision == "float32":
+    return of_accelerator
+  rounded = functools.partial(_rounded_product, PRECISIONS[precision].mantissa_bits)
+
+  def product(lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
+    forms = (
+      functools.partial(
+        form, dimension_numbers=dimension_numbers, preferred_element_type=preferred_element_type
+      )
+      for form in (rounded, of_accelerator)
+    )
+    del precision
+    on_cpu, elsewhere = forms
+    return jax.lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=elsewhere)  # of the machine it is for
+
+  return product
 
 
 def _product(setting, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
