@@ -29,7 +29,7 @@ from nets_jax.engine.files import replace_file
 from nets_jax.engine.layouts import use_cpu_cores
 from nets_jax.engine.messages import say
 from nets_jax.networks.initialisation import He
-from nets_jax.networks.zoo import NETWORKS, make_network
+from nets_jax.networks.zoo import NETWORKS, NetworkSettings
 from nets_jax.tickets.ticket import empty_layers, maskable_count, unmasked_count
 
 CIFAR10 = flags.DEFINE_string("cifar10", None, "A file of CIFAR-10's arrays.", required=True)
@@ -53,7 +53,7 @@ def images(network: str, count: int) -> nets_jax.Dataset:
 def measure(network: str) -> dict[str, object]:
   """The row of one network."""
   data = images(network, EXAMPLES.value)
-  module = make_network(network, data.num_classes)
+  module = NetworkSettings(network=network).make(data.num_classes)
   training = nets_jax.Training(learning_rate=0.05, batch_size=16)
   task = nets_jax.Task(module, data, training, initialiser=He(), epochs=1)
   search = nets_jax.recipes.guided(population_size=2, generations=2, target_density=0.2)
