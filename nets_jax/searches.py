@@ -79,14 +79,19 @@ def default(name: str) -> Search:
 
 def _advice(setting: str, search: Search, name: str) -> str:
   """What has a setting that a search has not: another part of it, or other searches; or the nearest name."""
-  parts = [(flag, place.about) for flag, place in places(search)]
-  parts = [(flag, about.options) for flag, about in parts if isinstance(about, Part)]
-  bringing = [f"{n}={o}" for n, options in parts for o in options if setting in names(options[o]())]
+  bringing = _bringing(setting, search)
   having = having_setting(setting)
   having = [] if name in having else having  # with the part that it had
   advice = f"; it comes with {' or '.join(bringing)}" if bringing else ""
   advice += f"; those that have it are {', '.join(having)}" if having else ""
   return advice or suggest(setting, names(search))
+
+
+def _bringing(setting: str, component: object) -> list[str]:
+  """The choices of parts that have a setting, as they are written."""
+  parts = [(flag, place.about) for flag, place in places(component)]
+  parts = [(flag, about.options) for flag, about in parts if isinstance(about, Part)]
+  return [f"{n}={o}" for n, options in parts for o in options if setting in names(options[o]())]
 
 
 def _with_parts(search: Search, changes: Mapping[str, object]) -> Search:
@@ -111,6 +116,11 @@ def all_places(component: object) -> Iterator[tuple[str, Place]]:
         yield from all_places(option())
 
 
+def all_names(component: object) -> tuple[str, ...]:
+  """The names of `all_places`."""
+  return tuple(dict.fromkeys(name for name, _ in all_places(component)))
+
+
 def fitting(component: object, changes: Mapping[str, object], asked: Collection[str]) -> dict[str, object]:
   """The changes without those of parts that a component does not have once its parts are chosen.
 
@@ -118,9 +128,16 @@ def fitting(component: object, changes: Mapping[str, object], asked: Collection[
     component: it is not changed.
     changes: see `change`.
     asked: names that stay in any case, so that `change` says what is wrong with them.
+
+  Raises:
+    UsageError: one of these comes with another part.
   """
   parts = {name for name, place in places(component) if isinstance(place.about, Part)}
-  known = names(change(component, {name: value for name, value in changes.items() if name in parts}))
+  chosen = change(component, {name: value for name, value in changes.items() if name in parts})
+  known = names(chosen)
+  for name in asked:
+    if name not in known and (bringing := _bringing(name, chosen)):
+      raise UsageError(f"{name} comes with {' or '.join(bringing)}; choose that, or leave {name} out")
   return {name: value for name, value in changes.items() if name in known or name in asked}
 
 

@@ -20,7 +20,7 @@ ORDER = (
 INNER = {
   "engine": (
     "messages", "startup", "seeds", "files", "tables", "interrupts", "watch", "hosts",
-    "layouts", "batching", "journal",
+    "layouts", "exhaustion", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "dataset", "files", "sources"),
@@ -29,8 +29,11 @@ INNER = {
     "layer_rules",
     "initialisation",
   ),
-  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
-  "training": ("optimizers", "task", "train", "statistics", "arguments", "trainer"),
+  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage"),
+  "training": (
+    "losses", "scores", "optimizers", "rate_schedules", "training", "task", "train", "statistics",
+    "arguments", "trainer",
+  ),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
     "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",
