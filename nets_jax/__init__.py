@@ -36,6 +36,7 @@ from nets_jax.searches import search, search_all
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import load_network, load_ticket, save_ticket
 from nets_jax.tickets.ticket import Ticket, density, layer_densities, layer_scales, stack, take
+from nets_jax.tickets.trained import load_trained
 from nets_jax.training.task import Task
 from nets_jax.training.trainer import Trained, train_tickets
 from nets_jax.training.training import Training
@@ -104,6 +105,7 @@ __all__ = [
   "load_data",
   "load_network",
   "load_ticket",
+  "load_trained",
   "make_layout",
   "operators",
   "random_ticket",

@@ -1,7 +1,7 @@
 """Other values for a component's settings, and other parts, which bring settings of their own."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from nets_jax.errors import UsageError, suggest
@@ -29,13 +29,12 @@ def change(component: Component, changes: Mapping[str, object], what: str = "") 
       component = _with(component, name, value)  # an objective, say, or the operators
       continue
     if not there:
-      advice = f"; it comes with {' or '.join(found)}" if (found := bringing(component, name)) else ""
-      advice = advice or suggest(name, names(component))
-      raise UsageError(f"{what or type(component).__name__} has no setting {name!r}{advice}")
+      known = names(component)
+      raise UsageError(f"{what or type(component).__name__} has no setting {name!r}{suggest(name, known)}")
     for place in there:
       new = value
       if isinstance(place.about, Part) and isinstance(value, str):
-        new = _chosen(name, value, place.about.options, value_at(component, place.path))
+        new = _chosen(name, value, place.about, value_at(component, place.path))
       component = _put(component, place.path, new)
   return component
 
@@ -47,11 +46,12 @@ def bringing(component: object, setting: str) -> list[str]:
   return [f"{name}={option}" for name, of in options for option in of if setting in names(of[option]())]
 
 
-def _chosen(name: str, value: str, options: Mapping[str, Callable[[], object]], before: object) -> object:
+def _chosen(name: str, value: str, about: Part, before: object) -> object:
   """The part of that name, with the settings that the one before had too."""
-  if value not in options:
+  options = about.options
+  if value not in options and about.load is None:
     raise UsageError(f"{name} must be one of {', '.join(options)}, not {value!r}{suggest(value, options)}")
-  new = options[value]()
+  new = options[value]() if value in options or about.load is None else about.load(value)
   if type(new) is type(before):
     return before
   kept = values(before) if dataclasses.is_dataclass(before) else {}
@@ -65,9 +65,16 @@ def fitting(component: object, changes: Mapping[str, object], asked: Collection[
     component: it is not changed.
     changes: see `change`.
     asked: names that stay in any case, so that `change` says what is wrong with them.
+
+  Raises:
+    UsageError: one of these comes with another part.
   """
   parts = {name for name, place in places(component) if isinstance(place.about, Part)}
-  known = names(change(component, {name: value for name, value in changes.items() if name in parts}))
+  chosen = change(component, {name: value for name, value in changes.items() if name in parts})
+  known = names(chosen)
+  for name in asked:
+    if name not in known and (found := bringing(chosen, name)):
+      raise UsageError(f"{name} comes with {' or '.join(found)}; choose that, or leave {name} out")
   return {name: value for name, value in changes.items() if name in known or name in asked}
 
 

@@ -110,6 +110,11 @@ def all_places(component: object) -> Iterator[tuple[str, Place]]:
         yield from all_places(option())
 
 
+def all_names(component: object) -> tuple[str, ...]:
+  """The names of `all_places`."""
+  return tuple(dict.fromkeys(name for name, _ in all_places(component)))
+
+
 def search(key: KeyLike, task: Task, search: Search | None = None, **how: Unpack[RunOptions]) -> SearchResult:
   """Finds a ticket for a task: the `run` of a search for one key.
 

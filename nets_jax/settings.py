@@ -47,11 +47,8 @@ class Part(NamedTuple):
   flag: str | None
   options: Mapping[str, Callable[[], object]]
   base: type
-
-  @property
-  def decides(self) -> bool:
-    """Whether a result depends on it: on which part there is, always."""
-    return True
+  load: Callable[[str], object] | None = None
+  decides: bool = True  # a result depends on which part there is, always
 
 
 def setting(
@@ -89,6 +86,7 @@ def part(
   flag: str | None = None,
   options: Mapping[str, Callable[[], object]] | None = None,
   base: type = object,
+  load: Callable[[str], object] | None = None,
 ) -> Value:
   """A field of a component that holds another, or a tuple of some.
 
@@ -98,8 +96,9 @@ def part(
     flag: the setting that chooses, by its name outside; None if there is none.
     options: what may be chosen, by name.
     base: the class that what is there must be of.
+    load: makes one of any other name, `package.module:name`, or raises UsageError; None is no such thing.
   """
-  about = Part(help, group, flag, dict(options or {}), base)
+  about = Part(help, group, flag, dict(options or {}), base, load)
   return dataclasses.field(default_factory=default, metadata={"part": about})
 
 

@@ -16,7 +16,7 @@ import nets_jax
 from nets_jax.cli import command, records
 from nets_jax.cli import setting_flags as search_flags
 from nets_jax.studies import outcome, run_directory
-from nets_jax.tickets.storage import FORMAT_VERSION, checksum
+from nets_jax.tickets.tensor_files import FORMAT_VERSION, checksum
 from nets_jax.tickets.ticket import check_fits
 
 FILES = 4000

@@ -198,7 +198,10 @@ def test_the_flags(job, tmp_path):
   found, source = (nets_jax.load_ticket(tmp_path / name / "ticket.safetensors") for name in ("given", "he"))
   assert_same_bits(found.weights, source.weights)
   for wrong, message in (
-    (("--init=he", "--init_scale=0.3"), "has no setting 'init_scale'; it comes with init=normal"),
+    (
+      ("--init=he", "--init_scale=0.3"),
+      "init_scale comes with init=normal; choose that, or",
+    ),
     (
       ("--init=he", "--init_weights=he/ticket.safetensors"),
       "init_weights takes the place of init and init_s",

@@ -20,7 +20,7 @@ ORDER = (
 INNER = {
   "engine": (
     "messages", "startup", "seeds", "files", "tables", "interrupts", "watch", "hosts",
-    "layouts", "batching", "journal",
+    "layouts", "exhaustion", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "dataset", "files", "sources"),
@@ -29,9 +29,10 @@ INNER = {
     "layer_rules",
     "initialisation",
   ),
-  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
+  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage"),
   "training": (
-    "optimizers", "losses", "scores", "training", "task", "train", "statistics", "arguments", "trainer",
+    "losses", "scores", "optimizers", "rate_schedules", "training", "task", "train", "statistics",
+    "arguments", "trainer",
   ),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",

@@ -38,7 +38,7 @@ def config(directory):
 
 
 def metadata(path):
-  return storage._read(path)[1]
+  return storage.read(path)[1]
 
 
 def save_rings(path, **changes):

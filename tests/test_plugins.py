@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("stranger")
 
 
 def metadata(path):
-  return storage._read(path)[1]
+  return storage.read(path)[1]
 
 
 def save_rings(path, **changes):
@@ -212,7 +212,7 @@ def test_opening_a_ticket_imports_nothing(tmp_path):
     return {"network": "trap:Net", "network_arguments": {"width": 5, "note": "\x1b[2J" + "x" * 1000}}
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(storage, "_network_metadata", named)
+    patch.setattr(storage, "network_metadata", named)
     nets_jax.save_ticket(tmp_path / "t", ticket, network)
   code = f"""
 import nets_jax
@@ -237,7 +237,7 @@ def test_damaged_arguments_are_no_harm(tmp_path, monkeypatch, arguments):
   network = make_network("stranger.networks:Skip(width=5)", 3)
   ticket = nets_jax.random_ticket(jax.random.key(0), network, (2,), 0.5)
   found = {"network": "trap:Net", "network_arguments": arguments}
-  monkeypatch.setattr(storage, "_network_metadata", lambda network: found)
+  monkeypatch.setattr(storage, "network_metadata", lambda network: found)
   nets_jax.save_ticket(tmp_path / "t", ticket, network)
   with pytest.raises(nets_jax.UsageError, match="network 'trap:Net', which is not one of nets_jax"):
     nets_jax.load_network(tmp_path / "t")

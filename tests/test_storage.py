@@ -12,7 +12,7 @@ import nets_jax
 from nets_jax.engine import files
 from nets_jax.engine.tables import read_csv, write_csv, write_json
 from nets_jax.networks.zoo import lenet_300_100
-from nets_jax.tickets.storage import checksum
+from nets_jax.tickets.tensor_files import checksum
 
 
 @pytest.fixture

@@ -79,6 +79,11 @@ class Imp(Search):
     """How many weights of each layer are left after each cycle; see `imp_counts.kept_counts`."""
     return kept_counts(layers, self.cycles, self.prune_fraction, self.output_prune_fraction, self.prune_scope)
 
+  def check(self, task: Task) -> None:
+    """Raises UsageError for settings that make no search."""
+    super().check(task)
+    task.training_of_search(self.cycle_epochs * task.steps_per_epoch, self.rewinding(task))
+
   def reports(self, task: Task, runs: int = 1) -> int:
     """A report for each epoch."""
     del runs
@@ -105,8 +110,9 @@ class Imp(Search):
   def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> list[Outcome]:
     """See `Search.find`.
 
-    Every cycle trains all T iterations from M (.) theta_k on shuffles of its own, then prunes. The cycles'
-    trained weights decide the masks and are thrown away. A checkpoint may lie within a cycle.
+    Every cycle trains all T iterations from M (.) theta_k on shuffles of its own, then prunes. A schedule of
+    the learning rate begins anew in each, at its iteration k. The cycles' trained weights decide the masks
+    and are thrown away. A checkpoint may lie within a cycle.
 
     Returns:
       For each run the ticket (theta_k, M) and its history: a dict for each cycle and epoch with keys
@@ -114,6 +120,8 @@ class Imp(Search):
       which is the time of all runs together, without compilation, over their number. A run fails whose
       training diverged, or that pruned every weight.
     """
+    steps, rewind_steps = self.cycle_epochs * task.steps_per_epoch, self.rewinding(task)
+    task = task.replace(training=task.training_of_search(steps, rewind_steps))
     saved = how.checkpoints.restore(functools.partial(_identity, keys, task, self))
     layout = how.layout_of(len(keys))
     data = replicate(task.data.replace(test=None), layout)
@@ -129,7 +137,6 @@ class Imp(Search):
     if saved is not None:
       tickets, begun = saved.tree("tickets", tickets), saved.record["cycle"]
       runs.go_on_from(saved)
-    rewind_steps = self.rewinding(task)
     if rewind_steps and (saved is None or saved.record["rewinding"]):
       tickets = runs.rewind(tickets, rewind_steps)
     counts = self.kept_counts(layers_of(take(tickets, 0)))
@@ -138,7 +145,7 @@ class Imp(Search):
       if all(runs.failures) or (cycle and how.is_over(runs.seconds * len(keys))):
         break
       how.on_tickets(cycle, tickets)
-      trained = runs.train(cycle, tickets, self.cycle_epochs * task.steps_per_epoch)
+      trained = runs.train(cycle, tickets, steps)
       masks = prune(trained, tickets.masks, counts[cycle], self.prune_scope)
       tickets, passed = tickets.replace(masks=runs.where_sound(masks, tickets.masks)), cycle + 1
     how.on_tickets(passed, tickets)

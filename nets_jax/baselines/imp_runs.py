@@ -42,7 +42,9 @@ class Runs:
     self._saved: Saved | None = None
     self.network_states: NetworkState | None = None  # the network's own, as for any ticket
     self._search, self._task = search, task
-    self._train = functools.partial(trainer.train_tickets, task=task, splits=("valid",), layout=layout)
+    self._train = functools.partial(trainer.train_tickets, splits=("valid",), layout=layout)
+    # As Frankle et al. (2020b) have it, a training from theta_k goes on at iteration k of its schedule.
+    self._rewound = task.replace(training=task.training.begun_at(search.rewinding(task)))
 
   def go_on_from(self, saved: Saved) -> None:
     """Takes up the histories, and has the next `train` go on in the midst of its steps."""
@@ -61,7 +63,7 @@ class Runs:
   def rewind(self, tickets: Ticket, steps: int) -> Ticket:
     """The tickets at iteration k, from whose weights and network's state every cycle begins."""
     trained = self._train_cycle(0, tickets, steps, rewinding=True)
-    self.network_states = trained.network_states
+    self.network_states = trained.carried_states
     return tickets.replace(weights=self.where_sound(trained.weights, tickets.weights))
 
   def train(self, cycle: int, tickets: Ticket, steps: int) -> Params:
@@ -86,6 +88,7 @@ class Runs:
     trained = self._train(
       keys,
       tickets=tickets,
+      task=self._task if rewinding else self._rewound,
       steps=steps,
       network_states=self.network_states,
       on_rows=record,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from nets_jax.baselines import scores
 from nets_jax.engine.batching import map_tickets
+from nets_jax.engine.exhaustion import within_memory
 from nets_jax.engine.layouts import Layout, compile_program, fetch, pad, replicate
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.kinds import DENSITY, NUMBER, WHOLE, at_least
@@ -100,10 +101,13 @@ class OneShot(Search):
     layout = how.layout_of(len(keys))
     shared = replicate((task.for_search(), self), layout)
     rows = pad(keys, layout)
-    run, compile_seconds = compile_program(_prune_all, rows, shared, layout=layout)
-    begin = time.perf_counter()
-    tickets, counts, tells = fetch(run(rows, shared))
-    seconds = (time.perf_counter() - begin) / len(keys)
+
+    def run(layout: Layout) -> tuple[tuple[Ticket, jax.Array, jax.Array], float, float]:
+      program, taken = compile_program(_prune_all, rows, shared, layout=layout)
+      begin = time.perf_counter()
+      return fetch(program(rows, shared)), taken, (time.perf_counter() - begin) / len(keys)
+
+    ((tickets, counts, tells), compile_seconds, seconds), _ = within_memory(run, layout)
     epochs = self.rounds * self.score_batch / len(task.data.train) if self.looks else 0.0
     cost = Cost(epochs, seconds, compile_seconds / len(keys))
     total, outcomes = maskable_count(take(tickets, 0)), []

@@ -18,6 +18,7 @@ from nets_jax.engine.checkpoints import Stopped
 from nets_jax.engine.saving import Saving
 from nets_jax.engine.startup import check_devices, keep_compiled_programs
 from nets_jax.studies import places
+from nets_jax.studies.batches import Machine
 
 PRESETS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "presets"  # in a checkout
 NO_SEARCH = ("search", "method")
@@ -104,9 +105,11 @@ def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] =
     fail(f"not enough memory on the device ({str(error).splitlines()[0]}); lower population_size or chunk")
 
 
-def saving(values: flags.FlagValues) -> Saving:
-  """How the flags ask for loops to be saved."""
-  return Saving(values.checkpoint_every, values.checkpoint_seconds, signals=True)
+def machine(values: flags.FlagValues) -> Machine:
+  """On what the flags ask for a command to run, and how it is saved."""
+  at_once = values.at_once if "at_once" in values else None
+  saving = Saving(values.checkpoint_every, values.checkpoint_seconds, signals=True)
+  return Machine(values.devices, values.chunk, at_once, saving, values.tensorboard, values.keep_trained)
 
 
 def fail(message: str) -> NoReturn:

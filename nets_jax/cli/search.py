@@ -32,7 +32,6 @@ from nets_jax.engine.messages import say
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.protocol import check_max_seconds
 from nets_jax.studies import outcome
-from nets_jax.studies.batches import Machine
 from nets_jax.studies.places import run_directory
 from nets_jax.studies.run_directory import RunDirectory, locked
 from nets_jax.studies.single_run import SingleRun
@@ -73,10 +72,9 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
   make_layout(2, devices=values.devices, chunk=values.chunk)
   if values.tensorboard:
     tensorboard.check_installed()
-  machine = Machine(values.devices, values.chunk, saving=command.saving(values))
   name = values.search if ticket is None else "ticket"
   default = run_directory(values.dataset, values.search, values.seed, values.ticket)
-  where = pathlib.Path(values.workdir or default)
+  where, machine = pathlib.Path(values.workdir or default), command.machine(values)
   return SingleRun(name, search, task, where, machine, board, values.frontier, values.max_seconds, ticket)
 
 

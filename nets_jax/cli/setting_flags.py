@@ -79,8 +79,8 @@ DEFINED: dict[str, Place] = {}  # every flag that is a setting
 def define(component: object) -> None:
   """Defines a flag for each setting of a component, with its default."""
   defaults = settings.values(component)
-  for name, place in places(component):
-    define_setting(name, place, defaults[name])
+  for name, place in searches.all_places(component):
+    define_setting(name, place, defaults.get(name, place.default))
 
 
 def define_setting(name: str, place: Place, default: object) -> None:
@@ -102,7 +102,9 @@ def define_setting(name: str, place: Place, default: object) -> None:
 
 def kind_of(place: Place) -> Kind:
   """How a setting's value is written; of a part the names that may be chosen."""
-  return place.about.kind if isinstance(place.about, Setting) else choice(tuple(place.about.options))
+  if isinstance(place.about, Setting):
+    return place.about.kind
+  return (plugins.choice if place.about.load else choice)(tuple(place.about.options))
 
 
 define(RunSettings())
@@ -110,16 +112,15 @@ define(DataSettings())
 define(NetworkSettings())
 define(BARE_TASK)
 RUN, DATA, NETWORK, TASK = (
-  tuple(names(own)) for own in (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK)
+  searches.all_names(own) for own in (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK)
 )
 for _places in (places, searches.all_places):  # what a search has before what it could have
   for _make in searches.SEARCHES.values():
     for _name, _place in _places(_make()):
       define_setting(_name, _place, None)
 SEARCH = [name for name in DEFINED if name not in {*RUN, *DATA, *NETWORK, *TASK}]
-# What a method of a comparison may have for itself: its search's settings, its training's and its
-# initialiser's.
-OF_A_METHOD = [*SEARCH, *names(Training()), *names(Normal()), "init"]
+# What a method of a comparison may have for itself: settings of its search, training and initialiser.
+OF_A_METHOD = [*SEARCH, *searches.all_names(Training()), *names(Normal()), "init"]
 flags.DEFINE_alias("method", "search")
 
 
@@ -152,7 +153,7 @@ def component(default: Component, values: flags.FlagValues) -> Component:
   Raises:
     UsageError: a value that a setting cannot have.
   """
-  changes = {name: values[name].value for name in names(default)}
+  changes = {name: values[name].value for name in searches.all_names(default)}
   return fitted(default, changes, {name for name in changes if values[name].present})
 
 

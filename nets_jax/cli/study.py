@@ -5,7 +5,6 @@ from absl import flags
 from nets_jax.analysis.tensorboard import check_installed
 from nets_jax.cli import command
 from nets_jax.errors import UsageError
-from nets_jax.studies.batches import Machine
 from nets_jax.studies.work import Options
 
 flags.DEFINE_integer("at_once", None, "Runs side by side; default as many as have 256 genomes, at most 16.")
@@ -34,5 +33,4 @@ def options(values: flags.FlagValues) -> Options:
     )
   if values.tensorboard:
     check_installed()
-  machine = Machine(values.devices, values.chunk, values.at_once, command.saving(values), values.tensorboard)
-  return Options(machine, values.storage, values.max_hours)
+  return Options(command.machine(values), values.storage, values.max_hours)

@@ -94,7 +94,7 @@ class NetsSettings(Search):
   )  # fmt: skip
   objective: Objective | None = struct.field(pytree_node=False, default=None)
 
-  varies = ("learning_rate", "init_scale")
+  varies = ("learning_rate", "momentum", "weight_decay", "clip_norm", "rate_end", "init_scale")
 
   def __post_init__(self):
     """Takes plain functions among the operators, a single operator, and parts by their names."""
@@ -125,6 +125,8 @@ class NetsSettings(Search):
           f"two operators have a setting {name!r}; give one of them a name: name='late_noise', say"
         )
     most = self.population_size - 1
+    longest = self.replace(fitness_epochs=self.fitness_epochs * 2**self.halvings)
+    task.training_of_search(fitness_steps(longest, task))
     if self.elites > most:
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
     self.selection.check(self.population_size)
@@ -194,7 +196,7 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
     [task.initialiser.fitted(task.network, task.data.input_shape, task.layers) for task in tasks]
   )
   runs = [
-    Settings(search, task.training, initialiser)
+    Settings(search, task.training_of_search(fitness_steps(search, task)), initialiser)
     for search, task, initialiser in zip(searches, tasks, initialisers, strict=True)
   ]
   if searches[0].halvings:

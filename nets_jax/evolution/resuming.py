@@ -8,7 +8,7 @@ from nets_jax import settings
 from nets_jax.engine.layouts import Layout, fetch_population, pad, replicate, unpadded
 from nets_jax.engine.saved import Saved, fingerprint
 from nets_jax.engine.saved import State as SavedState
-from nets_jax.evolution.configuration import NetsSettings
+from nets_jax.evolution.configuration import NetsSettings, fitness_steps
 from nets_jax.evolution.frontier import Frontier, FrontierTicket
 from nets_jax.evolution.generation import State
 from nets_jax.evolution.history import History
@@ -23,7 +23,8 @@ def identity(
   """All that the runs' results depend on."""
   fields = [
     settings.record(search)
-    | {"training": task.training.record(), "initialiser": settings.record(task.initialiser)}
+    | {"training": task.training_of_search(fitness_steps(search, task)).record()}
+    | {"initialiser": settings.record(task.initialiser)}
     for search, task in zip(searches, tasks, strict=True)
   ]
   return {

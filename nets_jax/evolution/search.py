@@ -12,6 +12,7 @@ from flax import struct
 from jaxtyping import Array, Int, Key
 
 from nets_jax.engine.batching import fetch_rows
+from nets_jax.engine.exhaustion import within_memory
 from nets_jax.engine.layouts import Layout, check_memory, compile_program, replicate, resized
 from nets_jax.engine.saved import Saved
 from nets_jax.errors import UsageError
@@ -137,12 +138,20 @@ class _Loop:
 
   def turn(self) -> None:
     """One generation of all runs: evaluated, noted, shown, saved, and the next one bred."""
-    program = self.program or self._compile()
-    begin, before = time.perf_counter(), self.state
-    self.state, metrics = program(before)
-    self.how.checkpoints.wait(metrics)
-    metrics, parents = jax.device_get((metrics, before.parents))
-    self.seconds += (time.perf_counter() - begin) / len(self.records)
+    before = self.state
+
+    def run(layout: Layout) -> tuple[State, Metrics, Int[np.ndarray, "runs population 2"]]:
+      if layout != self.layout:  # of fewer genomes at once
+        self.layout, self.program = layout, None
+      program = self.program or self._compile()
+      begin = time.perf_counter()
+      state, metrics = program(before)
+      self.how.checkpoints.wait(metrics)
+      metrics, parents = jax.device_get((metrics, before.parents))
+      self.seconds += (time.perf_counter() - begin) / len(self.records)
+      return state, metrics, parents
+
+    (self.state, metrics, parents), self.layout = within_memory(run, self.layout)
     rows = self._note(metrics, parents, before.population)
     self.generation += 1
     if halving.begins_stage(self.searches[0], self.generation):

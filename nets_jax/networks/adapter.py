@@ -211,6 +211,17 @@ def _has_state(network: Network, input_shape: tuple[int, ...]) -> bool:
   return bool(jax.tree.leaves(drawn.state))
 
 
+def keeps_statistics(network: Network, input_shape: Sequence[int]) -> bool:
+  """Whether a network's state has running averages of batches; nothing is computed."""
+  return _keeps_statistics(network, tuple(input_shape))
+
+
+@remembered
+def _keeps_statistics(network: Network, input_shape: tuple[int, ...]) -> bool:
+  state = jax.eval_shape(lambda: initial_state(network, input_shape))
+  return bool(jax.tree.leaves(state.get(STATISTICS, {})))
+
+
 def name_of(network: Network) -> str:
   """What a message calls a network."""
   return network.name if isinstance(network, Functional) else type(network).__name__

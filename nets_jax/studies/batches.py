@@ -18,7 +18,7 @@ from nets_jax.engine.tables import Row
 from nets_jax.errors import SearchFailed
 from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import results_of, warn_of_empty_layers, write_run
+from nets_jax.studies.run_files import results_of, warn_of_empty_layers, write_run, write_trained
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import load_ticket, save_ticket
 from nets_jax.tickets.ticket import Ticket, stack, take, unmasked_count
@@ -37,6 +37,8 @@ class Machine:
     at_once: runs side by side; None is as many as have `GENOMES_AT_ONCE` genomes, at most `RUNS_AT_ONCE`.
     saving: of searches and trainings as they go.
     tensorboard: whether each run leaves TensorBoard's event files too.
+    keep_trained: whether each run leaves its ticket's network as the final training made it; of a single
+      search the ticket's alone, not its controls'.
     prune: asked after each generation of a run, with its rows; True ends the run (see `protocol.How`).
   """
 
@@ -45,6 +47,7 @@ class Machine:
   at_once: int | None = None
   saving: Saving = dataclasses.field(default_factory=Saving)
   tensorboard: bool = False
+  keep_trained: bool = False
   prune: Callable[[Run, Sequence[Row]], bool] | None = None
 
 
@@ -241,15 +244,18 @@ def _train(
       Progress(f"{batch.title}, training", runs[0].method.task.epochs, len(runs)) as progress,
       machine.saving.checkpoints(where, on_restore=progress.take_up) as checkpoints,
     ):
-      rows = train_tickets(
+      trained = train_tickets(
         jnp.stack([runs[i].keys()[1] for i in todo]),
         stack([tickets[i] for i in todo]),
         [runs[i].method.task for i in todo],
         layout=make_layout(len(todo), devices=machine.devices, chunk=machine.chunk),
         on_rows=progress,
         checkpoints=checkpoints,
-      ).curves
+      )
+    rows = trained.curves
     for place, i in enumerate(some):
+      if machine.keep_trained:
+        write_trained(runs[i].path, trained, place, runs[i].method.task.network, sync=False)
       curves[i] = [
         {name: value for name, value in row.items() if name != "ticket"}
         | {"seconds": row["seconds"] / len(todo)}

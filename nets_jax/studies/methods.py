@@ -52,7 +52,8 @@ class Method:
   def program(self) -> Hashable:
     """Equal of methods whose runs can go side by side in one program."""
     bare = settings.values(self.task.bare)
-    is_traced = {"learning_rate": isinstance(self.task.training.learning_rate, int | float)}
+    training = settings.values(self.task.training)
+    is_traced = {name: isinstance(value, int | float) for name, value in training.items()}
     shaping = {
       name: str(value)
       for name, value in bare.items()

@@ -23,6 +23,7 @@ from nets_jax.engine.files import damaged, seal
 from nets_jax.engine.messages import say
 from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
 from nets_jax.errors import SearchFailed, UsageError
+from nets_jax.networks.adapter import Network
 from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
 from nets_jax.tickets.results import Cost, SearchResult
@@ -34,11 +35,14 @@ from nets_jax.tickets.ticket import (
   layer_densities,
   layer_scales,
   maskable_count,
+  take,
   unmasked_count,
 )
+from nets_jax.tickets.trained import save_trained
+from nets_jax.training.trainer import Trained
 
-CONFIG, SUMMARY, HISTORY, TRAINING, TICKET = (
-  "config.json", "summary.json", "history.csv", "training.csv", "ticket.safetensors",
+CONFIG, SUMMARY, HISTORY, TRAINING, TICKET, TRAINED = (
+  "config.json", "summary.json", "history.csv", "training.csv", "ticket.safetensors", "trained.safetensors",
 )  # fmt: skip
 METRICS = ("density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 FORMAT_VERSION = 3  # of config.json; 2 had comparisons in stages, before there was none
@@ -100,6 +104,22 @@ def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
     summary = summarise(outcome, {"ticket": results_of(outcome.ticket, curve[-1])} if curve else {}, {})
   write_json(where / SUMMARY, summary, sync=False)
   seal(where)
+
+
+def write_trained(
+  where: pathlib.Path, trained: Trained, place: int, network: Network, sync: bool = True
+) -> None:
+  """Keeps one of the networks that were trained side by side, with the last row of its curve."""
+  last = [row for row in trained.curves if row["ticket"] == place][-1]
+  notes = {name: value for name, value in last.items() if name not in ("ticket", "seconds")}
+  weights, state = take((trained.weights, trained.network_states), place)
+  save_trained(where / TRAINED, weights, state, network, notes, sync)
+
+
+def check_kept(keep_trained: bool, epochs: int) -> None:
+  """Raises UsageError where a trained network is to be kept, but none is trained."""
+  if keep_trained and not epochs:
+    raise UsageError("keep_trained keeps what the final training makes, but train_epochs is 0; leave one out")
 
 
 def costs(cost: Cost) -> dict[str, float]:

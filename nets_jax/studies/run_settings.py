@@ -43,6 +43,10 @@ class RunSettings:
     False, "Write TensorBoard event files beside a run's other files.", group="what to run", kind=SWITCH,
     static=True, decides=False,
   )  # fmt: skip
+  keep_trained: bool = setting(
+    False, "Keep the ticket's weights and state after the final training, in trained.safetensors.",
+    group="training", kind=SWITCH, static=True, decides=False,
+  )  # fmt: skip
   devices: int | None = setting(
     None, "Devices to use; default all: one per core on a CPU.", group="machine", kind=WHOLE, static=True,
     decides=False,

@@ -64,6 +64,7 @@ class SingleRun:
       seed: of all randomness.
       record: settings for TensorBoard's page of them.
     """
+    run_files.check_kept(self.machine.keep_trained, self.task.epochs)
     search_key, control_key, training_key = run_keys(seed)
     if self.ticket is None:
       result = self._find(search_key)
@@ -159,15 +160,17 @@ class SingleRun:
       tqdm(total=task.epochs, desc="training", disable=not sys.stderr.isatty()) as bar,
       self.machine.saving.checkpoints(where) as checkpoints,
     ):
-      curves = train_tickets(
+      found = train_tickets(
         training_key,
         stack(list(trained.values())),
         task,
         layout=make_layout(len(trained), devices=self.machine.devices, chunk=self.machine.chunk),
         on_rows=lambda rows: bar.update(rows[0]["epoch"] - bar.n),
         checkpoints=checkpoints,
-      ).curves
-    rows: list[Row] = [{**row, "ticket": list(trained)[int(row["ticket"])]} for row in curves]
+      )
+    if self.machine.keep_trained:
+      run_files.write_trained(self.where, found, 0, task.network)
+    rows: list[Row] = [{**row, "ticket": list(trained)[int(row["ticket"])]} for row in found.curves]
     write_csv(self.where / run_files.TRAINING, rows)
     self.board.training(rows)
     by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}

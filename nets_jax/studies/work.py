@@ -22,7 +22,7 @@ from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.engine.tables import Row
 from nets_jax.studies.batches import BATCH, GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
 from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import SUMMARY, damage, is_done, result_row
+from nets_jax.studies.run_files import SUMMARY, TRAINED, check_kept, damage, is_done, result_row
 from nets_jax.studies.trials import Trials, reachable
 from nets_jax.studies.workers import STUDY_LOCK, Worker
 from nets_jax.tickets.ticket import stack
@@ -64,6 +64,8 @@ def complete(
     options: how.
     on_batch: called when runs were added to those that are done, to write tables of what is there.
   """
+  for run in runs:
+    check_kept(options.machine.keep_trained, run.method.task.epochs)
   begun = time.monotonic()
   directory.mkdir(parents=True, exist_ok=True)
   trials = Trials(directory, options.storage, study_name(directory, options.storage, STUDY))
@@ -71,6 +73,8 @@ def complete(
     with trials.alone():
       check_files(runs, keep_pruned=options.machine.prune is not None)
       left = {run.name for run in runs if not is_done(run)}
+      if options.machine.keep_trained:
+        warn_of_unkept(runs)
       trials.revive(worker)
       trials.add(run.name for run in runs if run.name in left)
     say(describe(runs, options.machine.at_once))
@@ -102,6 +106,16 @@ def complete(
       say(f"{len(left)} of {len(runs)} runs are not done yet; the same command goes on with them")
   forget_checkpoints(directory)
   return [run for run in runs if is_done(run)]
+
+
+def warn_of_unkept(runs: Sequence[Run]) -> None:
+  """Says so if finished runs have kept no trained network, though they found a ticket."""
+  done = [run for run in runs if is_done(run) and not (run.path / TRAINED).exists()]
+  if unkept := [run for run in done if not result_row(run)["failed"]]:
+    say(
+      f"{len(unkept)} finished runs have kept no trained network; remove their directories under "
+      f"{unkept[0].path.parent} to have them made again"
+    )
 
 
 def forget_checkpoints(directory: pathlib.Path) -> None:

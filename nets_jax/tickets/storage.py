@@ -13,10 +13,8 @@ the precision. Of a network of one's own `network` is `package.module:Class`, an
 what that was called with. Opening a file never imports what it names.
 """
 
-import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,15 +25,14 @@ import safetensors.numpy
 from flax import traverse_util
 
 from nets_jax import plugins
-from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Network, Params, name_of
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, NETWORKS, named, rebuilt
+from nets_jax.tickets.tensor_files import read, write
 from nets_jax.tickets.ticket import Ticket, layers_of
 
-FORMAT_VERSION = 2  # 1 had no checksum
 LONGEST = 300  # signs of a name in a file that a message repeats
 DEEPEST = 32  # levels of a module's parameters
 NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
@@ -57,7 +54,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync:
   ticket = jax.device_get(ticket)
   _check_one(ticket, network)
   weights, masks = _flatten(ticket.weights), _flatten(ticket.masks)
-  metadata = {"format_version": FORMAT_VERSION, **_network_metadata(network)}
+  metadata = network_metadata(network)
   if ticket.layers:
     metadata["layers"] = [layer.name for layer in ticket.layers]
   types = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}
@@ -66,9 +63,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync:
   tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
   tensors |= {name: tensors[name].view(f"uint{8 * tensors[name].dtype.itemsize}") for name in types}
   tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
-  metadata["sha256"] = checksum(tensors, metadata)
-  with replace_file(path, sync) as temporary:
-    temporary.write_bytes(safetensors.numpy.save(tensors, {"nets_jax": json.dumps(metadata)}))
+  write(path, tensors, metadata, sync)
 
 
 def _check_one(ticket: Ticket, network: Network) -> None:
@@ -102,7 +97,7 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
     UsageError: there is no such file, it is not a whole ticket of this format, or its numbers have 64 bits,
       which JAX would cut.
   """
-  tensors, metadata = _read(path)
+  tensors, metadata = read(path)
   tensors = _typed(path, tensors, metadata.get("types", {}))
   parts = {"weights": {}, "masks": {}}
   for name, tensor in tensors.items():
@@ -135,7 +130,7 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
 
 
 def load_weights(path: str | os.PathLike) -> Params:
-  """The weights of a ticket's file; or of a safetensors file of a network's parameters, by their paths.
+  """The weights of a ticket's file, or a trained network's; or of a file of parameters, by their paths.
 
   Such a file names them as flax does, `conv/kernel`, with slashes or points between.
 
@@ -150,6 +145,8 @@ def load_weights(path: str | os.PathLike) -> Params:
     raise UsageError(f"{path} is not a whole safetensors file ({error}); was it cut short?") from error
   if any(name.startswith("masks/") for name in stored):
     return load_ticket(path).weights
+  if any(name.startswith("weights/") for name in stored):  # of a trained network, without its state
+    stored = {n.removeprefix("weights/"): x for n, x in stored.items() if n.startswith("weights/")}
   for name, tensor in stored.items():
     if not jax.numpy.issubdtype(tensor.dtype, jax.numpy.floating) or not np.isfinite(tensor).all():
       raise UsageError(f"{path}: {_shown(name)} must hold finite floating point numbers")
@@ -188,7 +185,7 @@ def load_network(path: str | os.PathLike) -> Network:
   Raises:
     UsageError: the file is not a ticket, or its network is not one of this library's.
   """
-  tensors, metadata = _read(path)
+  tensors, metadata = read(path)
   name = metadata.get("network")
   if not isinstance(name, str) or name not in NETWORKS:
     raise UsageError(
@@ -221,46 +218,8 @@ def _advice(metadata: Mapping[str, Any]) -> str:
   return f"give {_shown(text)} if you trust that module, or make it yourself"
 
 
-def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise UsageError(f"there is no ticket file {path}")
-  try:
-    with safetensors.safe_open(path, framework="numpy") as file:
-      metadata = _metadata(file.metadata())
-      if metadata.get("format_version") != FORMAT_VERSION:
-        raise UsageError(
-          f"{path} is not a ticket of format version {FORMAT_VERSION} "
-          f"(its version: {metadata.get('format_version', 'none')})"
-        )
-      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except UsageError:
-    raise
-  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-    raise UsageError(f"{path} is not a whole safetensors file ({error}); was it cut short?") from error
-  if metadata.pop("sha256", None) != checksum(tensors, metadata):
-    raise UsageError(f"{path} is damaged: its checksum is wrong")
-  return tensors, metadata
-
-
-def checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> str:
-  """The SHA-256 of a ticket file's content: its metadata, then each tensor by name."""
-  digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-  for name in sorted(tensors):
-    digest.update(f"{name}{tensors[name].dtype}{tensors[name].shape}".encode("utf-8", "surrogatepass"))
-    digest.update(tensors[name].tobytes())
-  return digest.hexdigest()
-
-
-def _metadata(stored: dict[str, str] | None) -> dict[str, Any]:
-  try:
-    metadata = json.loads((stored or {})["nets_jax"])
-  except (KeyError, ValueError, RecursionError):
-    return {}
-  return metadata if isinstance(metadata, dict) else {}
-
-
-def _network_metadata(network: Network) -> dict[str, Any]:
+def network_metadata(network: Network) -> dict[str, object]:
+  """What a file says of the network it is for."""
   if ready_made := named(network):
     name, arguments = ready_made
     return {"network": name, "network_arguments": arguments}

@@ -11,7 +11,7 @@ from nets_jax.kinds import at_least
 from nets_jax.settings import check_value
 from nets_jax.tickets.ticket import Ticket, check_fits, stack
 from nets_jax.training.task import Task
-from nets_jax.training.training import RateSchedule, Training
+from nets_jax.training.training import Training
 
 
 def key_of_each(keys: jax.Array, count: int) -> jax.Array:
@@ -57,15 +57,24 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
 
 
 def stacked(tasks: Sequence[Task], count: int) -> Training:
-  """The trainings of the tasks, each number with a leading axis."""
+  """The trainings of the tasks, each number with a leading axis.
+
+  Raises:
+    UsageError: not as many as tickets, or they differ in what shapes the program.
+  """
   if len(tasks) != count:
     raise UsageError(f"{count} tickets take one task, or one for each, not {len(tasks)}")
-  plain = [task.replace(data=None, initialiser=None) for task in tasks]
-  alike = [task.replace(training=task.training.replace(learning_rate=0.0)) for task in plain]
-  is_scheduled = [isinstance(task.training.learning_rate, RateSchedule) for task in tasks]
-  differing = any(is_scheduled) and any(task.training != tasks[0].training for task in tasks)
-  if differing or any(bare != alike[0] for bare in alike) or any(t.data is not tasks[0].data for t in tasks):
-    raise UsageError("tickets that are trained side by side may differ in their learning rate alone")
+  bare = [task.replace(data=None, initialiser=None, training=None) for task in tasks]
+  shapes = [jax.tree.structure(task.training) for task in tasks]
+  if (
+    any(shape != shapes[0] for shape in shapes)
+    or any(task != bare[0] for task in bare)
+    or any(task.data is not tasks[0].data for task in tasks)
+  ):
+    raise UsageError(
+      "tickets that are trained side by side may differ in their learning rate alone, or another number that "
+      "all have: momentum, weight_decay, clip_norm, rate_end"
+    )
   return jax.tree.map(
     lambda *rates: jnp.stack([jnp.float32(rate) for rate in rates]), *(t.training for t in tasks)
   )

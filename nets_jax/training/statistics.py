@@ -53,7 +53,9 @@ def settled(
     return network_state
   momenta = _momenta(task.network, task.data.input_shape)
   inputs, key = jnp.asarray(task.data.train.inputs), jax.random.fold_in(key, _NO_STEP)
-  rows, carried = jnp.asarray(order)[-BATCHES:], network_state[STATISTICS]
+  # Of a minibatch in parts each part is a batch that is normalised.
+  rows = jnp.asarray(order)[-BATCHES:].reshape(-1, order.shape[1] // task.training.accumulate)
+  carried = network_state[STATISTICS]
 
   def where_average(average, other):
     return jax.tree.map(

@@ -160,10 +160,40 @@ class Task(Struct):
     return self.replace(network=self.network.clone(precision=precision))
 
   def for_search(self, precision: str = "float32") -> "Task":
-    """What a search may look at: without the test part, and without the final training."""
+    """What a search may look at: without the test part, and of the final training its schedule alone."""
+    is_whole = self.training.schedule.search_schedule == "whole" or not self.epochs
+    training = self.training if is_whole else self.training.over(self.epochs * self.steps_per_epoch)
     return self.at_precision(precision).replace(
-      data=self.data.replace(test=None), epochs=0, eval_every=None, precision="float32"
+      data=self.data.replace(test=None), training=training, epochs=0, eval_every=None, precision="float32"
     )
+
+  def training_of_search(self, steps: int, before: int = 0) -> Training:
+    """The training within a search, its schedule bound: to the final training's length, or to its own.
+
+    Args:
+      steps: iterations of the longest training of the search.
+      before: iterations before it, to those weights that it is rewound to; the `whole` is of both.
+
+    Raises:
+      UsageError: the head of a schedule is asked for, and the final training has none or is shorter.
+    """
+    schedule = self.training.schedule
+    if schedule.is_flat:
+      return self.training
+    if schedule.search_schedule == "whole":
+      return self.training.over(before + steps)
+    length = schedule.steps or self.epochs * self.steps_per_epoch
+    if not length:
+      raise UsageError(
+        "a schedule is as long as the final training, and train_epochs is 0; give train_epochs, or "
+        "search_schedule=whole, by which each training of the search has a schedule of its own length"
+      )
+    if schedule.ends and steps > length:
+      raise UsageError(
+        f"a training of this search takes {steps:,} iterations, but the schedule ends with the final "
+        f"training, after {length:,}; raise train_epochs, or give search_schedule=whole"
+      )
+    return self.training.over(length)
 
   @property
   def steps_per_epoch(self) -> int:

@@ -5,6 +5,9 @@ a fraction of an epoch and several epochs are the same to the code. `order` is m
 training so that a whole population can share it (common random numbers).
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +16,16 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.data.dataset import Split
-from nets_jax.networks.adapter import NetworkState, Params, forward, forward_in_training, initial_state
+from nets_jax.errors import UsageError
+from nets_jax.networks.adapter import (
+  NetworkState,
+  Params,
+  forward,
+  forward_in_training,
+  initial_state,
+  keeps_statistics,
+  name_of,
+)
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
 from nets_jax.training.task import Task
 from nets_jax.training.training import steps_per_epoch
@@ -108,7 +120,7 @@ def advance(
     first: iteration of the first step, so that dropout goes on where an earlier `advance` left it.
   """
   split = jax.tree.map(jnp.asarray, task.data.train)  # NumPy arrays take no traced index
-  optimizer = task.training.make_optimizer()
+  optimizer, parts = task.training.make_optimizer(), task.training.accumulate
 
   def loss(weights, network_state, inputs, labels, dropout_key):
     outputs, network_state = forward_in_training(task.network, weights, network_state, inputs, dropout_key)
@@ -122,9 +134,10 @@ def advance(
     # apart, a step has the same bits in every program. A network without state needs none of it.
     if jax.tree.leaves(state.network_state):
       state, inputs, labels = jax.lax.optimization_barrier((state, inputs, labels))
-    gradient, network_state = jax.grad(loss, has_aux=True)(
-      state.weights, state.network_state, inputs, labels, dropout_key
-    )
+    differentiate = jax.grad(loss, has_aux=True)
+    if parts > 1:
+      differentiate = functools.partial(_accumulated, differentiate, parts)
+    gradient, network_state = differentiate(state.weights, state.network_state, inputs, labels, dropout_key)
     if jax.tree.leaves(state.network_state):
       gradient, network_state = jax.lax.optimization_barrier((gradient, network_state))
     updates, optimizer_state = optimizer.update(
@@ -137,10 +150,44 @@ def advance(
   return jax.lax.scan(step, state, (steps, order))[0]
 
 
+def _accumulated(
+  differentiate: Callable[..., tuple[Params, NetworkState]],
+  parts: int,
+  weights: Params,
+  network_state: NetworkState,
+  inputs: jax.Array,
+  labels: jax.Array,
+  dropout_key: jax.Array,
+) -> tuple[Params, NetworkState]:
+  """The mean of the gradients of a minibatch's equal parts, in float32, and the state after all of them.
+
+  A scan, and not `optax.MultiSteps`: a minibatch stays one iteration to schedules, checkpoints and the order
+  of examples, and the sum lives within a step. The state passes through the parts, so batch normalisation
+  sees each as a batch of its own ("ghost batches", Hoffer et al., 2017). Part i draws its dropout by
+  `fold_in(key, i)`.
+  """
+
+  def add(carry, part):
+    total, network_state = carry
+    index, part_inputs, part_labels = part
+    key = jax.random.fold_in(dropout_key, index)
+    gradient, network_state = differentiate(weights, network_state, part_inputs, part_labels, key)
+    return (jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, gradient), network_state), None
+
+  nothing = jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), weights)
+  split = (jnp.arange(parts), *(x.reshape(parts, -1, *x.shape[1:]) for x in (inputs, labels)))
+  (total, network_state), _ = jax.lax.scan(add, (nothing, network_state), split)
+  return jax.tree.map(lambda t, w: (t / parts).astype(w.dtype), total, weights), network_state
+
+
 def train(
   key: Key[Array, ""], ticket: Ticket, task: Task, order: Int[Array | np.ndarray, "steps batch"]
 ) -> TrainingState:
-  """The ticket after the steps of `order`: theta_T and its state; see `advance` for the arguments."""
+  """The ticket after the steps of `order`: theta_T and its state; see `advance` for the arguments.
+
+  A schedule that is not bound to a length is of these steps.
+  """
+  task = task.replace(training=task.training.over(order.shape[0]))
   return advance(key, start(ticket, task), ticket.masks, task, order)
 
 
@@ -153,8 +200,12 @@ def evaluate(
     task: says what these are.
     weights: of the network.
     split: the examples.
-    network_state: what it computes with besides; see `statistics.settled`. None is its initial one.
+    network_state: what it computes with besides, as of `Trained` or a `Candidate`; None is its initial one.
+
+  Raises:
+    UsageError: none is given, and the network keeps averages of batches, which a training settles.
   """
+  _check_state(task, network_state)
   if network_state is not None and jax.tree.leaves(network_state):
     weights, network_state = jax.lax.optimization_barrier((weights, network_state))
 
@@ -167,10 +218,24 @@ def evaluate(
   return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
 
 
+def _check_state(task: Task, network_state: NetworkState | None) -> None:
+  """Raises UsageError for no state of a network whose averages say nothing before a training."""
+  if network_state is None and keeps_statistics(task.network, task.data.input_shape):
+    raise UsageError(
+      f"{name_of(task.network)} keeps averages of batches, which a training settles; give them as "
+      "network_state: a candidate's `network_state`, or one of `Trained.network_states` by nets_jax.take"
+    )
+
+
 def class_accuracies(
   task: Task, weights: Params, split: Split, network_state: NetworkState | None = None
 ) -> Float[Array, " classes"]:
-  """The share of each class's examples that a network gets right [num_classes]; NaN without examples."""
+  """The share of each class's examples that a network gets right [num_classes]; NaN without examples.
+
+  Raises:
+    UsageError: see `evaluate`, of which the arguments are.
+  """
+  _check_state(task, network_state)
 
   def is_correct(example):
     return (

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from nets_jax.data.dataset import Split
 from nets_jax.engine.batching import keep_replicated, map_tickets
+from nets_jax.engine.exhaustion import within_memory
 from nets_jax.engine.layouts import (
   Layout,
   compile_program,
@@ -29,7 +30,7 @@ from nets_jax.training.arguments import as_population, key_of_each, stacked, ste
 from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.task import Task
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
-from nets_jax.training.training import RateSchedule, Training
+from nets_jax.training.training import Training, numbers
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
@@ -51,8 +52,11 @@ def _train_some_steps(
   layout: Layout,
   steps: int,
   whole_epochs: bool,
-) -> tuple[TrainingState, dict[str, Evaluation]]:
-  """Some steps of every ticket, each on the minibatches of its own key, then its score on each split."""
+) -> tuple[TrainingState, NetworkState, dict[str, Evaluation]]:
+  """Some steps of every ticket, each on the minibatches of its own key, then its score on each split.
+
+  Beside these is the state that it is scored with.
+  """
 
   def train_and_score(row, shared):
     key, state, masks, training = row
@@ -74,10 +78,10 @@ def _train_some_steps(
       whole_epochs=False,
     )
     by = settled(dropout_key, task, state.weights, state.network_state, last)
-    return state, {name: evaluate(task, state.weights, split, by) for name, split in scored.items()}
+    return state, by, {name: evaluate(task, state.weights, split, by) for name, split in scored.items()}
 
-  state, evaluations = map_tickets(train_and_score, layout, rows, shared)
-  return state, keep_replicated(evaluations, layout)
+  state, by, evaluations = map_tickets(train_and_score, layout, rows, shared)
+  return state, by, keep_replicated(evaluations, layout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +90,20 @@ class Trained:
 
   Attributes:
     weights: theta_T of each, stacked, as NumPy arrays.
-    network_states: what each network keeps besides, likewise; `{}` where it keeps nothing.
+    network_states: what each network keeps besides and is evaluated with, likewise; `{}` where it keeps
+      nothing. `evaluate` with these gives the last row of the curves. See `training.statistics`.
     curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
       split its `<split>_loss` and `<split>_accuracy`, and `seconds`, the wall-clock time since the start
       without compilation.
     compile_seconds: wall-clock time of tracing and compiling.
+    carried_states: the states as the training left them, by which another one would go on.
   """
 
   weights: Params
   network_states: NetworkState
   curves: Rows
   compile_seconds: float
+  carried_states: NetworkState
 
   def by_method(self, names: Sequence[str]) -> list[dict[str, float | str]]:
     """The curves with `method`, the name of each ticket, and `trial`, which of that name it is.
@@ -132,10 +139,10 @@ def train_tickets(
     keys: of the shuffles and dropout: one for each ticket, or a single one, by which all are trained on
       the same minibatches; seeds will do.
     tickets: a population of them (`tickets.stack`), several, or a single one.
-    task: what they are trained for, on `train`; or one for each, the same but for the learning rate. Its
-      `eval_every` says how often they are scored; the last iteration always is.
+    task: what they are trained for, on `train`; or one for each, the same but for the learning rate and other
+      traced numbers. Its `eval_every` says how often they are scored; the last iteration always is.
     epochs: how long; None is the task's, or
-    steps: how long, in iterations.
+    steps: how long, in iterations. A schedule that is not bound to another length is of this.
     splits: what to score on.
     network_states: what the networks begin with, stacked; None is the network's own, as for any ticket.
     layout: of the tickets; None is `make_layout(number of tickets)`.
@@ -155,6 +162,7 @@ def train_tickets(
   training = stacked(tasks * count if len(tasks) == 1 else tasks, count)
   keys = key_of_each(as_keys(keys), count)
   steps = steps_of(task, epochs, steps)
+  training = training.over(steps)
   eval_every = min(task.eval_every or task.steps_per_epoch, steps)
   checkpoints = Unsaved() if checkpoints is None else checkpoints
   scored = {name: getattr(task.data, name) for name in splits}
@@ -169,8 +177,9 @@ def train_tickets(
     on_rows(rows)
     at = f"iteration {loop.iteration:,} of {steps:,}"
     checkpoints.note(rows, at, loop.state_to_save(), loop.iteration == steps)
-  weights, states = fetch_population((loop.state.weights, loop.state.network_state), loop.layout)
-  return Trained(weights, states, loop.curves, loop.compile_seconds)
+  kept = (loop.state.weights, loop.settled, loop.state.network_state)
+  weights, states, carried = fetch_population(kept, loop.layout)
+  return Trained(weights, states, loop.curves, loop.compile_seconds, carried)
 
 
 class _Loop:
@@ -191,14 +200,17 @@ class _Loop:
     self._masks = tickets.masks
     task = task.for_search(task.precision).replace(training=None, initialiser=None)
     self._task, self._scored = replicate((task.replace(data=task.data.replace(valid=None)), scored), layout)
-    self.state = _start_tickets((tickets, self._training, states), self._task, layout=layout)
+    self.state: TrainingState = _start_tickets((tickets, self._training, states), self._task, layout=layout)
+    self.settled = self.state.network_state  # what the last evaluation was with
     self.iteration, self.seconds, self.compile_seconds = 0, 0.0, 0.0
     self.curves: Rows = []
-    self._programs = {}
+    self._programs: dict[tuple[int, Layout], Callable] = {}
 
   def go_on_from(self, saved: Saved) -> None:
     """Takes up what an earlier process has saved."""
-    self.state = pad(saved.tree("training", unpadded(self.state, self.layout)), self.layout)
+    for name, tree in (("state", "training"), ("settled", "settled")):
+      like = unpadded(getattr(self, name), self.layout)
+      setattr(self, name, pad(saved.tree(tree, like), self.layout))
     self.iteration, self.seconds, self.compile_seconds = (
       saved.record[name] for name in ("iteration", "seconds", "compile_seconds")
     )
@@ -208,16 +220,22 @@ class _Loop:
     """Trains so many steps and scores; the rows of that evaluation."""
     rows = (self._keys, self.state, self._masks, self._training)
     shared = (self.iteration, self._task, self._scored)
-    if steps not in self._programs:
-      whole = eval_every % self._per_epoch == 0
-      self._programs[steps], taken = compile_program(
-        _train_some_steps, rows, shared, layout=self.layout, steps=steps, whole_epochs=whole
-      )
-      self.compile_seconds += taken
-    begin = time.perf_counter()
-    self.state, evaluations = self._programs[steps](rows, shared)
-    wait((self.state, evaluations))
-    self.seconds += time.perf_counter() - begin
+
+    def run(layout: Layout) -> tuple[TrainingState, NetworkState, dict[str, Evaluation]]:
+      if (steps, layout) not in self._programs:
+        whole = eval_every % self._per_epoch == 0
+        self._programs[steps, layout], taken = compile_program(
+          _train_some_steps, rows, shared, layout=layout, steps=steps, whole_epochs=whole
+        )
+        self.compile_seconds += taken
+      begin = time.perf_counter()
+      found = self._programs[steps, layout](rows, shared)
+      wait(found)
+      self.seconds += time.perf_counter() - begin
+      return found
+
+    found, self.layout = within_memory(run, self.layout)
+    self.state, self.settled, evaluations = found
     self.iteration += steps
     epoch = self.iteration / self._per_epoch
     new = _curve_rows(self.iteration, epoch, self._count, jax.device_get(evaluations), self.seconds)
@@ -229,8 +247,8 @@ class _Loop:
     record = {
       "iteration": self.iteration, "seconds": self.seconds, "compile_seconds": self.compile_seconds
     }  # fmt: skip
-    state, layout = self.state, self.layout
-    return lambda: ({"training": fetch_population(state, layout)}, record)
+    trees, layout = {"training": self.state, "settled": self.settled}, self.layout
+    return lambda: (fetch_population(trees, layout), record)
 
 
 def _identity(
@@ -238,8 +256,8 @@ def _identity(
 ) -> dict[str, object]:
   """All but the length that the trained weights and curves depend on."""
   record = task.training.record()
-  if not isinstance(task.training.learning_rate, RateSchedule):
-    record["learning_rate"] = fingerprint(training.learning_rate)  # of each ticket its own
+  for name, value in numbers(training).items():
+    record[name] = fingerprint(value)  # of each ticket its own
   return {
     **task.record(),
     "precision": task.precision,

@@ -1,17 +1,30 @@
 """How a network is trained: optimiser, learning rate, batch."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Self, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import struct
 
 from nets_jax import settings
 from nets_jax.errors import UsageError
-from nets_jax.kinds import NUMBER, POSITIVE, WHOLE, Kind, Rule, at_least, describe, in_words
-from nets_jax.settings import setting
+from nets_jax.kinds import NUMBER, POSITIVE, SWITCH, WHOLE, Kind, Rule, at_least, describe, in_words
+from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
-from nets_jax.training.optimizers import Optimizer, Rate, describe_optimizer, make_optimizer
+from nets_jax.training import rate_schedules
+from nets_jax.training.optimizers import (
+  Extras,
+  Optimizer,
+  Rate,
+  check_optimizer,
+  describe_optimizer,
+  is_complete,
+  make_optimizer,
+)
+from nets_jax.training.rate_schedules import BELOW_1, Constant, Schedule
 
 OPTIMIZER = Kind("the name of an optimiser of optax", str, in_words)
 
@@ -34,13 +47,23 @@ class Training(Struct):
 
   Attributes:
     optimizer: any of optax, by name (`sgd`, `momentum`, `adam`, `adamw`, ...); or a function from the
-      learning rate to an optax transformation; or such a transformation, whose rate is its own (static).
+      learning rate to an optax transformation, also as `package.module:function`; or such a transformation,
+      whose rate is its own (static).
     learning_rate: eta, a number (traced), or a function of the iteration (static).
     batch_size: examples in a minibatch (static).
+    schedule: what multiplies eta in the course of a training; also by its name, or a function of the number
+      of iterations that gives one of the iteration. See `rate_schedules`.
+    momentum: of an optimiser that takes it; None is the optimiser's own (traced).
+    nesterov: whether the optimiser looks ahead, as of one that can (static).
+    weight_decay: lambda, of all weights and biases; None is the optimiser's own (traced). See
+      `optimizers.make_optimizer`.
+    clip_norm: the most that the norm of all gradients together may be, of the masked network (traced).
+    accumulate: equal parts that a minibatch is worked off in, whose gradients are averaged (static).
   """
 
   optimizer: Optimizer = setting(
-    "sgd", "Optimiser of every training, any of optax by name.", group="training", kind=OPTIMIZER,
+    "sgd", "Optimiser of every training, any of optax by name, or package.module:function of your own.",
+    group="training", kind=OPTIMIZER,
     rule=Rule("the name of an optimiser of optax", lambda o: callable(o) or isinstance(o, str)), static=True,
     flag="optimizer",
   )  # fmt: skip
@@ -56,28 +79,93 @@ class Training(Struct):
     16, "Examples in a minibatch.", group="training", kind=WHOLE, rule=at_least(1), static=True,
     flag="batch_size",
   )  # fmt: skip
+  schedule: Schedule = part(
+    Constant, "What multiplies the learning rate over a training; or package.module:function of your own.",
+    group="training", flag="schedule", options=rate_schedules.SCHEDULES, base=Schedule,
+    load=rate_schedules.named,
+  )  # fmt: skip
+  momentum: float | None = setting(
+    None, "Momentum, of an optimiser that takes it; default its own.", group="training", kind=NUMBER,
+    rule=BELOW_1, flag="momentum",
+  )  # fmt: skip
+  nesterov: bool = setting(
+    False, "Nesterov's momentum, of an optimiser that has it.", group="training", kind=SWITCH, static=True,
+    flag="nesterov",
+  )  # fmt: skip
+  weight_decay: float | None = setting(
+    None, "Weight decay: the optimiser's own (adamw, lamb, ...), else added to the gradient.",
+    group="training", kind=NUMBER, rule=at_least(0), flag="weight_decay",
+  )  # fmt: skip
+  clip_norm: float | None = setting(
+    None, "Most that the norm of all gradients together may be; default any.", group="training", kind=NUMBER,
+    rule=POSITIVE, flag="clip_norm",
+  )  # fmt: skip
+  accumulate: int = setting(
+    1, "Equal parts that a minibatch is worked off in, one after the other, for less memory.",
+    group="training", kind=WHOLE, rule=at_least(1), static=True, flag="accumulate",
+  )  # fmt: skip
 
   def __post_init__(self):
-    """Sets a function of the iteration apart from the traced numbers."""
+    """Sets a function of the iteration apart from the traced numbers; takes a schedule by its name."""
     if callable(self.learning_rate) and not isinstance(self.learning_rate, RateSchedule):
       object.__setattr__(self, "learning_rate", RateSchedule(self.learning_rate))
+    object.__setattr__(self, "schedule", rate_schedules.as_schedule(self.schedule))
+
+  def over(self, steps: int) -> Self:
+    """With the schedule bound to a training of so many iterations; one that is bound stays as it is."""
+    return self.replace(schedule=self.schedule.over(steps))
+
+  def begun_at(self, first: int) -> Self:
+    """As it goes on from an iteration, to whose weights a training was rewound."""
+    return self.replace(schedule=self.schedule.replace(first=first))
 
   def make_optimizer(self) -> optax.GradientTransformation:
-    """The optax transformation."""
-    rate = self.learning_rate
-    return make_optimizer(self.optimizer, rate.function if isinstance(rate, RateSchedule) else rate)
+    """The optax transformation.
+
+    Raises:
+      UsageError: a setting that this optimiser does not take, or a schedule without a length.
+    """
+    return make_optimizer(self.optimizer, self._rate(), self._extras())
+
+  def _rate(self) -> Rate | None:
+    """The learning rate: a number, or a function of the iterations of this training."""
+    rate, schedule = self.learning_rate, self.schedule
+    if isinstance(rate, RateSchedule):
+      function, first = rate.function, schedule.first
+      at = (lambda count: function(count + first)) if first else function
+      if schedule.is_flat:
+        return at
+    elif schedule.is_flat:
+      return rate
+    else:
+      at = optax.constant_schedule(cast(float, rate))
+    factor = schedule.factor()
+    return lambda count: jnp.multiply(at(count), factor(count))
+
+  def _extras(self) -> Extras:
+    return Extras(self.momentum, self.nesterov, self.weight_decay, self.clip_norm)
 
   def check(self, num_examples: int) -> None:
     """Raises UsageError for an impossible setting."""
-    has_own_rate = isinstance(self.optimizer, optax.GradientTransformation)
+    has_own_rate = is_complete(self.optimizer)
     default = type(self).__dataclass_fields__["learning_rate"].default
     if has_own_rate and self.learning_rate not in (None, default):
       raise UsageError("an optax transformation has a learning rate of its own; leave learning_rate out")
     settings.check(self.replace(learning_rate=default) if has_own_rate else self)
-    self.make_optimizer()
+    self.schedule.check()
+    if has_own_rate and not self.schedule.is_flat:
+      raise UsageError(
+        "an optax transformation has a learning rate of its own; leave schedule and warmup out"
+      )
+    check_optimizer(self.optimizer, self.over(1000)._rate(), self._extras())
     if self.batch_size > num_examples:
       raise UsageError(
         f"batch_size must be from 1 to the {num_examples} training examples, not {self.batch_size}"
+      )
+    if self.batch_size % self.accumulate:
+      raise UsageError(
+        f"accumulate must divide batch_size, for its parts are equal, but {self.batch_size} is no multiple "
+        f"of {self.accumulate}"
       )
 
   def record(self) -> dict[str, object]:
@@ -87,3 +175,10 @@ class Training(Struct):
       rates = [float(self.learning_rate.function(step)) for step in (0, 1, 10, 100, 1000, 10000)]
       record["learning_rate"] = [describe(self.learning_rate.function), *rates]
     return record
+
+
+def numbers(training: Training) -> dict[str, object]:
+  """Those of its settings that are traced, by field; what is not set is left out."""
+  traced = [field.name for field in dataclasses.fields(training) if field.metadata.get("pytree_node", True)]
+  found = {name: getattr(training, name) for name in traced}
+  return {name: value for name, value in found.items() if jax.tree.leaves(value)}
