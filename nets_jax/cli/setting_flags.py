@@ -124,6 +124,7 @@ flags.DEFINE_alias("method", "search")
 RENAMED = {
   "random": "--sampler=random --samples=N",
   "random_seed": "--sampler_seed",
+  "mnist_manual_dir": "--manual_dir",
   "awakening_rate": "--regrowth_rate",
   "density_rule": "--ranking (of `schedule`: --search=guided)",
   "objectives": "--ranking=pareto",
