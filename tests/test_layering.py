@@ -23,7 +23,7 @@ INNER = {
     "layouts", "exhaustion", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
-  "data": ("tfds", "dataset", "files", "sources"),
+  "data": ("tfds", "dataset", "augmentation", "files", "sources"),
   "networks": (
     "precision", "functional", "adapter", "maskable", "own", "images", "architectures", "zoo", "layers",
     "layer_rules",

@@ -79,7 +79,7 @@ def prepare(
 ) -> Prepared:
   """A search whose hidden layers are `width` times as wide as the flags say, on part of the data."""
   kept = int(share * len(data.train))
-  data = data.replace(train=jax.tree.map(lambda x: x[:kept], data.train))
+  data = data.replace(train=data.train.take(slice(kept)))
   search = make_nets(values)
   search = search.replace(population_size=population, elites=min(search.elites, population - 1))
   network = search_flags.make_network(values, data.num_classes)

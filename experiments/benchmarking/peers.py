@@ -171,7 +171,7 @@ def _for_torch(work: Work):
     return torch.as_tensor(np.array(x), device=device)
 
   def flat(split):
-    return tensor(split.inputs).reshape(len(split), -1)
+    return tensor(split.prepared().inputs).reshape(len(split), -1)
 
   def turned(kernel):
     return tensor(jnp.swapaxes(kernel, 1, 2)).contiguous()

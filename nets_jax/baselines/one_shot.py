@@ -186,10 +186,10 @@ def prune_at_initialisation(
   """
   weights_key, batch_key = jax.random.split(key)
   train, rounds = task.data.train, search.rounds
-  layers, shape = task.layers, train.inputs.shape[1:]
+  layers, shape = task.layers, task.data.input_shape
   ticket = initialise(weights_key, task.network, shape, initialiser=task.initialiser, layers=layers)
   rows = jax.random.choice(batch_key, len(train), (search.score_batch,), replace=False)
-  batch = jax.tree.map(lambda x: x[rows], train)
+  batch = train.examples(rows)
 
   def prune(ticket, aim):
     count, own = aim

@@ -1,8 +1,8 @@
 """Saliency scores that prune a network at its initialisation; each for ONE ticket.
 
 A score is a number for each maskable weight, None elsewhere; the highest are kept. All take the
-task, the phenotype's weights, the masks and a batch of training examples. Gradients are those of training:
-a network that normalises does so by the batch.
+task, the phenotype's weights, the masks and a batch of training examples, prepared, not augmented. Gradients
+are those of training: a network that normalises does so by the batch.
 """
 
 from collections.abc import Callable

@@ -3,9 +3,11 @@
 `xor` is generated, `digits` comes with scikit-learn, everything else is prepared by TensorFlow
 Datasets (TFDS) under its own name. A set without a test part gives a fifth of itself; then a seeded
 tenth of the training part becomes the validation part (paper, 3.2). Inputs are standardised by the
-mean and deviation of the training part that is left, one of each per channel (the last axis).
+mean and deviation of the training part that is left, one of each per channel (the last axis). Images of
+bytes stay bytes, in memory and on devices, and are standardised where they are used.
 """
 
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Num
@@ -19,13 +21,50 @@ TEST_FRACTION = 0.2
 
 @struct.dataclass
 class Split(Struct):
-  """Inputs [examples, ...], float32 or of tokens int32, and labels [examples] int32."""
+  """Some examples, as they are stored; `prepared` and `examples` give them as a network takes them.
+
+  Attributes:
+    inputs: [examples, ...], float32; of tokens int32; or bytes, uint8, that are standardised when used.
+    labels: [examples] int32.
+    table: of bytes, the standardised number of each in each channel, float32; None of inputs that are ready.
+  """
 
   inputs: Num[Array | np.ndarray, "examples ..."]
   labels: Int[Array | np.ndarray, " examples"]
+  table: Float[Array | np.ndarray, "256 channels"] | None = None
 
   def __len__(self) -> int:
     return self.labels.shape[0]
+
+  @property
+  def input_type(self) -> str:
+    """What a network gets: `float32`, or `int32` of whole numbers."""
+    return "int32" if self.table is None and np.issubdtype(self.inputs.dtype, np.integer) else "float32"
+
+  def take(self, rows: slice | Int[Array | np.ndarray, "..."]) -> "Split":
+    """Some of the examples, stored likewise."""
+    return self.replace(inputs=self.inputs[rows], labels=self.labels[rows])
+
+  def standardised(self, inputs: Num[Array | np.ndarray, "..."]) -> Num[Array | np.ndarray, "..."]:
+    """One or several inputs that are stored as this split's, as a network takes them.
+
+    Bytes are looked up, for a compiler divides as it likes: by reciprocals, or to the last bit but one. So
+    they have the bits of NumPy's (x - mean) / deviation on every device.
+    """
+    if self.table is None:
+      return inputs
+    channels = self.table.shape[1]
+    number = jnp.arange(channels).reshape((1,) * (inputs.ndim - 1) + (-1,))
+    places = jnp.asarray(inputs, jnp.int32) * channels + number
+    return jnp.asarray(self.table).reshape(-1).at[places].get(mode="promise_in_bounds")
+
+  def examples(self, rows: slice | Int[Array | np.ndarray, "..."]) -> "Split":
+    """Some of the examples, prepared."""
+    return self.take(rows).prepared()
+
+  def prepared(self) -> "Split":
+    """The examples as a network takes them, float32 or tokens; bytes take four times the memory then."""
+    return self.replace(inputs=self.standardised(self.inputs), table=None)
 
 
 @struct.dataclass
@@ -64,7 +103,8 @@ def from_arrays(
   """Makes a `Dataset` of one's own arrays, by the split rule and standardisation of this module.
 
   Args:
-    inputs: [examples, ...] numbers; the last axis counts as channels.
+    inputs: [examples, ...] numbers; the last axis counts as channels. Bytes (uint8) that are standardised
+      stay bytes, a quarter of float32's memory, until they are used: `Split.prepared`.
     labels: [examples] integers from 0.
     test_inputs, test_labels: the test part; None takes `TEST_FRACTION` of the examples.
     valid_fraction: share of the training examples that become the validation part, in (0, 1).
@@ -99,7 +139,10 @@ def from_arrays(
     mean, deviation = _mean_and_deviation(inputs[train_order])
 
   def split(part: np.ndarray, part_labels: np.ndarray) -> Split:
-    return Split(_prepared(part, (mean, deviation) if standardise else None), part_labels.astype(np.int32))
+    part_labels = part_labels.astype(np.int32)
+    if standardise and part.dtype == np.uint8:
+      return Split(part, part_labels, _prepared(np.arange(256, dtype=np.uint8)[:, None], (mean, deviation)))
+    return Split(_prepared(part, (mean, deviation) if standardise else None), part_labels)
 
   return Dataset(
     train=split(inputs[train_order], labels[train_order]),

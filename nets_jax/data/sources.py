@@ -16,7 +16,7 @@ from nets_jax.data.dataset import Dataset, from_arrays
 from nets_jax.data.tfds import tfds_arrays
 from nets_jax.engine.seeds import SEED, check_seed
 from nets_jax.errors import UsageError
-from nets_jax.kinds import TEXT, WHOLE, at_least
+from nets_jax.kinds import SWITCH, TEXT, WHOLE, at_least
 from nets_jax.settings import setting
 
 
@@ -42,9 +42,13 @@ class DataSettings:
     static=True,
     decides=False,
   )
-  mnist_manual_dir: str | None = setting(
-    None, "Original files of the set; default NETS_JAX_MNIST_DIR, for mnist.", group="data", kind=TEXT,
-    static=True, decides=False,
+  manual_dir: str | None = setting(
+    None, "Where the original files of a TFDS set are; default NETS_JAX_MNIST_DIR, for mnist.", group="data",
+    kind=TEXT, static=True, decides=False,
+  )  # fmt: skip
+  standardise: bool = setting(
+    True, "Standardise inputs; off leaves them as they are, whole numbers such as tokens as int32.",
+    group="data", kind=SWITCH, static=True,
   )  # fmt: skip
   data_seed: int = setting(
     0, "Seed of the data split, and of the points of xor.", group="data", kind=WHOLE, rule=SEED, static=True
@@ -74,7 +78,8 @@ class DataSettings:
       self.dataset,
       seed=self.data_seed,
       data_dir=self.data_dir,
-      manual_dir=self.mnist_manual_dir,
+      manual_dir=self.manual_dir,
+      standardise=self.standardise,
       xor_train_size=self.xor_train_size,
       xor_test_size=self.xor_test_size,
     )
@@ -91,6 +96,7 @@ def load(
   seed: int = 0,
   data_dir: str | None = None,
   manual_dir: str | None = None,
+  standardise: bool = True,
   xor_train_size: int = 1000,
   xor_test_size: int = 1000,
 ) -> Dataset:
@@ -106,6 +112,7 @@ def load(
       `~/tensorflow_datasets`.
     manual_dir: a directory with a set's original files, from which TFDS prepares it without a network;
       None is, for `mnist`, the environment variable `NETS_JAX_MNIST_DIR`, if set.
+    standardise: see `from_arrays`; a function's own `Dataset` is taken as it is.
     xor_train_size, xor_test_size: points of `xor`, the validation part counted as training.
 
   Raises:
@@ -114,29 +121,29 @@ def load(
   if name == "xor":
     check_seed("seed", seed)
     train, test = _xor([seed, 0], xor_train_size), _xor([seed, 1], xor_test_size)
-    return from_arrays(*train, *test, seed=seed)
+    return from_arrays(*train, *test, seed=seed, standardise=standardise)
   if files.is_file_name(name):
-    arrays = files.npz_arrays(name)
-    return from_arrays(
-      arrays["inputs"], arrays["labels"], arrays.get("test_inputs"), arrays.get("test_labels"), seed=seed
-    )
+    arrays: dict[str, Any] = files.npz_arrays(name)
+    return from_arrays(**arrays, seed=seed, standardise=standardise)
   if plugins.is_reference(name):
     check_seed("seed", seed)
-    return _as_dataset(name, plugins.load(name, seed=seed), seed)
+    return _as_dataset(name, plugins.load(name, seed=seed), seed, standardise)
   if name == "digits":
     from sklearn import datasets
 
     digits: Any = datasets.load_digits()  # a Bunch; a pair only where that is asked for
-    return from_arrays(digits.images[..., None], digits.target, seed=seed)
+    return from_arrays(digits.images[..., None], digits.target, seed=seed, standardise=standardise)
   if manual_dir is None and name == "mnist":
     manual_dir = os.environ.get("NETS_JAX_MNIST_DIR")
   arrays: dict[str, Any] = {**tfds_arrays(name, data_dir, manual_dir)}
-  return from_arrays(**arrays, seed=seed)
+  return from_arrays(**arrays, seed=seed, standardise=standardise)
 
 
-def _as_dataset(name: str, given: Any, seed: int) -> Dataset:
+def _as_dataset(name: str, given: Any, seed: int, standardise: bool) -> Dataset:
   """What a function of a user's gave, as a data set."""
   if isinstance(given, Dataset):
+    if not standardise:
+      raise UsageError(f"{name} gave a nets_jax.Dataset, which is taken as it is; leave standardise out")
     return given
   if isinstance(given, tuple | list) and len(given) in (2, 4):
     given = dict(zip((*files.NEEDED, *files.OTHERS), given, strict=False))
@@ -147,7 +154,7 @@ def _as_dataset(name: str, given: Any, seed: int) -> Dataset:
     )
   files.check_names(name, dict(given))
   try:
-    return from_arrays(**given, seed=seed)
+    return from_arrays(**given, seed=seed, standardise=standardise)
   except UsageError as error:
     raise UsageError(f"{name}: {error}") from error
 

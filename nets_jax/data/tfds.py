@@ -130,7 +130,7 @@ def _prepare(tfds, builder, manual_dir: str | None) -> None:
   elif builder.url_infos and not _reachable(min(builder.url_infos)):
     raise UsageError(
       f"{builder.name} is not prepared under {builder.data_dir} and cannot be downloaded here; give the "
-      "directory of its original files by --mnist_manual_dir (or NETS_JAX_MNIST_DIR), or another --data_dir"
+      f"directory of its original files by {_ways(builder)}, or another --data_dir"
     )
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   if not sys.stderr.isatty():
@@ -152,8 +152,8 @@ def _check_manual_files(builder, manual_dir: pathlib.Path) -> None:
     path = manual_dir / info.filename
     if not path.is_file():
       raise UsageError(
-        f"{info.filename} of {builder.name} is not in {manual_dir}; point --mnist_manual_dir (or "
-        "NETS_JAX_MNIST_DIR) at the directory that holds the original files"
+        f"{info.filename} of {builder.name} is not in {manual_dir}; point {_ways(builder)} at the "
+        "directory that holds the original files"
       )
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != info.checksum:
@@ -161,6 +161,11 @@ def _check_manual_files(builder, manual_dir: pathlib.Path) -> None:
         f"{path} is damaged or of another set: {len(content):,} bytes, whose checksum is not that of "
         f"{builder.name}'s {int(info.size):,} bytes; get the file anew"
       )
+
+
+def _ways(builder) -> str:
+  """How a directory of original files is named."""
+  return "--manual_dir" + (" (or NETS_JAX_MNIST_DIR)" if builder.name == "mnist" else "")
 
 
 def _reachable(url: str, seconds: float = 3.0) -> bool:

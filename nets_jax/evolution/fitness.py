@@ -26,7 +26,7 @@ class Candidate:
     ticket: the genome.
     weights: theta_T, what the training made of its phenotype.
     network_state: what the network is evaluated with besides; see `training.statistics`.
-    valid: the validation examples.
+    valid: the validation examples, as a network takes them.
     valid_loss, valid_accuracy: on them.
     density: of the ticket's mask.
   """
@@ -82,6 +82,7 @@ def fitness(
   order: Int[Array | np.ndarray, "steps batch"],
   ranking: Scorer,
   objective: Objective | None = None,
+  order_key: Key[Array, ""] | None = None,
 ) -> tuple[Metrics, Params]:
   """Trains the ticket's phenotype, and scores the network that comes of it (paper, Algorithm 2).
 
@@ -92,6 +93,7 @@ def fitness(
     order: minibatches, T steps of them; see `train.minibatch_order`.
     ranking: makes the fitness of the objective and the density; see `ranking.Ranking`.
     objective: of the `Candidate` that the ticket becomes; None is its validation loss.
+    order_key: that the minibatches were made by; of augmentation, see `train.advance`.
 
   Returns:
     The metrics, with fitness +inf where it is not finite; and the trained weights, which NeTS throws away.
@@ -99,15 +101,14 @@ def fitness(
   Raises:
     UsageError: the objective gives something else than one number.
   """
-  trained = train(key, ticket, task, order)
+  trained = train(key, ticket, task, order, order_key)
   state = settled(key, task, trained.weights, trained.network_state, order)
   scores = evaluate(task, trained.weights, task.data.valid, state)
   ticket_density = density(ticket)
   value = scores.loss
   if objective is not None:
-    candidate = Candidate(
-      ticket, trained.weights, state, task.data.valid, scores.loss, scores.accuracy, ticket_density
-    )
+    valid = task.data.valid.prepared()
+    candidate = Candidate(ticket, trained.weights, state, valid, scores.loss, scores.accuracy, ticket_density)
     value = _one_number(objective(candidate))
   minimised = ranking.fitness(value, ticket_density, objective is None)
   minimised = jnp.where(jnp.isfinite(minimised), minimised, jnp.inf).astype(jnp.float32)

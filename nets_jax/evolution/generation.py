@@ -208,13 +208,15 @@ def genome_fitness(
   task: Task,
   order: Int[Array | np.ndarray, "steps batch"],
   search: NetsSettings,
+  order_key: Key[Array, ""] | None = None,
 ) -> tuple[Metrics, Ticket]:
   """The fitness of genome `index`, and the genome as it goes on.
 
-  That is itself, with what `retain_weights` or an operator that observes make of the training.
+  That is itself, with what `retain_weights` or an operator that observes make of the training. Augmentations
+  are drawn by `order_key`, that of the generation's shuffles.
   """
   key = jax.random.fold_in(training_key, index)
-  metrics, trained = fitness(key, genome, task, order, search.ranking, search.objective)
+  metrics, trained = fitness(key, genome, task, order, search.ranking, search.objective, order_key)
   if search.observer is not None:
     genome = search.observer.observe(genome, trained, task, order)
   return metrics, retain(genome, trained) if search.retain_weights else genome
@@ -240,13 +242,16 @@ def _evaluate(
     run, index, genome = row
     task, of_runs = shared
     # Of one run the minibatches are everyone's, and an accelerator gathers them once for all genomes.
-    training_key, order, settings = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
+    own = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
+    training_key, order, settings, order_key = own
     task = task.replace(training=settings.training, initialiser=settings.initialiser)
-    metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search)
+    metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search, order_key)
     return metrics, genome if changes else None
 
   rows = (*row_places(runs, k, layout), population)
-  shared = task.replace(training=None, initialiser=None), (training_keys, orders, settings)
+  order_keys = shuffle_keys if settings.training.augment else None
+  of_runs = training_keys, orders, settings, order_keys
+  shared = task.replace(training=None, initialiser=None), of_runs
   metrics, changed = map_tickets(trained, layout, rows, shared)
   metrics = keep_replicated(metrics, layout)
   population = population if changed is None else changed

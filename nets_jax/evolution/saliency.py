@@ -94,7 +94,7 @@ def saliency(
   @functools.cache
   def gradient_of_last() -> Params:
     rows = order[-GRADIENT_BATCHES:].reshape(-1)
-    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], task.data.train)
+    batch = jax.tree.map(jnp.asarray, task.data.train).examples(rows)
 
     def loss(weights):
       return jnp.mean(task.loss(forward_for_scores(task.network, weights, batch.inputs), batch.labels))

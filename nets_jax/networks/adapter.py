@@ -257,6 +257,21 @@ def _example(network: Network, input_shape: tuple[int, ...]) -> jax.Array:
   return jnp.zeros((1, *input_shape), input_type(network, input_shape))
 
 
+def check_inputs(network: Network, input_shape: Sequence[int], given: str) -> None:
+  """Raises UsageError unless a network takes inputs of the type that it is given, `float32` or `int32`."""
+  takes = input_type(network, input_shape)
+  if (takes, given) == ("int32", "float32"):
+    raise UsageError(
+      f"{name_of(network)} looks up whole numbers, but the inputs are floating point numbers; leave tokens "
+      "as they are: standardise=False, or --nostandardise"
+    )
+  if takes != given:
+    raise UsageError(
+      f"{name_of(network)} takes floating point numbers, but the inputs are whole ones that are not "
+      "standardised; leave standardise at true, or give them as floats"
+    )
+
+
 def input_type(network: Network, input_shape: Sequence[int]) -> str:
   """The type of a network's inputs: `float32`, or `int32` of one that takes whole numbers alone."""
   return _input_type(network, tuple(input_shape))

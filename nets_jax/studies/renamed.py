@@ -3,6 +3,7 @@
 RENAMED = {
   "random": "--sampler=random --samples=N",
   "random_seed": "--sampler_seed",
+  "mnist_manual_dir": "--manual_dir",
   "awakening_rate": "--regrowth_rate",
   "density_rule": "--ranking (of `schedule`: --search=guided)",
   "objectives": "--ranking=pareto",

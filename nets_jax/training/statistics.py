@@ -52,7 +52,7 @@ def settled(
   if not jax.tree.leaves(network_state.get(STATISTICS, {})):
     return network_state
   momenta = _momenta(task.network, task.data.input_shape)
-  inputs, key = jnp.asarray(task.data.train.inputs), jax.random.fold_in(key, _NO_STEP)
+  split, key = jax.tree.map(jnp.asarray, task.data.train), jax.random.fold_in(key, _NO_STEP)
   # Of a minibatch in parts each part is a batch that is normalised.
   rows = jnp.asarray(order)[-BATCHES:].reshape(-1, order.shape[1] // task.training.accumulate)
   carried = network_state[STATISTICS]
@@ -66,7 +66,8 @@ def settled(
 
   def add(total, examples):
     given = {**network_state, STATISTICS: empty}
-    new = forward_in_training(task.network, weights, given, inputs[examples], key)[1][STATISTICS]
+    inputs = split.standardised(split.inputs[examples])
+    new = forward_in_training(task.network, weights, given, inputs, key)[1][STATISTICS]
     return where_average(jax.tree.map(jnp.add, total, new), carried), None
 
   total, _ = jax.lax.scan(add, empty, rows)

@@ -19,7 +19,14 @@ from nets_jax.kinds import (
   one_of,
 )  # fmt: skip
 from nets_jax.networks import layer_rules
-from nets_jax.networks.adapter import Network, check_network, check_outputs, name_of, with_tuples
+from nets_jax.networks.adapter import (
+  Network,
+  check_inputs,
+  check_network,
+  check_outputs,
+  name_of,
+  with_tuples,
+)
 from nets_jax.networks.initialisation import INITIALISERS, Initialiser, Normal, as_initialiser
 from nets_jax.networks.layer_rules import LayerDensities, own_counts
 from nets_jax.networks.layers import Layer, find_layers
@@ -41,7 +48,7 @@ class Task(Struct):
   Attributes:
     network: a `flax.linen` module, or a `Functional`; see `networks.adapter` (static).
     data: what it is trained, scored and tested on.
-    training: optimiser, learning rate and batch.
+    training: optimiser, learning rate, batch and augmentation.
     initialiser: draws the initial weights; also by its name, a standard deviation, or weights that are there
       already, as those of a ticket.
     epochs: of the final training.
@@ -108,8 +115,11 @@ class Task(Struct):
   def check(self) -> None:
     """Raises UsageError for what makes no training, one line each."""
     check_network(self.network)
+    check_inputs(self.network, self.data.input_shape, self.data.train.input_type)
     check_parts(self)
     self.training.check(len(self.data.train))
+    batch = (self.training.batch_size, *self.data.input_shape)
+    self.training.check_images(jax.ShapeDtypeStruct(batch, self.data.train.input_type))
     settings.check(self.replace(training=Training()))  # the training's own are checked
     if _precision_of(self.network) != "float32":
       raise UsageError(

@@ -28,8 +28,9 @@ from nets_jax.networks.adapter import (
 )
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
 from nets_jax.training.task import Task
-from nets_jax.training.training import steps_per_epoch
+from nets_jax.training.training import Training, steps_per_epoch
 
+_AUGMENTATION = np.uint32(2**32 - 2)  # whose keys are those of epochs, and of steps
 EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the split's size
 
 
@@ -104,6 +105,7 @@ def advance(
   task: Task,
   order: Int[Array | np.ndarray, "steps batch"],
   first: int | Int[Array, ""] = 0,
+  order_key: Key[Array, ""] | None = None,
 ) -> TrainingState:
   """Trains on the minibatches of `order`, one step each.
 
@@ -118,9 +120,15 @@ def advance(
     task: trained on `train`.
     order: example indices [steps, batch_size].
     first: iteration of the first step, so that dropout goes on where an earlier `advance` left it.
+    order_key: that `order` was made by, and augmentations are drawn by, at step t by t alone. So all that are
+      trained on the same minibatches see the same images. `augment_apart` draws by `key` in its place.
+
+  Raises:
+    UsageError: the training augments, and no key is given for it.
   """
   split = jax.tree.map(jnp.asarray, task.data.train)  # NumPy arrays take no traced index
   optimizer, parts = task.training.make_optimizer(), task.training.accumulate
+  augment = _augmentation(task.training, key if task.training.augment_apart else order_key)
 
   def loss(weights, network_state, inputs, labels, dropout_key):
     outputs, network_state = forward_in_training(task.network, weights, network_state, inputs, dropout_key)
@@ -129,7 +137,7 @@ def advance(
   def step(state, batch):
     index, examples = batch
     dropout_key = jax.random.fold_in(key, index)
-    inputs, labels = split.inputs[examples], split.labels[examples]
+    inputs, labels = augment(index, split.standardised(split.inputs[examples])), split.labels[examples]
     # Statistics of a batch are small differences, whose last bits hang on what XLA fuses them with. Kept
     # apart, a step has the same bits in every program. A network without state needs none of it.
     if jax.tree.leaves(state.network_state):
@@ -180,15 +188,32 @@ def _accumulated(
   return jax.tree.map(lambda t, w: (t / parts).astype(w.dtype), total, weights), network_state
 
 
+def _augmentation(
+  training: Training, key: Key[Array, ""] | None
+) -> Callable[[Int[Array, ""], jax.Array], jax.Array]:
+  """What is done to the inputs of a step by its number."""
+  augment = training.augmentation
+  if augment is None:
+    return lambda index, inputs: inputs
+  if key is None:
+    raise UsageError("this training augments its images; give the key of its minibatches: order_key=...")
+  drawn_by = jax.random.fold_in(key, _AUGMENTATION)
+  return lambda index, inputs: augment(jax.random.fold_in(drawn_by, index), inputs)
+
+
 def train(
-  key: Key[Array, ""], ticket: Ticket, task: Task, order: Int[Array | np.ndarray, "steps batch"]
+  key: Key[Array, ""],
+  ticket: Ticket,
+  task: Task,
+  order: Int[Array | np.ndarray, "steps batch"],
+  order_key: Key[Array, ""] | None = None,
 ) -> TrainingState:
   """The ticket after the steps of `order`: theta_T and its state; see `advance` for the arguments.
 
   A schedule that is not bound to a length is of these steps.
   """
   task = task.replace(training=task.training.over(order.shape[0]))
-  return advance(key, start(ticket, task), ticket.masks, task, order)
+  return advance(key, start(ticket, task), ticket.masks, task, order, order_key=order_key)
 
 
 def evaluate(
@@ -210,11 +235,13 @@ def evaluate(
     weights, network_state = jax.lax.optimization_barrier((weights, network_state))
 
   def loss_and_score(example):
-    logits = forward(task.network, weights, example.inputs[None], state=network_state)
-    labels = example.labels[None]
+    inputs, label = example
+    logits = forward(task.network, weights, split.standardised(inputs)[None], state=network_state)
+    labels = label[None]
     return task.loss(logits, labels)[0], task.score(logits, labels)[0]
 
-  losses, scores = jax.lax.map(loss_and_score, split, batch_size=min(EVALUATION_BATCH, len(split)))
+  stored = split.inputs, split.labels
+  losses, scores = jax.lax.map(loss_and_score, stored, batch_size=min(EVALUATION_BATCH, len(split)))
   return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
 
 
@@ -238,11 +265,11 @@ def class_accuracies(
   _check_state(task, network_state)
 
   def is_correct(example):
-    return (
-      jnp.argmax(forward(task.network, weights, example.inputs[None], state=network_state)[0])
-      == example.labels
-    )
+    inputs, label = example
+    logits = forward(task.network, weights, split.standardised(inputs)[None], state=network_state)
+    return jnp.argmax(logits[0]) == label
 
-  correct = jax.lax.map(is_correct, split, batch_size=min(EVALUATION_BATCH, len(split)))
+  stored = split.inputs, split.labels
+  correct = jax.lax.map(is_correct, stored, batch_size=min(EVALUATION_BATCH, len(split)))
   is_class = jnp.asarray(split.labels)[None] == jnp.arange(task.data.num_classes)[:, None]
   return jnp.sum(is_class & correct[None], axis=1) / jnp.sum(is_class, axis=1)

@@ -66,7 +66,7 @@ def _train_some_steps(
     order = minibatch_order(
       order_key, len(task.data.train), training.batch_size, steps, first=first, whole_epochs=whole_epochs
     )
-    state = advance(dropout_key, state, masks, task, order, first)
+    state = advance(dropout_key, state, masks, task, order, first, order_key)
     # The last minibatches of the training so far, also where it is scored more often than that.
     end = first + steps
     last = minibatch_order(

@@ -1,4 +1,4 @@
-"""How a network is trained: optimiser, learning rate, batch."""
+"""How a network is trained: optimiser, learning rate, batch, augmentation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,8 +10,10 @@ import optax
 from flax import struct
 
 from nets_jax import settings
+from nets_jax.data import augmentation
+from nets_jax.data.augmentation import Augmentation
 from nets_jax.errors import UsageError
-from nets_jax.kinds import NUMBER, POSITIVE, SWITCH, WHOLE, Kind, Rule, at_least, describe, in_words
+from nets_jax.kinds import ANY, NUMBER, POSITIVE, SWITCH, WHOLE, Kind, Rule, at_least, describe, in_words
 from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import rate_schedules
@@ -43,7 +45,7 @@ class RateSchedule:
 
 @struct.dataclass
 class Training(Struct):
-  """How a network is trained: optimiser, learning rate, batch.
+  """How a network is trained: optimiser, learning rate, batch, augmentation.
 
   Attributes:
     optimizer: any of optax, by name (`sgd`, `momentum`, `adam`, `adamw`, ...); or a function from the
@@ -59,6 +61,11 @@ class Training(Struct):
       `optimizers.make_optimizer`.
     clip_norm: the most that the norm of all gradients together may be, of the masked network (traced).
     accumulate: equal parts that a minibatch is worked off in, whose gradients are averaged (static).
+    augment: what is done to a minibatch's images in training, in this order, and in no evaluation: `crop`,
+      `flip`, `cutout`, or functions `(key, images) -> images` of one's own; see `data.augmentation` (static).
+    crop_padding, cutout_size: their sizes in pixels; None is 4, and 8 (static).
+    augment_apart: whether each genome of a generation draws its augmentations for itself, by its own key;
+      else all see the same images, as they do the same minibatches (static).
   """
 
   optimizer: Optimizer = setting(
@@ -104,9 +111,26 @@ class Training(Struct):
     1, "Equal parts that a minibatch is worked off in, one after the other, for less memory.",
     group="training", kind=WHOLE, rule=at_least(1), static=True, flag="accumulate",
   )  # fmt: skip
+  augment: tuple[str | Augmentation, ...] | None = setting(
+    None, "Augmentations of every training: crop, flip, cutout, or package.module:function of your own, with "
+    "commas between.", group="training", kind=augmentation.NAMES, rule=ANY, static=True, flag="augment",
+  )  # fmt: skip
+  crop_padding: int | None = setting(
+    None, "Pixels that crop moves an image by, at most; default 4.", group="training", kind=WHOLE,
+    rule=at_least(1), static=True, flag="crop_padding",
+  )  # fmt: skip
+  cutout_size: int | None = setting(
+    None, "Pixels of the side of cutout's square; default 8.", group="training", kind=WHOLE,
+    rule=at_least(1), static=True, flag="cutout_size",
+  )  # fmt: skip
+  augment_apart: bool = setting(
+    False, "Each genome draws its augmentations for itself; else all of a generation see the same images.",
+    group="training", kind=SWITCH, static=True, flag="augment_apart",
+  )  # fmt: skip
 
   def __post_init__(self):
-    """Sets a function of the iteration apart from the traced numbers; takes a schedule by its name."""
+    """Sets a function of the iteration apart from the traced numbers; takes parts by their names."""
+    object.__setattr__(self, "augment", augmentation.as_names(self.augment))
     if callable(self.learning_rate) and not isinstance(self.learning_rate, RateSchedule):
       object.__setattr__(self, "learning_rate", RateSchedule(self.learning_rate))
     object.__setattr__(self, "schedule", rate_schedules.as_schedule(self.schedule))
@@ -144,6 +168,27 @@ class Training(Struct):
 
   def _extras(self) -> Extras:
     return Extras(self.momentum, self.nesterov, self.weight_decay, self.clip_norm)
+
+  @property
+  def augmentation(self) -> Augmentation | None:
+    """What is done to the images of a minibatch; None is nothing.
+
+    Raises:
+      UsageError: there is none of a name, or a setting of one that is not chosen.
+    """
+    if self.augment_apart and not self.augment:
+      raise UsageError("augment_apart says how augmentations are drawn; give augment, or leave it out")
+    made = augmentation.chain(self.augment or (), self._sizes)
+    return made if self.augment else None
+
+  @property
+  def _sizes(self) -> dict[str, int | None]:
+    return {"crop_padding": self.crop_padding, "cutout_size": self.cutout_size}
+
+  def check_images(self, inputs: jax.ShapeDtypeStruct) -> None:
+    """Raises UsageError for augmentations that do not go with a minibatch of inputs [batch, ...]."""
+    if self.augmentation is not None:
+      augmentation.check(self.augment or (), self._sizes, inputs)
 
   def check(self, num_examples: int) -> None:
     """Raises UsageError for an impossible setting."""
