@@ -175,7 +175,9 @@ def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch, capf
 @pytest.mark.parametrize("name", ["no_such_set", "mnistt"])
 def test_an_unknown_data_set(name, tmp_path):
   pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
-  with pytest.raises(nets_jax.UsageError, match=f"dataset '{name}' is not one of xor, digits, nor known"):
+  with pytest.raises(
+    nets_jax.UsageError, match=f"dataset '{name}' is not one of xor, digits, diabetes, nor known"
+  ):
     nets_jax.load_data(name, data_dir=str(tmp_path))
 
 

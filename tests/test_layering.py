@@ -23,14 +23,17 @@ INNER = {
     "layouts", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
-  "data": ("tfds", "dataset", "files", "sources"),
+  "data": ("tfds", "targets", "dataset", "files", "sources"),
   "networks": (
     "precision", "functional", "adapter", "maskable", "own", "images", "architectures", "zoo", "layers",
     "layer_rules",
     "initialisation",
   ),
   "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "storage"),
-  "training": ("optimizers", "task", "train", "statistics", "arguments", "trainer"),
+  "training": (
+    "optimizers", "measures", "losses", "scores", "objectives", "training", "task", "train", "statistics",
+    "arguments", "trainer",
+  ),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
     "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",
@@ -44,7 +47,8 @@ INNER = {
   "studies": (
     "run_settings", "method_labels", "methods", "places", "run_files", "frontier_files", "outcome", "batches",
     "single_run",
-    "workers", "trials", "run_directory", "work", "tables", "space", "adaptive", "pruning", "comparison",
+    "workers", "trials", "run_directory", "work", "tables", "space", "best", "adaptive", "pruning",
+    "comparison",
     "frontiers", "sweeps", "ticket_controls",
   ),
   "cli": (

@@ -31,9 +31,9 @@ DENSE = curve([0.9, 0.5, 0.6], [0.7, 0.9, 0.95])  # j = 20, a = 0.9
 )
 def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, far_sparser):
   verdict = verdicts_module.judge(ticket, DENSE, unmasked, 100)
-  assert (verdict.as_fast, verdict.as_accurate, verdict.far_sparser) == (as_fast, as_accurate, far_sparser)
+  assert (verdict.as_fast, verdict.as_good, verdict.far_sparser) == (as_fast, as_accurate, far_sparser)
   assert verdict.wins == (as_fast and as_accurate and far_sparser)
-  assert (verdict.dense_iteration, verdict.dense_accuracy, verdict.dense_loss) == (20, 0.9, 0.5)
+  assert (verdict.dense_iteration, verdict.dense_score, verdict.dense_loss) == (20, 0.9, 0.5)
   text = str(verdict)
   assert text.startswith("a winning ticket: " if verdict.wins else "not a winning ticket: ")
   for name, met in (("as fast", as_fast), ("as accurate", as_accurate), ("far sparser", far_sparser)):
@@ -43,7 +43,7 @@ def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, f
 def test_the_first_of_equal_minima_counts_and_nan_is_none():
   ticket = curve([math.nan, 0.4, 0.4], [1.0, 0.9, 0.8])
   verdict = verdicts_module.judge(ticket, DENSE, 1, 100)
-  assert (verdict.iteration, verdict.accuracy, verdict.loss) == (20, 0.9, 0.4)
+  assert (verdict.iteration, verdict.score, verdict.loss) == (20, 0.9, 0.4)
 
 
 def test_the_interval_is_students():

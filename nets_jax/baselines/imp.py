@@ -110,9 +110,9 @@ class Imp(Search):
 
     Returns:
       For each run the ticket (theta_k, M) and its history: a dict for each cycle and epoch with keys
-      `cycle`, `iteration` (from the run's start), `valid_loss`, `valid_accuracy`, `density` and `seconds`,
-      which is the time of all runs together, without compilation, over their number. A run fails whose
-      training diverged, or that pruned every weight.
+      `cycle`, `iteration` (from the run's start), `valid_loss`, `valid_accuracy` (or another score),
+      `density` and `seconds`, which is the time of all runs together, without compilation, over their number.
+      A run fails whose training diverged, or that pruned every weight.
     """
     saved = how.checkpoints.restore(functools.partial(_identity, keys, task, self))
     layout = how.layout_of(len(keys))

@@ -1,10 +1,11 @@
-"""Data sets by name: `xor` is generated, `digits` comes with scikit-learn; files and functions of one's own.
+"""Data sets by name: `xor` is generated, `digits` and `diabetes` come with scikit-learn; one's own.
 
 All others are of TFDS.
 """
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from nets_jax.data.dataset import Dataset, from_arrays
 from nets_jax.data.tfds import tfds_arrays
 from nets_jax.engine.seeds import SEED, check_seed
 from nets_jax.errors import UsageError
-from nets_jax.kinds import TEXT, WHOLE, at_least
+from nets_jax.kinds import SWITCH, TEXT, WHOLE, at_least
 from nets_jax.settings import setting
 
 
@@ -26,8 +27,8 @@ class DataSettings:
 
   dataset: str = setting(
     "digits",
-    "xor, digits, the name of a TFDS image classification set (mnist, ...), PATH.npz with inputs and labels, "
-    "or package.module:function of your own.",
+    "xor, digits, diabetes, the name of a TFDS image classification set (mnist, ...), PATH.npz with inputs "
+    "and labels, or package.module:function of your own.",
     group="what to run", kind=TEXT, static=True,
   )  # fmt: skip
   dataset_sha256: str | None = setting(
@@ -56,6 +57,11 @@ class DataSettings:
     1000, "Points of xor to test on.", group="data", kind=WHOLE, rule=at_least(1), static=True
   )
 
+  standardise_targets: bool = setting(
+    True, "Numbers to predict in deviations of the training part; else as they are.", group="data",
+    kind=SWITCH, static=True,
+  )  # fmt: skip
+
   def load(self) -> Dataset:
     """The data set.
 
@@ -77,6 +83,7 @@ class DataSettings:
       manual_dir=self.mnist_manual_dir,
       xor_train_size=self.xor_train_size,
       xor_test_size=self.xor_test_size,
+      standardise_targets=self.standardise_targets,
     )
 
   @property
@@ -93,13 +100,14 @@ def load(
   manual_dir: str | None = None,
   xor_train_size: int = 1000,
   xor_test_size: int = 1000,
+  standardise_targets: bool = True,
 ) -> Dataset:
   """Loads a data set by name.
 
   Args:
-    name: `xor`, `digits`, or the TFDS name of an image classification set (`mnist`, `fashion_mnist`,
-      `kmnist`, `cifar10`, ...); `PATH.npz`, see `files.npz_arrays`; or `package.module:function(size=100)`,
-      which gives a `Dataset`, or the arguments of `from_arrays` as a dict or a tuple. Such a function is
+    name: `xor`, `digits`, `diabetes` (regression), or the TFDS name of an image classification set (`mnist`,
+      `fashion_mnist`, `kmnist`, `cifar10`, ...); `PATH.npz`, see `files.npz_arrays`; or
+      `package.module:function(size=100)`, which gives a `Dataset`, or the arguments of `from_arrays` as a dict or a tuple. Such a function is
       also given `seed`, where it takes that.
     seed: of the split, and of the points of `xor`.
     data_dir: where TFDS keeps its sets; None is TFDS's own default, `TFDS_DATA_DIR` or
@@ -107,34 +115,57 @@ def load(
     manual_dir: a directory with a set's original files, from which TFDS prepares it without a network;
       None is, for `mnist`, the environment variable `NETS_JAX_MNIST_DIR`, if set.
     xor_train_size, xor_test_size: points of `xor`, the validation part counted as training.
+    standardise_targets: see `from_arrays`.
 
   Raises:
     UsageError: an unknown name, sizes too small, or a set that cannot be had; the message says why.
   """
+  make: Callable[..., Dataset] = functools.partial(
+    from_arrays, seed=seed, standardise_targets=standardise_targets
+  )
   if name == "xor":
     check_seed("seed", seed)
-    train, test = _xor([seed, 0], xor_train_size), _xor([seed, 1], xor_test_size)
-    return from_arrays(*train, *test, seed=seed)
+    return make(*_xor([seed, 0], xor_train_size), *_xor([seed, 1], xor_test_size))
   if files.is_file_name(name):
-    arrays = files.npz_arrays(name)
-    return from_arrays(
-      arrays["inputs"], arrays["labels"], arrays.get("test_inputs"), arrays.get("test_labels"), seed=seed
-    )
+    return make(**files.npz_arrays(name))
   if plugins.is_reference(name):
     check_seed("seed", seed)
-    return _as_dataset(name, plugins.load(name, seed=seed), seed)
-  if name == "digits":
-    from sklearn import datasets
-
-    digits: Any = datasets.load_digits()  # a Bunch; a pair only where that is asked for
-    return from_arrays(digits.images[..., None], digits.target, seed=seed)
+    given = plugins.load(name, seed=seed)
+    if isinstance(given, Dataset) and not standardise_targets:
+      raise UsageError(
+        f"{name} gives a Dataset, whose targets stay as they are; leave standardise_targets out"
+      )
+    return _as_dataset(name, given, make)
+  if name in SKLEARN:
+    return make(*SKLEARN[name]())
   if manual_dir is None and name == "mnist":
     manual_dir = os.environ.get("NETS_JAX_MNIST_DIR")
   arrays: dict[str, Any] = {**tfds_arrays(name, data_dir, manual_dir)}
-  return from_arrays(**arrays, seed=seed)
+  return make(**arrays)
 
 
-def _as_dataset(name: str, given: Any, seed: int) -> Dataset:
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+  """Images [1797, 8, 8, 1] of ten handwritten digits."""
+  from sklearn import datasets
+
+  digits: Any = datasets.load_digits()  # a Bunch; a pair only where that is asked for
+  return digits.images[..., None], digits.target
+
+
+def _diabetes() -> tuple[np.ndarray, np.ndarray]:
+  """Ten measurements of 442 patients, and how far the disease has come a year later, from 25 to 346."""
+  from sklearn import datasets
+
+  diabetes: Any = datasets.load_diabetes(
+    scaled=False
+  )  # scaled by all examples it would be, the test part too
+  return diabetes.data, diabetes.target
+
+
+SKLEARN = {"digits": _digits, "diabetes": _diabetes}
+
+
+def _as_dataset(name: str, given: Any, make: Callable[..., Dataset]) -> Dataset:
   """What a function of a user's gave, as a data set."""
   if isinstance(given, Dataset):
     return given
@@ -147,7 +178,7 @@ def _as_dataset(name: str, given: Any, seed: int) -> Dataset:
     )
   files.check_names(name, dict(given))
   try:
-    return from_arrays(**given, seed=seed)
+    return make(**given)
   except UsageError as error:
     raise UsageError(f"{name}: {error}") from error
 

@@ -17,6 +17,7 @@ import numpy as np
 from flax.errors import ModifyScopeVariableError
 from jaxtyping import Array, Key, PyTree, Shaped
 
+from nets_jax.data.targets import CLASSES, LABELS
 from nets_jax.errors import UsageError
 from nets_jax.networks.functional import Functional, mode_arguments
 
@@ -216,29 +217,37 @@ def name_of(network: Network) -> str:
   return network.name if isinstance(network, Functional) else type(network).__name__
 
 
-def check_outputs(network: Network, input_shape: Sequence[int], num_classes: int) -> None:
-  """Raises UsageError unless the network gives each input a row of logits, at least one for each class."""
-  shape = _output_shape(network, tuple(input_shape))
+def check_outputs(
+  network: Network, input_shape: Sequence[int], num_classes: int, targets: str = CLASSES
+) -> None:
+  """Raises UsageError unless a network gives each input a row of outputs that the targets ask for.
+
+  Of classes at least one for each; of labels and numbers one for each of an example's.
+  """
+  shape = getattr(outputs_of(network, input_shape), "shape", None)
+  what = "logits [batch, classes]" if targets == CLASSES else f"outputs [batch, {targets}]"
   if shape is None or len(shape) != 2 or shape[0] != 2:
     given = "something else than one array" if shape is None else f"an array of shape {shape}"
+    raise UsageError(f"{name_of(network)} must give {what}, but for 2 inputs it gives {given}")
+  if shape[1] < num_classes or (targets != CLASSES and shape[1] != num_classes):
+    counted = {CLASSES: "classes", LABELS: "label(s) of each example"}.get(targets, "number(s) to predict")
     raise UsageError(
-      f"{name_of(network)} must give logits [batch, classes], but for 2 inputs it gives {given}"
-    )
-  if shape[1] < num_classes:
-    raise UsageError(
-      f"{name_of(network)} has {shape[1]} outputs, but the data have {num_classes} classes; give the "
+      f"{name_of(network)} has {shape[1]} outputs, but the data have {num_classes} {counted}; give the "
       "network an output for each"
     )
 
 
+def outputs_of(network: Network, input_shape: Sequence[int]) -> PyTree:
+  """Shape and type of what a network gives for two inputs, without computing it."""
+  return _outputs_of(network, tuple(input_shape))
+
+
 @remembered
-def _output_shape(network: Network, input_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-  """The shape of what a network gives for two inputs; None if that is no array."""
+def _outputs_of(network: Network, input_shape: tuple[int, ...]) -> PyTree:
   parameters = abstract_parameters(network, input_shape)
   one = _example(network, input_shape)
   inputs = jax.ShapeDtypeStruct((2, *input_shape), one.dtype)
-  outputs = jax.eval_shape(functools.partial(forward, network), parameters, inputs)
-  return getattr(outputs, "shape", None)
+  return jax.eval_shape(functools.partial(forward, network), parameters, inputs)
 
 
 def _example(network: Network, input_shape: tuple[int, ...]) -> jax.Array:

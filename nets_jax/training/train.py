@@ -13,6 +13,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.data.dataset import Split
+from nets_jax.data.targets import CLASSES, IN_WORDS
+from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import NetworkState, Params, forward, forward_in_training, initial_state
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
 from nets_jax.training.task import Task
@@ -32,10 +34,10 @@ class TrainingState:
 
 @struct.dataclass
 class Evaluation:
-  """The means over a split of the task's loss (cross-entropy in nats) and score (accuracy in [0, 1])."""
+  """The means over a split of the task's loss and score: of classes cross-entropy in nats, and accuracy."""
 
   loss: Float[Array, "..."]
-  accuracy: Float[Array, "..."]
+  score: Float[Array, "..."]
 
 
 def minibatch_order(
@@ -112,7 +114,7 @@ def advance(
 
   def loss(weights, network_state, inputs, labels, dropout_key):
     outputs, network_state = forward_in_training(task.network, weights, network_state, inputs, dropout_key)
-    return jnp.mean(task.loss(outputs, labels)), network_state
+    return jnp.mean(task.training_losses(outputs, labels)), network_state
 
   def step(state, batch):
     index, examples = batch
@@ -161,7 +163,7 @@ def evaluate(
   def loss_and_score(example):
     logits = forward(task.network, weights, example.inputs[None], state=network_state)
     labels = example.labels[None]
-    return task.loss(logits, labels)[0], task.score(logits, labels)[0]
+    return task.losses(logits, labels)[0], task.scores(logits, labels)[0]
 
   losses, scores = jax.lax.map(loss_and_score, split, batch_size=min(EVALUATION_BATCH, len(split)))
   return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
@@ -170,7 +172,15 @@ def evaluate(
 def class_accuracies(
   task: Task, weights: Params, split: Split, network_state: NetworkState | None = None
 ) -> Float[Array, " classes"]:
-  """The share of each class's examples that a network gets right [num_classes]; NaN without examples."""
+  """The share of each class's examples that a network gets right [num_classes]; NaN without examples.
+
+  Raises:
+    UsageError: the targets are no classes.
+  """
+  if task.data.targets != CLASSES:
+    raise UsageError(
+      f"class_accuracies is of classes, but the data's labels are {IN_WORDS[task.data.targets]}"
+    )
 
   def is_correct(example):
     return (

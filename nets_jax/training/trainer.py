@@ -88,8 +88,8 @@ class Trained:
     weights: theta_T of each, stacked, as NumPy arrays.
     network_states: what each network keeps besides, likewise; `{}` where it keeps nothing.
     curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
-      split its `<split>_loss` and `<split>_accuracy`, and `seconds`, the wall-clock time since the start
-      without compilation.
+      split its `<split>_loss` and its score, such as `<split>_accuracy`, and `seconds`, the wall-clock time
+      since the start without compilation.
     compile_seconds: wall-clock time of tracing and compiling.
   """
 
@@ -220,7 +220,8 @@ class _Loop:
     self.seconds += time.perf_counter() - begin
     self.iteration += steps
     epoch = self.iteration / self._per_epoch
-    new = _curve_rows(self.iteration, epoch, self._count, jax.device_get(evaluations), self.seconds)
+    score, found = self._task.measures.score, jax.device_get(evaluations)
+    new = _curve_rows(self.iteration, epoch, self._count, found, self.seconds, score)
     self.curves += new
     return new
 
@@ -251,12 +252,12 @@ def _identity(
 
 
 def _curve_rows(
-  iteration: int, epoch: float, count: int, evaluations: Mapping[str, Evaluation], seconds: float
+  iteration: int, epoch: float, count: int, evaluations: Mapping[str, Evaluation], seconds: float, score: str
 ) -> Rows:
   return [
     {"iteration": iteration, "epoch": epoch, "ticket": i}
     | {f"{name}_loss": float(split.loss[i]) for name, split in evaluations.items()}
-    | {f"{name}_accuracy": float(split.accuracy[i]) for name, split in evaluations.items()}
+    | {f"{name}_{score}": float(split.score[i]) for name, split in evaluations.items()}
     | {"seconds": seconds}
     for i in range(count)
   ]
