@@ -92,7 +92,7 @@ def test_xor_labels_the_rounded_coordinates():
   [
     (np.zeros((4, 2)), np.zeros(3, int), "one label each"),
     (np.zeros(4), np.zeros(4, int), "one label each"),
-    (np.zeros((4, 2)), np.zeros(4), "labels must be integers"),
+    (np.zeros((4, 2)), np.array(list("abcd")), "labels must be integers"),
     (np.zeros((4, 2)), np.array([0, 1, -1, 0]), "labels must be integers from 0"),
     (np.full((4, 2), np.nan), np.zeros(4, int), "must be finite"),
     (np.zeros((2, 2)), np.zeros(2, int), "too few examples: 2 leave"),

@@ -7,6 +7,7 @@ import nets_jax
 from nets_jax.analysis import intervals
 from nets_jax.analysis import verdicts as verdicts_module
 from nets_jax.networks.initialisation import Normal
+from nets_jax.training.measures import Measures
 
 
 def curve(losses, accuracies):
@@ -76,3 +77,31 @@ def test_a_ticket_is_judged_against_both_dense_networks_over_seeds(network, data
     assert verdicts["unmasked"][i] == verdicts_module.judge(rows[1], rows[0], unmasked, 103)
     assert verdicts["dense"][i].iteration == verdicts["unmasked"][i].iteration
     assert verdicts["dense"][i].dense_loss != verdicts["unmasked"][i].dense_loss
+
+
+ERROR = Measures("squared_error", "absolute_error", False)
+
+
+@pytest.mark.parametrize(("error", "as_good"), [(0.4, True), (0.5, True), (0.6, False), (math.nan, False)])
+def test_of_an_error_less_is_as_good(error, as_good):
+  def errors(*values):
+    return [{"iteration": i, "valid_loss": 1.0 - i, "test_absolute_error": v} for i, v in enumerate(values)]
+
+  verdict = verdicts_module.judge(errors(9.0, error), errors(0.1, 0.5), 20, 100)
+  assert verdict.measures == ERROR
+  assert (verdict.as_good, verdict.wins) == (as_good, as_good)
+  tick = "yes" if as_good else "NO"
+  assert f"as good {tick} (absolute error a' = {error:.4g} against 0.5)" in str(verdict)
+  assert verdict.record()["dense_absolute_error"] == 0.5
+  assert "accuracy" not in verdict.record()
+  text = verdicts_module.summarise([verdict])
+  assert f"absolute error a' {error:.4g} against 0.5" in text
+  assert "%" not in text
+
+
+def test_a_record_of_accuracies_has_the_names_it_always_had():
+  found = verdicts_module.judge(DENSE, DENSE, 20, 100).record()
+  assert list(found) == [
+    "iteration", "dense_iteration", "accuracy", "dense_accuracy", "loss", "dense_loss", "unmasked", "total",
+    "wins",
+  ]  # fmt: skip

@@ -107,8 +107,8 @@ def load(
   Args:
     name: `xor`, `digits`, `diabetes` (regression), or the TFDS name of an image classification set (`mnist`,
       `fashion_mnist`, `kmnist`, `cifar10`, ...); `PATH.npz`, see `files.npz_arrays`; or
-      `package.module:function(size=100)`, which gives a `Dataset`, or the arguments of `from_arrays` as a dict or a tuple. Such a function is
-      also given `seed`, where it takes that.
+      `package.module:function(size=100)`, which gives a `Dataset`, or the arguments of `from_arrays` as a
+      dict or a tuple. Such a function is also given `seed`, where it takes that.
     seed: of the split, and of the points of `xor`.
     data_dir: where TFDS keeps its sets; None is TFDS's own default, `TFDS_DATA_DIR` or
       `~/tensorflow_datasets`.

@@ -91,7 +91,9 @@ def scale_of(kind: str, labels: np.ndarray, standardise: bool) -> tuple[np.ndarr
   """
   if kind != NUMBERS:
     if not standardise:
-      raise UsageError(f"standardise_targets is of numbers to predict, but the labels are {IN_WORDS[kind]}")
+      raise UsageError(
+        f"standardise_targets is of numbers to predict, but the labels are {IN_WORDS[kind]}; leave it out"
+      )
     return None
   columns = labels.reshape(len(labels), -1).astype(np.float64)
   if not standardise:

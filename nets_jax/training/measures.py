@@ -5,7 +5,7 @@ Columns, tables, figures and verdicts follow from it, and `summary.json` holds i
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 SHARES = ("accuracy", "label_accuracy", "exact_match")  # scores that are written in per cent
 LESS_IS_BETTER = ("absolute_error", "squared_error")
@@ -33,9 +33,9 @@ class Measures(NamedTuple):
   more_is_better: bool = True
 
   @classmethod
-  def of_record(cls, record: Mapping[str, Any]) -> Self:
+  def of_record(cls, record: Mapping[str, object]) -> Self:
     """What a `summary.json` says, or that of classes where it says nothing."""
-    return cls(**record.get("measures", {}))
+    return cls(**cast(dict, record.get("measures", {})))
 
   def record(self) -> dict[str, object]:
     """What `summary.json` holds: nothing of classes, whose files are as they always were."""
@@ -94,12 +94,12 @@ class Measures(NamedTuple):
 OF_CLASSES = Measures()
 
 
-def of_rows(rows: Iterable[Mapping[str, Any]]) -> Measures:
+def of_rows(rows: Iterable[Mapping[str, object]]) -> Measures:
   """The measures of some rows of a table, by a column's name: for figures that are drawn of a file alone.
 
   Of rows without a score those of classes. Of a score of one's own, more is taken to be better.
   """
-  columns = next(iter(rows), {})
+  columns: Mapping[str, object] = next(iter(rows), {})
   named = (re.fullmatch(r"(?:valid|test)_(?!loss)(\w+?)", str(column)) for column in columns)
   score = next((found[1] for found in named if found and not found[1].endswith("_interval")), "accuracy")
   loss = _OF_ITS_LOSS.get(score, "cross_entropy")

@@ -20,7 +20,6 @@ from nets_jax.training.measures import LESS_IS_BETTER, Measures, column_name
 from nets_jax.training.scores import SCORES, Score
 
 Function = TypeVar("Function", bound=Callable)
-LEAST_EXAMPLES = 2  # that a function of one's own is tried on, without computing anything
 
 
 def usual(data: Dataset | None) -> dict[str, str | None]:
@@ -127,18 +126,31 @@ def _check_kind(what: str, given: str | Callable, targets: Mapping[str, str], da
 
 
 def _check_shape(what: str, function: Callable, outputs: object, data: Dataset) -> None:
-  """Raises UsageError unless a function of one's own gives a number for each example."""
+  """Raises UsageError unless a function of one's own gives a number for each example.
+
+  It is tried on the shapes of more examples than there are outputs, so that no two axes can be taken for one
+  another; nothing is computed.
+  """
   labels = data.train.labels
-  like = jax.ShapeDtypeStruct((LEAST_EXAMPLES, *np.shape(labels)[1:]), labels.dtype)
+  sizes = [size for leaf in (*jax.tree.leaves(outputs), labels[:1]) for size in np.shape(leaf)]
+  count = 1 + max(sizes)
+
+  def of_examples(leaf):
+    return jax.ShapeDtypeStruct((count, *np.shape(leaf)[1:]), leaf.dtype)
+
+  tried = jax.tree.map(of_examples, outputs), of_examples(labels)
   try:
-    given = jax.eval_shape(function, outputs, like)
+    given = jax.eval_shape(function, *tried)
   except Exception as error:  # whatever a stranger's code raises
-    raise UsageError(f"{what} failed for two examples: {plugins.last_line(error)}; mend it") from error
+    shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(tried))
+    raise UsageError(
+      f"{what} failed for outputs and labels of the shapes {shapes}: {plugins.last_line(error)}; mend it"
+    ) from error
   shape = getattr(given, "shape", None)
   is_number = shape is not None and not jnp.issubdtype(given.dtype, jnp.complexfloating)
-  if not is_number or shape != (LEAST_EXAMPLES,):
+  if not is_number or shape != (count,):
     found = f"numbers of shape {shape}" if is_number else f"a {type(given).__name__}"
     raise UsageError(
-      f"{what} must give a number for each example, [batch], but for {LEAST_EXAMPLES} examples it gives "
+      f"{what} must give a number for each example, [batch], but for {count} examples it gives "
       f"{found}; take the mean over all axes but the first, say"
     )
