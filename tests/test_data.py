@@ -92,7 +92,7 @@ def test_xor_labels_the_rounded_coordinates():
   [
     (np.zeros((4, 2)), np.zeros(3, int), "one label each"),
     (np.zeros(4), np.zeros(4, int), "one label each"),
-    (np.zeros((4, 2)), np.zeros(4), "labels must be integers"),
+    (np.zeros((4, 2)), np.array(list("abcd")), "labels must be integers"),
     (np.zeros((4, 2)), np.array([0, 1, -1, 0]), "labels must be integers from 0"),
     (np.full((4, 2), np.nan), np.zeros(4, int), "must be finite"),
     (np.zeros((2, 2)), np.zeros(2, int), "too few examples: 2 leave"),
@@ -175,7 +175,9 @@ def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch, capf
 @pytest.mark.parametrize("name", ["no_such_set", "mnistt"])
 def test_an_unknown_data_set(name, tmp_path):
   pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
-  with pytest.raises(nets_jax.UsageError, match=f"dataset '{name}' is not one of xor, digits, nor known"):
+  with pytest.raises(
+    nets_jax.UsageError, match=f"dataset '{name}' is not one of xor, digits, diabetes, nor known"
+  ):
     nets_jax.load_data(name, data_dir=str(tmp_path))
 
 

@@ -171,7 +171,7 @@ SOUND = {"failed": "", "empty_layers": "none"}
 def test_a_dense_network_alone_has_a_table_and_figures():
   row = {"trial": 0, "density": 1.0, "test_accuracy": 0.9, "search_epochs": 0.0, "search_seconds": 0.0}
   results = pd.DataFrame([{"method": "dense", "target_density": 1.0, **row, **SOUND}])
-  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in squeezed(frontiers.accuracies(results))
+  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in squeezed(frontiers.scores(results))
   assert set(frontiers.figures(results)) == {"figure_densities", "figure_cost"}
 
 

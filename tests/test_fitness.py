@@ -40,7 +40,7 @@ def test_algorithm_2_is_the_numpy_reference(task, data, ticket):
   )
   masks = np.concatenate([mask.ravel() for *_, mask in reference.layers(ticket)])
   np.testing.assert_allclose(metrics.valid_loss, loss, rtol=1e-4)
-  np.testing.assert_allclose(metrics.valid_accuracy, accuracy, rtol=1e-5)
+  np.testing.assert_allclose(metrics.valid_score, accuracy, rtol=1e-5)
   np.testing.assert_allclose(metrics.density, masks.mean(), rtol=1e-6)
   np.testing.assert_allclose(metrics.fitness, loss + ((masks.mean() - 0.2) / 0.8) ** 2, rtol=1e-4)
   assert_same_bits(before, jax.device_get(ticket))
@@ -66,10 +66,7 @@ def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(task, 
     seen["candidate"] = candidate
     classes = class_accuracies(task, candidate.weights, candidate.valid)
     return (
-      jnp.floor(10 * candidate.valid_accuracy)
-      + candidate.density
-      + 0 * candidate.valid_loss
-      + jnp.min(classes)
+      jnp.floor(10 * candidate.valid_score) + candidate.density + 0 * candidate.valid_loss + jnp.min(classes)
     )
 
   metrics, trained, _ = run(task, ticket, Unconstrained(), objective)
@@ -78,7 +75,7 @@ def test_an_objective_of_ones_own_sees_all_and_need_not_be_differentiable(task, 
   correct = logits.argmax(1) == labels
   worst = min(correct[labels == i].mean() for i in range(3))
   np.testing.assert_allclose(
-    metrics.fitness, np.floor(10 * metrics.valid_accuracy) + metrics.density + worst, rtol=1e-6
+    metrics.fitness, np.floor(10 * metrics.valid_score) + metrics.density + worst, rtol=1e-6
   )
   assert jax.tree.structure(seen["candidate"].ticket) == jax.tree.structure(ticket)
 

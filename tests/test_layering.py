@@ -23,15 +23,16 @@ INNER = {
     "layouts", "exhaustion", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
-  "data": ("tfds", "dataset", "augmentation", "files", "sources"),
+  "data": ("tfds", "targets", "dataset", "augmentation", "files", "sources"),
   "networks": (
-    "precision", "functional", "adapter", "maskable", "own", "images", "architectures", "zoo", "layers",
+    "precision", "functional", "adapter", "interface", "maskable", "own", "images", "architectures", "zoo", "layers",
     "layer_rules",
     "initialisation",
   ),
   "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage"),
   "training": (
-    "losses", "scores", "optimizers", "rate_schedules", "training", "task", "train", "statistics",
+    "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "training",
+    "task", "train", "statistics",
     "arguments", "trainer",
   ),
   "evolution": (
@@ -47,7 +48,8 @@ INNER = {
   "studies": (
     "renamed", "run_settings", "method_labels", "methods", "places", "run_files", "frontier_files",
     "outcome", "batches", "single_run",
-    "workers", "trials", "run_directory", "work", "tables", "space", "adaptive", "pruning", "comparison",
+    "workers", "trials", "run_directory", "work", "tables", "space", "best", "adaptive", "pruning",
+    "comparison",
     "frontiers", "sweeps", "ticket_controls",
   ),
   "cli": (

@@ -249,7 +249,7 @@ def test_an_objective_replaces_the_loss_and_not_the_target_density(task, rule, f
 
 
 def test_an_objective_is_penalised_as_the_loss_is(task):
-  search = SEARCH.change(penalty_weight=2.0).replace(objective=lambda candidate: -candidate.valid_accuracy)
+  search = SEARCH.change(penalty_weight=2.0).replace(objective=lambda candidate: -candidate.valid_score)
   for row in nets_jax.search(KEY, task, search).history:
     want = -row["valid_accuracy"] + 2 * ((row["density"] - 0.2) / 0.8) ** 2
     assert row["fitness"] == pytest.approx(want, abs=1e-5)

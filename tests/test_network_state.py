@@ -123,7 +123,7 @@ def test_training_and_evaluation_are_those_of_a_numpy_reference(task, normalised
   losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
   scores = evaluate(task, found.weights, task.data.valid, state)
   np.testing.assert_allclose(scores.loss, losses.mean(), rtol=1e-3)
-  assert scores.accuracy == pytest.approx((want.argmax(1) == labels).mean())
+  assert scores.score == pytest.approx((want.argmax(1) == labels).mean())
 
 
 def test_plain_averages_would_be_mostly_their_start(task, normalised, order):

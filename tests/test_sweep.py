@@ -20,6 +20,7 @@ from nets_jax.cli import setting_flags as search_flags
 from nets_jax.engine import files
 from nets_jax.engine.tables import read_csv
 from nets_jax.studies import sweeps, work
+from nets_jax.studies.best import METRICS
 
 PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
@@ -372,7 +373,7 @@ def test_how_certain_the_best_setting_is():
   def told(*settings):
     results = pd.DataFrame([
       {"elites": i, "seed": seed, "failed": "", "empty_layers": "none", "search_seconds": 1.0}
-      | dict.fromkeys(sweeps.METRICS, loss)
+      | dict.fromkeys(METRICS, loss)
       for i, losses in enumerate(settings)
       for seed, loss in enumerate(losses)
     ])  # fmt: skip

@@ -90,7 +90,7 @@ def test_evaluation_is_the_numpy_reference(task, data, ticket, monkeypatch):
   for batch in (1000, 32):  # the second leaves a smaller last batch
     monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
     got = training.evaluate(task, phenotype(ticket), data.train)
-    np.testing.assert_allclose([got.loss, got.accuracy], want, rtol=1e-5)
+    np.testing.assert_allclose([got.loss, got.score], want, rtol=1e-5)
 
 
 def test_dropout_depends_on_the_key_and_on_nothing_else(task, data, ticket):

@@ -7,6 +7,7 @@ import nets_jax
 from nets_jax.analysis import intervals
 from nets_jax.analysis import verdicts as verdicts_module
 from nets_jax.networks.initialisation import Normal
+from nets_jax.training.measures import Measures
 
 
 def curve(losses, accuracies):
@@ -31,9 +32,9 @@ DENSE = curve([0.9, 0.5, 0.6], [0.7, 0.9, 0.95])  # j = 20, a = 0.9
 )
 def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, far_sparser):
   verdict = verdicts_module.judge(ticket, DENSE, unmasked, 100)
-  assert (verdict.as_fast, verdict.as_accurate, verdict.far_sparser) == (as_fast, as_accurate, far_sparser)
+  assert (verdict.as_fast, verdict.as_good, verdict.far_sparser) == (as_fast, as_accurate, far_sparser)
   assert verdict.wins == (as_fast and as_accurate and far_sparser)
-  assert (verdict.dense_iteration, verdict.dense_accuracy, verdict.dense_loss) == (20, 0.9, 0.5)
+  assert (verdict.dense_iteration, verdict.dense_score, verdict.dense_loss) == (20, 0.9, 0.5)
   text = str(verdict)
   assert text.startswith("a winning ticket: " if verdict.wins else "not a winning ticket: ")
   for name, met in (("as fast", as_fast), ("as accurate", as_accurate), ("far sparser", far_sparser)):
@@ -43,7 +44,7 @@ def test_each_condition_can_fail_alone(ticket, unmasked, as_fast, as_accurate, f
 def test_the_first_of_equal_minima_counts_and_nan_is_none():
   ticket = curve([math.nan, 0.4, 0.4], [1.0, 0.9, 0.8])
   verdict = verdicts_module.judge(ticket, DENSE, 1, 100)
-  assert (verdict.iteration, verdict.accuracy, verdict.loss) == (20, 0.9, 0.4)
+  assert (verdict.iteration, verdict.score, verdict.loss) == (20, 0.9, 0.4)
 
 
 def test_the_interval_is_students():
@@ -76,3 +77,31 @@ def test_a_ticket_is_judged_against_both_dense_networks_over_seeds(network, data
     assert verdicts["unmasked"][i] == verdicts_module.judge(rows[1], rows[0], unmasked, 103)
     assert verdicts["dense"][i].iteration == verdicts["unmasked"][i].iteration
     assert verdicts["dense"][i].dense_loss != verdicts["unmasked"][i].dense_loss
+
+
+ERROR = Measures("squared_error", "absolute_error", False)
+
+
+@pytest.mark.parametrize(("error", "as_good"), [(0.4, True), (0.5, True), (0.6, False), (math.nan, False)])
+def test_of_an_error_less_is_as_good(error, as_good):
+  def errors(*values):
+    return [{"iteration": i, "valid_loss": 1.0 - i, "test_absolute_error": v} for i, v in enumerate(values)]
+
+  verdict = verdicts_module.judge(errors(9.0, error), errors(0.1, 0.5), 20, 100)
+  assert verdict.measures == ERROR
+  assert (verdict.as_good, verdict.wins) == (as_good, as_good)
+  tick = "yes" if as_good else "NO"
+  assert f"as good {tick} (absolute error a' = {error:.4g} against 0.5)" in str(verdict)
+  assert verdict.record()["dense_absolute_error"] == 0.5
+  assert "accuracy" not in verdict.record()
+  text = verdicts_module.summarise([verdict])
+  assert f"absolute error a' {error:.4g} against 0.5" in text
+  assert "%" not in text
+
+
+def test_a_record_of_accuracies_has_the_names_it_always_had():
+  found = verdicts_module.judge(DENSE, DENSE, 20, 100).record()
+  assert list(found) == [
+    "iteration", "dense_iteration", "accuracy", "dense_accuracy", "loss", "dense_loss", "unmasked", "total",
+    "wins",
+  ]  # fmt: skip

@@ -8,18 +8,21 @@ from matplotlib.figure import Figure
 
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.style import COLOURS, STYLE, TableRow, label_axes, method_colours
+from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 
 LEGEND_WIDTH = 44  # characters
 WIDE = 20  # points of accuracy, from which on an axis is that of the error's logarithm
 LEAST_ERROR = 0.05  # percent, to be drawn there
 
 
-def densities_figure(rows: Sequence[TableRow]) -> Figure:
+def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> Figure:
   """Test accuracy over density: a line for each method, its mean with 95 % intervals, and each trial's point.
 
   Args:
-    rows: of `densities.csv`: `method`, `target_density`, `density`, `test_accuracy`.
+    rows: of `densities.csv`: `method`, `target_density`, `density`, `test_accuracy` (or another score).
+    measures: which score the rows have; None is what their columns say.
   """
+  measures = of_rows(rows) if measures is None else measures
   figure = Figure(figsize=(7.2, 4.8), layout="constrained")
   axes = figure.subplots()
   for method, colour in method_colours(rows).items():
@@ -27,7 +30,7 @@ def densities_figure(rows: Sequence[TableRow]) -> Figure:
     densities = sorted({row["target_density"] for row in of_method})
     groups = [[row for row in of_method if row["target_density"] == density] for density in densities]
     places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
-    means, halves = zip(*(_accuracy(group) for group in groups), strict=True)
+    means, halves = zip(*(_mean_score(group, measures) for group in groups), strict=True)
     name = legend_label(method)
     if method == "dense":
       axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
@@ -35,25 +38,28 @@ def densities_figure(rows: Sequence[TableRow]) -> Figure:
     axes.errorbar(
       places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
     )
-    points = tuple([100 * row[name] for row in of_method] for name in ("density", "test_accuracy"))
+    points = [100 * row["density"] for row in of_method], _scores(of_method, measures)
     axes.scatter(*points, s=8, color=colour, alpha=0.4, linewidths=0)
   axes.set_xscale("log")
   ticks = sorted({100 * row["target_density"] for row in rows if row["target_density"] < 1})
   axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
   axes.minorticks_off()
-  _set_heights(axes, rows)
-  label_axes(axes, "density (%)", "test accuracy (%)")
+  _set_heights(axes, rows, measures)
+  label_axes(axes, "density (%)", measures.score_label("test"))
   axes.legend(frameon=False).set_in_layout(False)
   return figure
 
 
-def cost_figure(rows: Sequence[TableRow], density: float) -> Figure:
+def cost_figure(rows: Sequence[TableRow], density: float, measures: Measures | None = None) -> Figure:
   """Test accuracy at one density over the epochs and over the seconds of search: each trial, and the mean.
 
   Args:
-    rows: of `densities.csv`: `method`, `target_density`, `test_accuracy`, `search_epochs`, `search_seconds`.
+    rows: of `densities.csv`: `method`, `target_density`, `test_accuracy` (or another score), `search_epochs`,
+      `search_seconds`.
     density: the `target_density` to show.
+    measures: which score the rows have; None is what their columns say.
   """
+  measures = of_rows(rows) if measures is None else measures
   figure = Figure(figsize=(9.6, 4.2), layout="constrained")
   shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
   columns = {"search_epochs": "genome-epochs of search", "search_seconds": "seconds of search"}
@@ -61,15 +67,16 @@ def cost_figure(rows: Sequence[TableRow], density: float) -> Figure:
     for method, colour in method_colours(rows).items():
       of_method = [row for row in shown if row["method"] == method]
       if method == "dense":
-        mean, _ = _accuracy(of_method)
+        mean, _ = _mean_score(of_method, measures)
         axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
       elif of_method:
-        _draw_cost(axes, of_method, column, colour, method)
+        _draw_cost(axes, of_method, column, colour, method, measures)
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(-1, 1.6 * max(10, *(row[column] for row in shown)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    label_axes(axes, label, f"test accuracy at {100 * density:g} % (%)" if axes is figure.axes[0] else "")
-  _set_heights(figure.axes[0], shown)
+    height = measures.score_label("test", f" at {100 * density:g} %")
+    label_axes(axes, label, height if axes is figure.axes[0] else "")
+  _set_heights(figure.axes[0], shown, measures)
   figure.axes[0].legend(frameon=False, loc="best").set_in_layout(False)
   return figure
 
@@ -84,12 +91,15 @@ def legend_label(method: str) -> str:
   return "\n".join(lines)
 
 
-def differences_figure(rows: Sequence[TableRow]) -> Figure:
+def differences_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> Figure:
   """What methods differ by from one of them: a line of the figure for each, a panel for each density.
 
   Args:
-    rows: `method`, `reference`, `target_density`, `difference` and `half_width`, in points of accuracy.
+    rows: `method`, `reference`, `target_density`, `difference` and `half_width`, in points of accuracy, or in
+      what another score is in.
+    measures: which score it is; None is accuracy.
   """
+  measures = measures or OF_CLASSES
   methods = list(dict.fromkeys(row["method"] for row in rows))
   labels = [method.removeprefix(f"{rows[0]['reference']}:") for method in methods]
   densities = sorted({row["target_density"] for row in rows}, reverse=True)
@@ -104,8 +114,10 @@ def differences_figure(rows: Sequence[TableRow]) -> Figure:
     axes.errorbar(
       values, heights, xerr=halves, fmt="o", color=COLOURS["nets"], markersize=4, capsize=2, linewidth=1.2
     )
-    label_axes(axes, f"points at {100 * density:g} %", "")
-  if max(abs(row["difference"]) for row in rows) > 10:  # what fails would press the others together
+    label_axes(axes, f"{'points at' if measures.is_share else 'at'} {100 * density:g} %", "")
+  if (
+    measures.is_share and max(abs(row["difference"]) for row in rows) > 10
+  ):  # what fails would press the others together
     panels[0].set_xscale("symlog", linthresh=2)
     bounds = panels[0].get_xlim()
     panels[0].set_xticks([-50, -10, -2, -1, 0, 1, 2, 10])
@@ -113,26 +125,32 @@ def differences_figure(rows: Sequence[TableRow]) -> Figure:
   panels[0].xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
   panels[0].set_yticks(range(len(methods)), labels)
   panels[0].set_ylim(len(methods) - 0.5, -0.5)
-  figure.suptitle(f"test accuracy, difference from {rows[0]['reference']}", fontsize="medium")
+  note = "" if measures.more_is_better else "; less is better"
+  title = f"test {measures.words}, difference from {rows[0]['reference']}{note}"
+  figure.suptitle(title, fontsize="medium")
   return figure
 
 
-def _draw_cost(axes: Axes, rows: Sequence[TableRow], column: str, colour: str, method: str) -> None:
-  mean, half = _accuracy(rows)
+def _draw_cost(
+  axes: Axes, rows: Sequence[TableRow], column: str, colour: str, method: str, measures: Measures
+) -> None:
+  mean, half = _mean_score(rows, measures)
   place, name = sum(row[column] for row in rows) / len(rows), legend_label(method)
-  points = [row[column] for row in rows], [100 * row["test_accuracy"] for row in rows]
+  points = [row[column] for row in rows], _scores(rows, measures)
   axes.scatter(*points, s=9, color=colour, alpha=0.45, linewidths=0)
   axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=name, **STYLE)
 
 
-def _set_heights(axes: Axes, rows: Sequence[TableRow]) -> None:
+def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> None:
   """The axis is that of the trials: the intervals of three, far longer, are cut off.
 
   Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
+  A score that is no share has an even axis.
   """
-  low, high = (100 * bound(row["test_accuracy"] for row in rows) for bound in (min, max))
-  if high - low < WIDE:
-    axes.set_ylim(low - 0.1 * (high - low) - 0.1, high + 0.1 * (high - low) + 0.1)
+  low, high = (bound(_scores(rows, measures)) for bound in (min, max))
+  if not measures.is_share or high - low < WIDE:
+    margin = 0.1 * (high - low) + (0.1 if measures.is_share else 0.01 * max(abs(low), abs(high)))
+    axes.set_ylim(low - margin, high + margin)
     return
   axes.set_yscale("function", functions=(_evenness, lambda height: 100 - 10**-height))
   bottom, top = _evenness(np.array([low, high]))
@@ -153,10 +171,15 @@ def _evenness(accuracy: np.ndarray) -> np.ndarray:
   return -np.log10(np.maximum(100 - accuracy, LEAST_ERROR))
 
 
-def _accuracy(rows: Sequence[TableRow]) -> tuple[float, float]:
-  """Mean test accuracy in percent, and half of its 95 % interval.
+def _scores(rows: Sequence[TableRow], measures: Measures) -> list[float]:
+  """Each test score, as it is drawn: shares in percent."""
+  return [measures.factor * row[measures.column("test")] for row in rows]
+
+
+def _mean_score(rows: Sequence[TableRow], measures: Measures) -> tuple[float, float]:
+  """Mean test score as it is drawn, and half of its 95 % interval.
 
   0 for one or two trials: the interval of two would be 13 times as long as the way between their points.
   """
-  mean, half = mean_and_interval([100 * row["test_accuracy"] for row in rows])
+  mean, half = mean_and_interval(_scores(rows, measures))
   return mean, half if len(rows) > 2 else 0.0

@@ -7,20 +7,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nets_jax.analysis.history_figures import PANELS
+from nets_jax.analysis.history_figures import panels
 from nets_jax.analysis.style import COLOURS, TableRow, label_axes
+from nets_jax.training.measures import Measures, of_rows
 
-LEAST_LOSS = 1e-6  # nats, to be drawn: a few examples that are learnt by heart have a loss of 0
+LEAST_LOSS = 1e-6  # to be drawn: a few examples that are learnt by heart have a loss of 0
+FARTHEST = 1e6
 
 
-def frontier_figure(history: Sequence[TableRow], frontier: Sequence[TableRow]) -> Figure:
+def frontier_figure(
+  history: Sequence[TableRow], frontier: Sequence[TableRow], measures: Measures | None = None
+) -> Figure:
   """All tickets of a run by density and validation loss, and those that none dominates.
 
-  Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
+  Of the losses the highest twentieth may be cut off, and what is `FARTHEST` times their median, for what has
+  nearly diverged would flatten all others.
 
   Args:
     history: rows of a NeTS `history.csv`.
     frontier: of these the ones that no other dominates, the sparsest first.
+    measures: which loss it is; None is what the columns say.
   """
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
@@ -35,7 +41,7 @@ def frontier_figure(history: Sequence[TableRow], frontier: Sequence[TableRow]) -
   axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
   axes.set_xscale("log")
   axes.set_yscale("log")
-  top = max(float(np.quantile(losses, 0.95)), *ends[1])
+  top = max(min(float(np.quantile(losses, 0.95)), FARTHEST * float(np.median(losses))), *ends[1])
   margin = 1.05 * (top / min(losses)) ** 0.02  # the lowest points whole, however long the axis
   axes.set_ylim(min(losses) / margin, top * margin)
   bounds = (axes.xaxis, 100 * min(row["density"] for row in trained), 100.0), (axes.yaxis, min(losses), top)
@@ -43,7 +49,7 @@ def frontier_figure(history: Sequence[TableRow], frontier: Sequence[TableRow]) -
     ticks = log_ticks(low, high)
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_ticks([], minor=True)
-  label_axes(axes, "density (%)", PANELS["valid_loss"][0])
+  label_axes(axes, "density (%)", panels(measures or of_rows(history))["valid_loss"][0])
   axes.legend(frameon=False)
   figure.colorbar(points, label="generation", ticks=MaxNLocator(integer=True))
   return figure

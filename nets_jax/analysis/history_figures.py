@@ -10,14 +10,18 @@ from matplotlib.figure import Figure
 
 from nets_jax.analysis.style import COLOURS, STYLE, label_axes, whole_numbers
 from nets_jax.structs import INFEASIBLE
+from nets_jax.training.measures import Measures, of_rows
 
-PANELS = {
-  "density": ("density (%)", 100.0),
-  "valid_loss": ("validation loss after training (nats)", 1.0),
-  "fitness": ("fitness (minimised)", 1.0),
-}
 Place = tuple[int, int]  # generation and index of a genome
-ACCURACY = {"valid_accuracy": ("validation accuracy after training (%)", 100.0)}
+
+
+def panels(measures: Measures) -> dict[str, tuple[str, float]]:
+  """What an axis of each column says, and what its numbers are multiplied by."""
+  return {
+    "density": ("density (%)", 100.0),
+    "valid_loss": (measures.loss_label("validation loss after training"), 1.0),
+    "fitness": ("fitness (minimised)", 1.0),
+  }
 
 
 def leaders(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
@@ -35,36 +39,43 @@ def axis_of(history: Sequence[Mapping[str, float]]) -> str:
 
 
 def evolution_figure(
-  history: Sequence[Mapping[str, float]], target_density: SupportsFloat | None = None
+  history: Sequence[Mapping[str, float]],
+  target_density: SupportsFloat | None = None,
+  measures: Measures | None = None,
 ) -> Figure:
   """The paper's Figure 1: density, validation loss and fitness over the generations.
 
   Each panel shows the genome of lowest fitness of its generation as a line, and the range over the
   population as a band. Diverged genomes are left out of the bands; where some have nearly diverged, which
   would flatten the rest, an axis ends above the line and three quarters of all genomes. Where tickets that
-  are too dense count as worse than any other, fitness says little else, and the accuracy is in its place.
+  are too dense count as worse than any other, fitness says little else, and the score is in its place.
   The history of another search is drawn over its iterations or rounds, with the panels that it has figures
   for.
 
   Args:
     history: rows of a `history.csv`.
     target_density: tau, drawn as a dashed line if given.
+    measures: which loss and score the rows have; None is what their columns say.
   """
+  measures = of_rows(history) if measures is None else measures
+  labels, score = panels(measures), measures.column("valid")
+  labels[score] = (measures.score_label("validation", " after training"), measures.factor)
   feasible_first = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
-  names = ["density", "valid_loss", "valid_accuracy" if feasible_first else "fitness"]
-  panels = [name for name in names if name in history[0]]
-  figure = Figure(figsize=(4 * len(panels), 3.8), layout="constrained")
-  for axes, column in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-    _draw_evolution(axes, history, column)
+  names = ["density", "valid_loss", score if feasible_first else "fitness"]
+  columns = [name for name in names if name in history[0]]
+  figure = Figure(figsize=(4 * len(columns), 3.8), layout="constrained")
+  for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+    _draw_evolution(axes, history, column, *labels[column])
     if column == "density" and target_density is not None:
       axes.axhline(100 * float(target_density), color="#444444", linestyle="--", linewidth=1, label="target")
     axes.legend(frameon=False)
   return figure
 
 
-def _draw_evolution(axes: Axes, history: Sequence[Mapping[str, float]], column: str) -> None:
+def _draw_evolution(
+  axes: Axes, history: Sequence[Mapping[str, float]], column: str, label: str, factor: float
+) -> None:
   """A panel of `evolution_figure`."""
-  label, factor = {**PANELS, **ACCURACY}[column]
   axis, of_population = axis_of(history), "genome" in history[0]
   points = sorted({int(row[axis]) for row in history})
   best = factor * np.asarray([row[column] for row in leaders(history)])
@@ -107,7 +118,9 @@ def _ancestry(
   return shares, lines
 
 
-def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "density") -> Figure:
+def lineage_figure(
+  history: Sequence[Mapping[str, float]], column: str = "density", measures: Measures | None = None
+) -> Figure:
   """The ancestors of the best genome among all genomes: by how much of it comes from each.
 
   A parent is taken to give half of a child, and all of an elite; the area of an ancestor's point is its share
@@ -116,8 +129,9 @@ def lineage_figure(history: Sequence[Mapping[str, float]], column: str = "densit
   Args:
     history: rows of a NeTS `history.csv`.
     column: what to draw over the generations, a column of the history.
+    measures: which loss it is; None is what the columns say.
   """
-  label, factor = PANELS[column]
+  label, factor = panels(measures or of_rows(history))[column]
   by_place = {(int(row["generation"]), int(row["genome"])): row for row in history}
   best = min(by_place, key=lambda place: by_place[place]["fitness"])
   shares, lines = _ancestry(by_place, best)

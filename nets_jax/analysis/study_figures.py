@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nets_jax.analysis.history_figures import PANELS
+from nets_jax.analysis.history_figures import panels
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.style import (
   COLOURS,
@@ -18,25 +18,30 @@ from nets_jax.analysis.style import (
   method_colours,
   whole_numbers,
 )
-
-# What a ticket came to, in a sweep's results.
-EFFECTS = {
-  "density": ("density (%)", 100.0),
-  "fitness": ("fitness (minimised)", 1.0),
-  "valid_loss": ("validation loss (nats)", 1.0),
-  "test_accuracy": ("test accuracy (%)", 100.0),
-}
+from nets_jax.training.measures import Measures, of_rows
 
 
-def trials_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
+def effects(measures: Measures) -> dict[str, tuple[str, float]]:
+  """What a ticket came to, in a sweep's results: what an axis of each column says, and its factor."""
+  return {
+    "density": ("density (%)", 100.0),
+    "fitness": ("fitness (minimised)", 1.0),
+    "valid_loss": (measures.loss_label("validation loss"), 1.0),
+    measures.column("test"): (measures.score_label("test"), measures.factor),
+  }
+
+
+def trials_figure(rows: Sequence[TableRow], note: str = "", measures: Measures | None = None) -> Figure:
   """The paper's Figure 1 over several trials: the best genome of each generation, a line per trial.
 
   Args:
     rows: of `figure1.csv`: `method`, `trial`, `generation`, `density`, `valid_loss`, `fitness`.
     note: a line above the figure.
+    measures: which loss it is; None is what the columns say.
   """
+  labels = panels(measures or of_rows(rows))
   figure = Figure(figsize=(12, 3.8), layout="constrained")
-  for axes, (column, (label, factor)) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
+  for axes, (column, (label, factor)) in zip(figure.subplots(1, 3), labels.items(), strict=True):
     for method, colour, trials in _by_method(rows):
       _draw_trials(axes, trials, "generation", column, factor, color=colour, label=method)
     label_axes(axes, "generation", label)
@@ -44,16 +49,18 @@ def trials_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
   return finish_figure(figure, note)
 
 
-def seconds_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
+def seconds_figure(rows: Sequence[TableRow], note: str = "", measures: Measures | None = None) -> Figure:
   """The paper's Figure 2: validation loss and density against wall-clock time, search then training.
 
   Args:
     rows: of `figure2.csv`: `method`, `trial`, `stage`, `seconds`, `valid_loss`, `density`.
     note: a line above the figure.
+    measures: which loss it is; None is what the columns say.
   """
   figure = Figure(figsize=(9, 6.5), layout="constrained")
-  panels = (("valid_loss", "validation loss (nats)", 1.0), ("density", "density (%)", 100.0))
-  for axes, (column, label, factor) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
+  loss_label = (measures or of_rows(rows)).loss_label("validation loss")
+  shown = (("valid_loss", loss_label, 1.0), ("density", "density (%)", 100.0))
+  for axes, (column, label, factor) in zip(figure.subplots(2, 1, sharex=True), shown, strict=True):
     for method, colour, trials in _by_method(rows):
       for stage, style in (("search", "-"), ("training", ":")):
         parts = [[row for row in trial if row["stage"] == stage] for trial in trials]
@@ -66,16 +73,20 @@ def seconds_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
   return finish_figure(figure, note)
 
 
-def training_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
-  """The paper's Figure 3: mean test loss and accuracy over training epochs, with each trial's points.
+def training_figure(rows: Sequence[TableRow], note: str = "", measures: Measures | None = None) -> Figure:
+  """The paper's Figure 3: mean test loss and score over training epochs, with each trial's points.
 
   Args:
-    rows: of `figure3.csv`: `method`, `trial`, `epoch`, `test_loss`, `test_accuracy`.
+    rows: of `figure3.csv`: `method`, `trial`, `epoch`, `test_loss`, `test_accuracy` (or another score).
     note: a line above the figure.
+    measures: which loss and score the rows have; None is what their columns say.
   """
+  measures = of_rows(rows) if measures is None else measures
+  score, factor_of_score = measures.column("test"), measures.factor
   figure = Figure(figsize=(10, 4.2), layout="constrained")
-  panels = (("test_loss", "test loss (nats)", 1.0), ("test_accuracy", "test accuracy (%)", 100.0))
-  for axes, (column, label, factor) in zip(figure.subplots(1, 2), panels, strict=True):
+  labels = measures.loss_label("test loss"), measures.score_label("test")
+  shown = (("test_loss", labels[0], 1.0), (score, labels[1], factor_of_score))
+  for axes, (column, label, factor) in zip(figure.subplots(1, 2), shown, strict=True):
     for method, colour, lines in _by_method(rows):
       epochs = [row["epoch"] for row in lines[0]]
       values = factor * np.asarray([[row[column] for row in line] for line in lines])
@@ -84,14 +95,29 @@ def training_figure(rows: Sequence[TableRow], note: str = "") -> Figure:
       )
       axes.plot(epochs, values.mean(0), color=colour, label=method, **STYLE)
     label_axes(axes, "training epoch", label)
-  figure.axes[0].set_yscale("log")
+  if not min(row["test_loss"] for row in rows) < 0:  # one's own loss may be of any sign
+    figure.axes[0].set_yscale("log")
   settled = max(row["epoch"] for row in rows) / 10  # the first epochs would squeeze all others
-  worst = min(100 * row["test_accuracy"] for row in rows if row["epoch"] >= settled)
-  figure.axes[1].set_ylim(bottom=max(0, worst - 2))
+  later = [factor_of_score * row[score] for row in rows if row["epoch"] >= settled]
+  _end_at_the_worst(figure.axes[1], later, measures)
   return finish_figure(figure, note)
 
 
-def effects_figure(results: Sequence[TableRow], names: Sequence[str]) -> Figure:
+def _end_at_the_worst(axes: Axes, scores: Sequence[float], measures: Measures) -> None:
+  """Ends an axis of the score a little beyond the worst of some."""
+  worst = measures.worst(scores)
+  if measures.is_share:
+    axes.set_ylim(bottom=max(0, worst - 2))
+  elif np.isfinite(scores).all():
+    margin = 0.05 * (max(scores) - min(scores))
+    end = worst + measures.sign * margin
+    bounds = (end, None) if measures.more_is_better else (None, end)
+    axes.set_ylim(*bounds)
+
+
+def effects_figure(
+  results: Sequence[TableRow], names: Sequence[str], measures: Measures | None = None
+) -> Figure:
   """What each hyperparameter does: a column for each, a row for each of the tickets' figures.
 
   A single hyperparameter has its panels in one row. A point is a run; where a value has several runs, the
@@ -102,16 +128,18 @@ def effects_figure(results: Sequence[TableRow], names: Sequence[str]) -> Figure:
   Args:
     results: rows of a sweep's `results.csv`.
     names: of the columns that were varied.
+    measures: which loss and score the rows have; None is what their columns say.
   """
-  panels = [
+  labels = effects(measures or of_rows(results))
+  shown = [
     (column, label, factor)
-    for column, (label, factor) in EFFECTS.items()
+    for column, (label, factor) in labels.items()
     if any(np.isfinite(row[column]) for row in results)
-  ] or [("density", *EFFECTS["density"])]
-  shape = (1, len(panels)) if len(names) == 1 else (len(panels), len(names))
+  ] or [("density", *labels["density"])]
+  shape = (1, len(shown)) if len(names) == 1 else (len(shown), len(names))
   figure = Figure(figsize=(4.0 * shape[1], 3.1 * shape[0]), layout="constrained")
-  grid = figure.subplots(*shape, squeeze=False).reshape(len(panels), len(names))
-  for row_of_axes, (column, label, factor) in zip(grid, panels, strict=True):
+  grid = figure.subplots(*shape, squeeze=False).reshape(len(shown), len(names))
+  for row_of_axes, (column, label, factor) in zip(grid, shown, strict=True):
     for axes, name in zip(row_of_axes, names, strict=True):
       by_value = {row[name]: [] for row in results}
       for row in results:

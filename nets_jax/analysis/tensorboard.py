@@ -30,14 +30,14 @@ class Board:
     axis = axis_of(rows)
     for row in leaders(rows):
       for name, value in row.items():
-        if name in ("fitness", "valid_loss", "valid_accuracy", "density"):
+        if name in ("fitness", "density") or name.startswith("valid_"):
           self._writer.add_scalar(f"search/{name}", value, int(row[axis]))
 
   def training(self, rows: Sequence[TableRow]) -> None:
     """Rows of training curves, under `training/`; `ticket` names the network."""
     for row in rows:
       for name, value in row.items():
-        if name.endswith(("_loss", "_accuracy")):
+        if name.startswith(("train_", "valid_", "test_")):  # the splits
           self._writer.add_scalar(f"training/{name}/{row['ticket']}", value, int(row["iteration"]))
 
   def ticket(self, ticket: nets_jax.Ticket) -> None:

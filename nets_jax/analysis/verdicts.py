@@ -2,7 +2,8 @@
 
 A ticket and a dense network are trained identically. With j the iteration of the minimum validation
 loss, a the test accuracy there and |W_0| the weights of the dense network, and j', a', |M|_1 those of
-the ticket, the ticket wins iff j' <= j, a' >= a and |M|_1 << |W_0|.
+the ticket, the ticket wins iff j' <= j, a' >= a and |M|_1 << |W_0|. With another score than accuracy a is
+that, and a' must be at least as good: of an error, of which less is better, a' <= a.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.structs import Rows
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.ticket import Ticket, maskable_count, stack, unmasked_count
+from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 from nets_jax.training.task import Task
 from nets_jax.training.trainer import train_tickets
 
@@ -34,19 +36,21 @@ class Verdict:
 
   Attributes:
     iteration, dense_iteration: j' and j.
-    accuracy, dense_accuracy: a' and a, in [0, 1].
-    loss, dense_loss: the minimum validation losses l' and l, in nats.
+    score, dense_score: a' and a; of classes accuracies in [0, 1].
+    loss, dense_loss: the minimum validation losses l' and l.
     unmasked, total: |M|_1 and |W_0|.
+    measures: which loss and score these are.
   """
 
   iteration: int
   dense_iteration: int
-  accuracy: float
-  dense_accuracy: float
+  score: float
+  dense_score: float
   loss: float
   dense_loss: float
   unmasked: int
   total: int
+  measures: Measures = OF_CLASSES
 
   @property
   def as_fast(self) -> bool:
@@ -54,9 +58,9 @@ class Verdict:
     return self.iteration <= self.dense_iteration
 
   @property
-  def as_accurate(self) -> bool:
-    """Condition 2: a' >= a."""
-    return self.accuracy >= self.dense_accuracy
+  def as_good(self) -> bool:
+    """Condition 2: a' >= a, or a' <= a of a score of which less is better."""
+    return self.measures.is_as_good(self.score, self.dense_score)
 
   @property
   def far_sparser(self) -> bool:
@@ -66,29 +70,46 @@ class Verdict:
   @property
   def wins(self) -> bool:
     """All three conditions."""
-    return self.as_fast and self.as_accurate and self.far_sparser
+    return self.as_fast and self.as_good and self.far_sparser
+
+  def record(self) -> dict[str, object]:
+    """What `summary.json` holds: each number, scores by their name, and whether the ticket wins."""
+    found = dataclasses.asdict(self)
+    del found["measures"]
+    return {name.replace("score", self.measures.score): value for name, value in found.items()} | {
+      "wins": self.wins
+    }
 
   def __str__(self) -> str:
     """The verdict with each condition named, on one line."""
-    tick = {True: "yes", False: "NO"}
+    tick, shown = {True: "yes", False: "NO"}, self.measures.shown
+    is_accuracy = self.measures.score == "accuracy"
+    good, a = ("as accurate", "a'") if is_accuracy else ("as good", f"{self.measures.words} a'")
     return (
       f"{'a winning ticket' if self.wins else 'not a winning ticket'}: "
       f"as fast {tick[self.as_fast]} (j' = {self.iteration:,} against {self.dense_iteration:,}), "
-      f"as accurate {tick[self.as_accurate]} (a' = {self.accuracy:.2%} against {self.dense_accuracy:.2%}), "
+      f"{good} {tick[self.as_good]} ({a} = {shown(self.score, 2)} against {shown(self.dense_score, 2)}), "
       f"far sparser {tick[self.far_sparser]} ({self.unmasked:,} of {self.total:,} weights)"
     )
 
 
 def judge(
-  curve: Sequence[Mapping[str, float]], dense_curve: Sequence[Mapping[str, float]], unmasked: int, total: int
+  curve: Sequence[Mapping[str, float]],
+  dense_curve: Sequence[Mapping[str, float]],
+  unmasked: int,
+  total: int,
+  measures: Measures | None = None,
 ) -> Verdict:
   """Definition 3 on two training curves.
 
   Args:
-    curve, dense_curve: rows with `iteration`, `valid_loss` and `test_accuracy`, one for each evaluation,
-      made identically. Of equal minima the first counts; a loss that is not a number is no minimum.
+    curve, dense_curve: rows with `iteration`, `valid_loss` and `test_accuracy` (or another score), one for
+      each evaluation, made identically. Of equal minima the first counts; a loss that is not a number is no
+      minimum.
     unmasked, total: |M|_1 and |W_0|.
+    measures: which loss and score the rows have; None is what their columns say.
   """
+  measures = of_rows(curve) if measures is None else measures
 
   def minimum(rows):
     return min(rows, key=lambda row: row["valid_loss"] if not math.isnan(row["valid_loss"]) else math.inf)
@@ -97,12 +118,13 @@ def judge(
   return Verdict(
     iteration=int(ticket["iteration"]),
     dense_iteration=int(dense["iteration"]),
-    accuracy=ticket["test_accuracy"],
-    dense_accuracy=dense["test_accuracy"],
+    score=ticket[measures.column("test")],
+    dense_score=dense[measures.column("test")],
     loss=ticket["valid_loss"],
     dense_loss=dense["valid_loss"],
     unmasked=unmasked,
     total=total,
+    measures=measures,
   )
 
 
@@ -141,7 +163,7 @@ def judge_ticket(
   curve = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]
   counts = int(unmasked_count(ticket)), maskable_count(ticket)
   return {
-    name: [judge(curve[i], curve[first + i], *counts) for i in range(seeds)]
+    name: [judge(curve[i], curve[first + i], *counts, task.measures) for i in range(seeds)]
     for name, first in (("unmasked", seeds), ("dense", 2 * seeds))
   }
 
@@ -153,9 +175,12 @@ def summarise(verdicts: Sequence[Verdict]) -> str:
     mean, half = mean_and_interval([float(getattr(verdict, name)) for verdict in verdicts])
     return f"{mean:{form}}" + ("" if math.isnan(half) else f" +- {half:{form}}")
 
+  measures = verdicts[0].measures
+  form = ".2%" if measures.is_share else ".4g"
+  a = "a'" if measures.score == "accuracy" else f"{measures.words} a'"
   won = sum(verdict.wins for verdict in verdicts)
   return (
     f"{won} of {len(verdicts)} win: j' {interval('iteration', ',.0f')} against "
-    f"{interval('dense_iteration', ',.0f')}, a' {interval('accuracy', '.2%')} against "
-    f"{interval('dense_accuracy', '.2%')}, {interval('unmasked', ',.0f')} of {verdicts[0].total:,} weights"
+    f"{interval('dense_iteration', ',.0f')}, {a} {interval('score', form)} against "
+    f"{interval('dense_score', form)}, {interval('unmasked', ',.0f')} of {verdicts[0].total:,} weights"
   )

@@ -116,9 +116,9 @@ class Imp(Search):
 
     Returns:
       For each run the ticket (theta_k, M) and its history: a dict for each cycle and epoch with keys
-      `cycle`, `iteration` (from the run's start), `valid_loss`, `valid_accuracy`, `density` and `seconds`,
-      which is the time of all runs together, without compilation, over their number. A run fails whose
-      training diverged, or that pruned every weight.
+      `cycle`, `iteration` (from the run's start), `valid_loss`, `valid_accuracy` (or another score),
+      `density` and `seconds`, which is the time of all runs together, without compilation, over their number.
+      A run fails whose training diverged, or that pruned every weight.
     """
     steps, rewind_steps = self.cycle_epochs * task.steps_per_epoch, self.rewinding(task)
     task = task.replace(training=task.training_of_search(steps, rewind_steps))

@@ -103,12 +103,13 @@ class Runs:
   def _record(self, cycle: int, kept: float, begun_at: float, rows: Rows) -> None:
     """Adds an evaluation's rows to the histories, in seconds and iterations from the runs' start."""
     self.seconds = begun_at + rows[0]["seconds"] / len(rows)
+    score = self._task.measures.column("valid")
     new: Rows = [
       {
         "cycle": cycle,
         "iteration": self.steps + row["iteration"],
         "valid_loss": row["valid_loss"],
-        "valid_accuracy": row["valid_accuracy"],
+        score: row[score],
         "density": kept,
         "seconds": self.seconds,
       }

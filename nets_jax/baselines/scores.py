@@ -70,4 +70,8 @@ def _unnormalised(call, arguments, keywords, context):
 
 def _loss(task: Task, batch: Split) -> Callable[[Params], jax.Array]:
   labels = jnp.asarray(batch.labels)
-  return lambda weights: jnp.mean(task.loss(forward_for_scores(task.network, weights, batch.inputs), labels))
+
+  def loss(weights: Params) -> jax.Array:
+    return jnp.mean(task.training_losses(forward_for_scores(task.network, weights, batch.inputs), labels))
+
+  return loss

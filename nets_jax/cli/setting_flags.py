@@ -27,6 +27,7 @@ from nets_jax.settings import Place, Setting, check, names, places
 from nets_jax.studies.renamed import RENAMED
 from nets_jax.studies.run_settings import NAMES, RunSettings
 from nets_jax.tickets.storage import load_weights
+from nets_jax.training import objectives
 from nets_jax.training.task import BARE_TASK, Task
 from nets_jax.training.training import Training
 
@@ -107,13 +108,10 @@ def kind_of(place: Place) -> Kind:
   return (plugins.choice if place.about.load else choice)(tuple(place.about.options))
 
 
-define(RunSettings())
-define(DataSettings())
-define(NetworkSettings())
-define(BARE_TASK)
-RUN, DATA, NETWORK, TASK = (
-  searches.all_names(own) for own in (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK)
-)
+_OF_ALL = (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK)
+for _own in _OF_ALL:
+  define(_own)
+RUN, DATA, NETWORK, TASK = (searches.all_names(_own) for _own in _OF_ALL)
 for _places in (places, searches.all_places):  # what a search has before what it could have
   for _make in searches.SEARCHES.values():
     for _name, _place in _places(_make()):
@@ -166,8 +164,14 @@ def check_run(values: flags.FlagValues) -> None:
 
 
 def make_data(values: flags.FlagValues) -> Dataset:
-  """The data set that the flags name."""
-  return component(DataSettings(), values).load()
+  """The data set that the flags name; the flags say from here on which loss and score it asks for."""
+  return _named(values, component(DataSettings(), values).load())
+
+
+def _named(values: flags.FlagValues, data: Dataset) -> Dataset:
+  for name, usual in objectives.usual(data).items():
+    values[name].value = values[name].value or usual
+  return data
 
 
 def make_network(values: flags.FlagValues, num_classes: int) -> Network:
@@ -182,7 +186,7 @@ def make_task(values: flags.FlagValues, data: Dataset, network: Network | None =
     UsageError: settings that make no task, or a network that does not go with the data.
   """
   network = network or make_network(values, data.num_classes)
-  task = component(Task(network, data), values)
+  task = component(Task(network, _named(values, data)), values)
   if values.init_weights is not None:
     if any(values[name].present for name in ("init", *names(Normal()))):
       raise UsageError("init_weights takes the place of init and init_scale; give the one or the others")

@@ -29,10 +29,11 @@ from nets_jax.errors import UsageError
 from nets_jax.kinds import WHOLE
 from nets_jax.studies import places, space, work
 from nets_jax.studies.adaptive import Adaptive, choose
+from nets_jax.studies.best import BEST_BY
 from nets_jax.studies.methods import Method, check, seed_runs
 from nets_jax.studies.pruning import PRUNERS, check_prunable, make_prune
 from nets_jax.studies.run_directory import claim
-from nets_jax.studies.sweeps import METRICS, Sweep, parse_seeds, sweep
+from nets_jax.studies.sweeps import Sweep, parse_seeds, sweep
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
@@ -48,11 +49,7 @@ flags.DEFINE_enum(
   "pruner", "none", tuple(PRUNERS), "Ends hopeless runs early, by Optuna's pruner of that name."
 )
 flags.DEFINE_enum(
-  "best_by",
-  None,
-  METRICS,
-  "What decides on the best setting; default valid_loss after the final training, or fitness where there "
-  "is none.",
+  "best_by", None, BEST_BY, "What tells the best setting; default valid_loss, or fitness without a training."
 )
 
 OWN_FLAGS = ("seeds", "grid", "sampler", "samples", "ranges", "sampler_seed", "pruner", "best_by")

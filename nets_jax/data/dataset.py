@@ -4,7 +4,8 @@
 Datasets (TFDS) under its own name. A set without a test part gives a fifth of itself; then a seeded
 tenth of the training part becomes the validation part (paper, 3.2). Inputs are standardised by the
 mean and deviation of the training part that is left, one of each per channel (the last axis). Images of
-bytes stay bytes, in memory and on devices, and are standardised where they are used.
+bytes stay bytes, in memory and on devices, and are standardised where they are used. Numbers to predict are
+standardised likewise, one mean and deviation per output; see `targets`.
 """
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Num
 
+from nets_jax.data.targets import CLASSES, common_kind, count_outputs, kind_of, prepared, scale_of
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
 from nets_jax.structs import Struct
@@ -25,12 +27,13 @@ class Split(Struct):
 
   Attributes:
     inputs: [examples, ...], float32; of tokens int32; or bytes, uint8, that are standardised when used.
-    labels: [examples] int32.
+    labels: what is to be predicted: int32 classes [examples], int32 0 or 1 [examples, labels], or float32
+      [examples, outputs].
     table: of bytes, the standardised number of each in each channel, float32; None of inputs that are ready.
   """
 
   inputs: Num[Array | np.ndarray, "examples ..."]
-  labels: Int[Array | np.ndarray, " examples"]
+  labels: Num[Array | np.ndarray, "examples ..."]
   table: Float[Array | np.ndarray, "256 channels"] | None = None
 
   def __len__(self) -> int:
@@ -69,12 +72,15 @@ class Split(Struct):
 
 @struct.dataclass
 class Dataset(Struct):
-  """A classification problem.
+  """What is to be learnt: classes, several labels of each example, or numbers.
 
   Attributes:
     train, valid, test: its parts.
     mean, deviation: of the training part before standardisation [channels]; 0 and 1 where there is none.
-    num_classes: number of classes.
+    num_classes: outputs that a network needs: classes, labels of an example, or columns of numbers.
+    targets: `classes`, `labels` or `numbers`; see `data.targets`.
+    target_mean, target_deviation: of numbers before standardisation [outputs]; 0 and 1 where there was none;
+      None of classes and labels.
   """
 
   train: Split
@@ -83,6 +89,26 @@ class Dataset(Struct):
   mean: Float[Array | np.ndarray, " channels"]
   deviation: Float[Array | np.ndarray, " channels"]
   num_classes: int = struct.field(pytree_node=False)
+  targets: str = struct.field(pytree_node=False, default=CLASSES)
+  target_mean: Float[Array | np.ndarray, " outputs"] | None = None
+  target_deviation: Float[Array | np.ndarray, " outputs"] | None = None
+
+  @property
+  def num_outputs(self) -> int:
+    """Outputs that a network needs: `num_classes`, which are classes only where the targets are."""
+    return self.num_classes
+
+  def in_units(
+    self, outputs: Num[Array | np.ndarray, "... outputs"]
+  ) -> Num[Array | np.ndarray, "... outputs"]:
+    """Numbers that a network predicts in the units of the data: outputs * target_deviation + target_mean.
+
+    Raises:
+      UsageError: the targets are no numbers.
+    """
+    if self.target_mean is None or self.target_deviation is None:
+      raise UsageError(f"in_units is of numbers to predict, but the targets are {self.targets}")
+    return outputs * self.target_deviation + self.target_mean
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -99,17 +125,21 @@ def from_arrays(
   valid_fraction: float = 0.1,
   seed: int = 0,
   standardise: bool = True,
+  standardise_targets: bool = True,
 ) -> Dataset:
   """Makes a `Dataset` of one's own arrays, by the split rule and standardisation of this module.
 
   Args:
     inputs: [examples, ...] numbers; the last axis counts as channels. Bytes (uint8) that are standardised
       stay bytes, a quarter of float32's memory, until they are used: `Split.prepared`.
-    labels: [examples] integers from 0.
+    labels: [examples] integers from 0, classes; [examples, labels] of 0 and 1, several of each example; or
+      floats, [examples] or [examples, outputs], to predict.
     test_inputs, test_labels: the test part; None takes `TEST_FRACTION` of the examples.
     valid_fraction: share of the training examples that become the validation part, in (0, 1).
     seed: of the shuffle before the split, from 0 to 2^64 - 1.
     standardise: False leaves inputs as they are: whole numbers, such as tokens, as int32.
+    standardise_targets: False leaves floats to predict as they are; losses and scores are then in their
+      units, else in deviations of the training part.
 
   Raises:
     UsageError: an impossible fraction or seed, arrays that do not go together, numbers that are not finite,
@@ -138,8 +168,11 @@ def from_arrays(
   if standardise:
     mean, deviation = _mean_and_deviation(inputs[train_order])
 
+  kind = common_kind(labels, test_labels)
+  scale = scale_of(kind, labels[train_order], standardise_targets)
+
   def split(part: np.ndarray, part_labels: np.ndarray) -> Split:
-    part_labels = part_labels.astype(np.int32)
+    part_labels = prepared(part_labels, scale)
     if standardise and part.dtype == np.uint8:
       return Split(part, part_labels, _prepared(np.arange(256, dtype=np.uint8)[:, None], (mean, deviation)))
     return Split(_prepared(part, (mean, deviation) if standardise else None), part_labels)
@@ -150,7 +183,10 @@ def from_arrays(
     test=split(test_inputs, test_labels),
     mean=mean,
     deviation=deviation,
-    num_classes=int(max(labels.max(), test_labels.max())) + 1,
+    num_classes=count_outputs(kind, labels, test_labels),
+    targets=kind,
+    target_mean=None if scale is None else scale[0],
+    target_deviation=None if scale is None else scale[1],
   )
 
 
@@ -184,12 +220,11 @@ def _prepared(inputs: np.ndarray, by: tuple[np.ndarray, np.ndarray] | None) -> n
 
 def _checked(part: str, inputs: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
   inputs, labels = np.asarray(inputs), np.asarray(labels)
-  if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
+  if inputs.ndim < 2 or labels.shape[:1] != inputs.shape[:1]:
     raise UsageError(
       f"{part} inputs must be [examples, ...] with one label each, not {inputs.shape} and {labels.shape}"
     )
-  if not np.issubdtype(labels.dtype, np.integer) or (labels.size and labels.min() < 0):
-    raise UsageError(f"{part} labels must be integers from 0")
+  kind_of(part, labels)
   if not np.isfinite(inputs).all():
     raise UsageError(f"{part} inputs must be finite, but some are NaN or infinite; clean the data first")
   return inputs, labels

@@ -1,10 +1,11 @@
-"""Data sets by name: `xor` is generated, `digits` comes with scikit-learn; files and functions of one's own.
+"""Data sets by name: `xor` is generated, `digits` and `diabetes` come with scikit-learn; one's own.
 
 All others are of TFDS.
 """
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ class DataSettings:
 
   dataset: str = setting(
     "digits",
-    "xor, digits, the name of a TFDS image classification set (mnist, ...), PATH.npz with inputs and labels, "
-    "or package.module:function of your own.",
+    "xor, digits, diabetes, the name of a TFDS image classification set (mnist, ...), PATH.npz with inputs "
+    "and labels, or package.module:function of your own.",
     group="what to run", kind=TEXT, static=True,
   )  # fmt: skip
   dataset_sha256: str | None = setting(
@@ -60,6 +61,11 @@ class DataSettings:
     1000, "Points of xor to test on.", group="data", kind=WHOLE, rule=at_least(1), static=True
   )
 
+  standardise_targets: bool = setting(
+    True, "Numbers to predict in deviations of the training part; else as they are.", group="data",
+    kind=SWITCH, static=True,
+  )  # fmt: skip
+
   def load(self) -> Dataset:
     """The data set.
 
@@ -82,6 +88,7 @@ class DataSettings:
       standardise=self.standardise,
       xor_train_size=self.xor_train_size,
       xor_test_size=self.xor_test_size,
+      standardise_targets=self.standardise_targets,
     )
 
   @property
@@ -99,14 +106,15 @@ def load(
   standardise: bool = True,
   xor_train_size: int = 1000,
   xor_test_size: int = 1000,
+  standardise_targets: bool = True,
 ) -> Dataset:
   """Loads a data set by name.
 
   Args:
-    name: `xor`, `digits`, or the TFDS name of an image classification set (`mnist`, `fashion_mnist`,
-      `kmnist`, `cifar10`, ...); `PATH.npz`, see `files.npz_arrays`; or `package.module:function(size=100)`,
-      which gives a `Dataset`, or the arguments of `from_arrays` as a dict or a tuple. Such a function is
-      also given `seed`, where it takes that.
+    name: `xor`, `digits`, `diabetes` (regression), or the TFDS name of an image classification set (`mnist`,
+      `fashion_mnist`, `kmnist`, `cifar10`, ...); `PATH.npz`, see `files.npz_arrays`; or
+      `package.module:function(size=100)`, which gives a `Dataset`, or the arguments of `from_arrays` as a
+      dict or a tuple. Such a function is also given `seed`, where it takes that.
     seed: of the split, and of the points of `xor`.
     data_dir: where TFDS keeps its sets; None is TFDS's own default, `TFDS_DATA_DIR` or
       `~/tensorflow_datasets`.
@@ -114,32 +122,57 @@ def load(
       None is, for `mnist`, the environment variable `NETS_JAX_MNIST_DIR`, if set.
     standardise: see `from_arrays`; a function's own `Dataset` is taken as it is.
     xor_train_size, xor_test_size: points of `xor`, the validation part counted as training.
+    standardise_targets: see `from_arrays`.
 
   Raises:
     UsageError: an unknown name, sizes too small, or a set that cannot be had; the message says why.
   """
+  make: Callable[..., Dataset] = functools.partial(
+    from_arrays, seed=seed, standardise=standardise, standardise_targets=standardise_targets
+  )
   if name == "xor":
     check_seed("seed", seed)
-    train, test = _xor([seed, 0], xor_train_size), _xor([seed, 1], xor_test_size)
-    return from_arrays(*train, *test, seed=seed, standardise=standardise)
+    return make(*_xor([seed, 0], xor_train_size), *_xor([seed, 1], xor_test_size))
   if files.is_file_name(name):
-    arrays: dict[str, Any] = files.npz_arrays(name)
-    return from_arrays(**arrays, seed=seed, standardise=standardise)
+    return make(**files.npz_arrays(name))
   if plugins.is_reference(name):
     check_seed("seed", seed)
-    return _as_dataset(name, plugins.load(name, seed=seed), seed, standardise)
-  if name == "digits":
-    from sklearn import datasets
-
-    digits: Any = datasets.load_digits()  # a Bunch; a pair only where that is asked for
-    return from_arrays(digits.images[..., None], digits.target, seed=seed, standardise=standardise)
+    given = plugins.load(name, seed=seed)
+    if isinstance(given, Dataset) and not standardise_targets:
+      raise UsageError(
+        f"{name} gives a Dataset, whose targets stay as they are; leave standardise_targets out"
+      )
+    return _as_dataset(name, given, make, standardise)
+  if name in SKLEARN:
+    return make(*SKLEARN[name]())
   if manual_dir is None and name == "mnist":
     manual_dir = os.environ.get("NETS_JAX_MNIST_DIR")
   arrays: dict[str, Any] = {**tfds_arrays(name, data_dir, manual_dir)}
-  return from_arrays(**arrays, seed=seed, standardise=standardise)
+  return make(**arrays)
 
 
-def _as_dataset(name: str, given: Any, seed: int, standardise: bool) -> Dataset:
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+  """Images [1797, 8, 8, 1] of ten handwritten digits."""
+  from sklearn import datasets
+
+  digits: Any = datasets.load_digits()  # a Bunch; a pair only where that is asked for
+  return digits.images[..., None], digits.target
+
+
+def _diabetes() -> tuple[np.ndarray, np.ndarray]:
+  """Ten measurements of 442 patients, and how far the disease has come a year later, from 25 to 346."""
+  from sklearn import datasets
+
+  diabetes: Any = datasets.load_diabetes(
+    scaled=False
+  )  # scaled by all examples it would be, the test part too
+  return diabetes.data, diabetes.target
+
+
+SKLEARN = {"digits": _digits, "diabetes": _diabetes}
+
+
+def _as_dataset(name: str, given: Any, make: Callable[..., Dataset], standardise: bool) -> Dataset:
   """What a function of a user's gave, as a data set."""
   if isinstance(given, Dataset):
     if not standardise:
@@ -154,7 +187,7 @@ def _as_dataset(name: str, given: Any, seed: int, standardise: bool) -> Dataset:
     )
   files.check_names(name, dict(given))
   try:
-    return from_arrays(**given, seed=seed, standardise=standardise)
+    return make(**given)
   except UsageError as error:
     raise UsageError(f"{name}: {error}") from error
 

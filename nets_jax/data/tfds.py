@@ -27,14 +27,14 @@ from nets_jax.errors import UsageError, suggest
 
 CACHE_NAME = "nets_jax_arrays.npz"
 READ_AT_ONCE = 1000  # examples
-EMBEDDED = ("xor", "digits")  # the sets that need no TFDS
+EMBEDDED = ("xor", "digits", "diabetes")  # the sets that need no TFDS
 
 
 def tfds_arrays(name: str, data_dir: str | None, manual_dir: str | None) -> dict[str, np.ndarray]:
   """The arguments of `from_arrays` for a TFDS set, from the decoded copy beside it where there is one."""
   if not re.fullmatch(r"[a-z]\w*(/[\w.-]*\w)?", name):
     raise UsageError(
-      f"dataset {name!r} is no name of a data set; give xor, digits or a TFDS name such as mnist"
+      f"dataset {name!r} is no name of a data set; give xor, digits, diabetes or a TFDS name such as mnist"
     )
   root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
   cache = root / name / CACHE_NAME
@@ -72,8 +72,8 @@ def _import_tfds(name: str):
     import tensorflow_datasets as tfds
   except ImportError as error:
     raise UsageError(
-      f"dataset {name!r} is not one of xor, digits{suggest(name, EMBEDDED)}; all others need TensorFlow "
-      "Datasets: pip install -e '.[mnist]'"
+      f"dataset {name!r} is not one of xor, digits, diabetes{suggest(name, EMBEDDED)}; all others need "
+      "TensorFlow Datasets: pip install -e '.[mnist]'"
     ) from error
   return tfds
 
@@ -100,7 +100,7 @@ def _builder(tfds, name: str, root: pathlib.Path):
       return tfds.builder(name, data_dir=str(root), file_format="array_record")
   except tfds.core.registered.DatasetNotFoundError as error:
     raise UsageError(
-      f"dataset {name!r} is not one of xor, digits, nor known to TensorFlow Datasets"
+      f"dataset {name!r} is not one of xor, digits, diabetes, nor known to TensorFlow Datasets"
       + (suggest(name, [*EMBEDDED, *tfds.list_builders()]) or "; check its spelling")
     ) from error
   except ValueError as error:

@@ -13,6 +13,7 @@ from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import Number
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.tickets.ticket import Ticket, density, map_kernels
+from nets_jax.training.measures import NATS
 from nets_jax.training.statistics import settled
 from nets_jax.training.task import Task
 from nets_jax.training.train import evaluate, train
@@ -27,7 +28,7 @@ class Candidate:
     weights: theta_T, what the training made of its phenotype.
     network_state: what the network is evaluated with besides; see `training.statistics`.
     valid: the validation examples, as a network takes them.
-    valid_loss, valid_accuracy: on them.
+    valid_loss, valid_score: on them, by the task's loss and score.
     density: of the ticket's mask.
   """
 
@@ -36,7 +37,7 @@ class Candidate:
   network_state: NetworkState
   valid: Split
   valid_loss: Float[Array, ""]
-  valid_accuracy: Float[Array, ""]
+  valid_score: Float[Array, ""]
   density: Float[Array, ""]
 
 
@@ -51,13 +52,13 @@ class Metrics:
 
   Attributes:
     fitness: minimised; +inf for a ticket whose training diverged.
-    valid_loss, valid_accuracy: on the validation split, after the training.
+    valid_loss, valid_score: on the validation split, after the training.
     density: of its mask.
   """
 
   fitness: Float[Array | np.ndarray, "..."]
   valid_loss: Float[Array | np.ndarray, "..."]
-  valid_accuracy: Float[Array | np.ndarray, "..."]
+  valid_score: Float[Array | np.ndarray, "..."]
   density: Float[Array | np.ndarray, "..."]
 
 
@@ -108,11 +109,13 @@ def fitness(
   value = scores.loss
   if objective is not None:
     valid = task.data.valid.prepared()
-    candidate = Candidate(ticket, trained.weights, state, valid, scores.loss, scores.accuracy, ticket_density)
+    candidate = Candidate(ticket, trained.weights, state, valid, scores.loss, scores.score, ticket_density)
     value = _one_number(objective(candidate))
-  minimised = ranking.fitness(value, ticket_density, objective is None)
+  # Of a loss in nats a size is known; any other is bounded as an objective of one's own is.
+  is_loss = objective is None and task.measures.loss in NATS
+  minimised = ranking.fitness(value, ticket_density, is_loss)
   minimised = jnp.where(jnp.isfinite(minimised), minimised, jnp.inf).astype(jnp.float32)
-  return Metrics(minimised, scores.loss, scores.accuracy, ticket_density), trained.weights
+  return Metrics(minimised, scores.loss, scores.score, ticket_density), trained.weights
 
 
 def _one_number(value: object) -> Float[Array, ""]:

@@ -21,6 +21,7 @@ class _Generation:
   metrics: Metrics
   parents: Int[np.ndarray, "population 2"]
   seconds: float
+  score: str
 
   def __len__(self) -> int:
     return len(self.parents)
@@ -35,7 +36,7 @@ class _Generation:
       "parent_2": int(second),
       "fitness": float(self.metrics.fitness[genome]),
       "valid_loss": float(self.metrics.valid_loss[genome]),
-      "valid_accuracy": float(self.metrics.valid_accuracy[genome]),
+      f"valid_{self.score}": float(self.metrics.valid_score[genome]),
       "density": float(self.metrics.density[genome]),
       "seconds": self.seconds,
     }
@@ -51,8 +52,9 @@ class History(Sequence[Row]):
   It is kept as arrays, a tenth of the memory of so many dicts, so that a run of days does not grow.
   """
 
-  def __init__(self, rows: Sequence[Row] = ()):
-    """Starts with some rows, those of whole generations."""
+  def __init__(self, rows: Sequence[Row] = (), score: str = "accuracy"):
+    """Starts with some rows, those of whole generations; takes the score's name, for its column."""
+    self._score = score
     self._generations: list[_Generation] = []
     for _, of_generation in itertools.groupby(rows, key=lambda row: row["generation"]):
       self._add_rows(list(of_generation))
@@ -63,17 +65,20 @@ class History(Sequence[Row]):
     """Notes a generation, and returns its rows."""
     # What is looked at would keep JAX's own buffers.
     metrics, parents = jax.tree.map(np.array, (metrics, parents))
-    self._generations.append(_Generation(generation, metrics, parents, seconds))
+    self._generations.append(_Generation(generation, metrics, parents, seconds, self._score))
     return self._generations[-1].rows()
 
   def _add_rows(self, rows: Sequence[Row]) -> None:
     def column(name: str) -> np.ndarray:
       return np.array([row[name] for row in rows], np.float32)
 
-    metrics = Metrics(*(column(field.name) for field in dataclasses.fields(Metrics)))
+    names = (
+      field.name.replace("valid_score", f"valid_{self._score}") for field in dataclasses.fields(Metrics)
+    )
+    metrics = Metrics(*map(column, names))
     parents = np.array([(row["parent_1"], row["parent_2"]) for row in rows], np.int32)
     number, seconds = int(rows[0]["generation"]), rows[0]["seconds"]
-    self._generations.append(_Generation(number, metrics, parents, seconds))
+    self._generations.append(_Generation(number, metrics, parents, seconds, self._score))
 
   def __len__(self) -> int:
     return sum(map(len, self._generations))

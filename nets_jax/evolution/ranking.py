@@ -49,7 +49,7 @@ class Ranking:
     Args:
       objective: its value, a float32 scalar.
       density: of the genome.
-      is_loss: whether the objective is the validation loss, of which a size is known.
+      is_loss: whether the objective is the validation loss in nats, of which a size is known.
     """
     raise NotImplementedError
 

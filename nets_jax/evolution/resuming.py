@@ -95,5 +95,6 @@ def restored(
       for j, row in enumerate(saved.record["frontiers"][i])
     ]
     frontier = Frontier(frontier_size, tickets)
-    resumed.append(RunRecord(record.search, record.task, History(rows), frontier, ticket, **counts))
+    history = History(rows, record.task.measures.score)
+    resumed.append(RunRecord(record.search, record.task, history, frontier, ticket, **counts))
   return others.replace(population=pad(population, layout)), resumed

@@ -97,7 +97,9 @@ def saliency(
     batch = jax.tree.map(jnp.asarray, task.data.train).examples(rows)
 
     def loss(weights):
-      return jnp.mean(task.loss(forward_for_scores(task.network, weights, batch.inputs), batch.labels))
+      return jnp.mean(
+        task.training_losses(forward_for_scores(task.network, weights, batch.inputs), batch.labels)
+      )
 
     return kernels(jax.grad(loss)(trained), ticket.masks)
 

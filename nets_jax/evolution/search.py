@@ -50,7 +50,8 @@ class Nets(NetsSettings):
     Returns:
       For each run the ticket, its history, its cost and its frontier. The history is a dict for each
       generation and genome with keys `generation`, `genome`, `parent_1` and `parent_2` (indices in the
-      generation before; -1 in the first), `fitness`, `valid_loss`, `valid_accuracy`, `density` and `seconds`.
+      generation before; -1 in the first), `fitness`, `valid_loss`, `valid_accuracy` (or another score),
+      `density` and `seconds`.
       Seconds are the wall-clock time since the start, without compilation, of all runs together over their
       number. A run fails in which every genome of a generation diverged, or the best has no weight left.
 
@@ -87,7 +88,7 @@ def _begin(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettin
   keys, stage = replicate((keys, stage), layout)
   state = init_all(keys, task, stage, layout)
   records = [
-    RunRecord(search, of_run, History(), Frontier(how.frontier_size))
+    RunRecord(search, of_run, History((), of_run.measures.score), Frontier(how.frontier_size))
     for search, of_run in zip(searches, tasks, strict=True)
   ]
   return _Loop(tasks, searches, how, task, stage, layout, state, records)

@@ -227,49 +227,9 @@ def name_of(network: Network) -> str:
   return network.name if isinstance(network, Functional) else type(network).__name__
 
 
-def check_outputs(network: Network, input_shape: Sequence[int], num_classes: int) -> None:
-  """Raises UsageError unless the network gives each input a row of logits, at least one for each class."""
-  shape = _output_shape(network, tuple(input_shape))
-  if shape is None or len(shape) != 2 or shape[0] != 2:
-    given = "something else than one array" if shape is None else f"an array of shape {shape}"
-    raise UsageError(
-      f"{name_of(network)} must give logits [batch, classes], but for 2 inputs it gives {given}"
-    )
-  if shape[1] < num_classes:
-    raise UsageError(
-      f"{name_of(network)} has {shape[1]} outputs, but the data have {num_classes} classes; give the "
-      "network an output for each"
-    )
-
-
-@remembered
-def _output_shape(network: Network, input_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-  """The shape of what a network gives for two inputs; None if that is no array."""
-  parameters = abstract_parameters(network, input_shape)
-  one = _example(network, input_shape)
-  inputs = jax.ShapeDtypeStruct((2, *input_shape), one.dtype)
-  outputs = jax.eval_shape(functools.partial(forward, network), parameters, inputs)
-  return getattr(outputs, "shape", None)
-
-
 def _example(network: Network, input_shape: tuple[int, ...]) -> jax.Array:
   """One input of zeros: of floating point numbers, or of whole ones where the network takes only these."""
   return jnp.zeros((1, *input_shape), input_type(network, input_shape))
-
-
-def check_inputs(network: Network, input_shape: Sequence[int], given: str) -> None:
-  """Raises UsageError unless a network takes inputs of the type that it is given, `float32` or `int32`."""
-  takes = input_type(network, input_shape)
-  if (takes, given) == ("int32", "float32"):
-    raise UsageError(
-      f"{name_of(network)} looks up whole numbers, but the inputs are floating point numbers; leave tokens "
-      "as they are: standardise=False, or --nostandardise"
-    )
-  if takes != given:
-    raise UsageError(
-      f"{name_of(network)} takes floating point numbers, but the inputs are whole ones that are not "
-      "standardised; leave standardise at true, or give them as floats"
-    )
 
 
 def input_type(network: Network, input_shape: Sequence[int]) -> str:

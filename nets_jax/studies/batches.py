@@ -135,7 +135,7 @@ def _show(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
       board.search(list(outcome.history))
     board.ticket(outcome.ticket)
     board.training([{**row, "ticket": "ticket"} for row in curve])
-    results = results_of(outcome.ticket, curve[-1]) if curve else {}
+    results = results_of(outcome.ticket, curve[-1], run.method.task.measures) if curve else {}
     board.settings(run.columns, results)
 
 

@@ -13,10 +13,11 @@ from nets_jax.analysis.verdicts import judge, summarise
 from nets_jax.engine.tables import Row
 from nets_jax.protocol import Search
 from nets_jax.studies import tables
-from nets_jax.studies.methods import Method, Run, check, check_counts, trial_runs
+from nets_jax.studies.methods import Method, Run, check, check_counts, measures_of, trial_runs
 from nets_jax.studies.places import place
-from nets_jax.studies.run_files import METRICS, tally_layers
+from nets_jax.studies.run_files import metrics, tally_layers
 from nets_jax.studies.work import Options, complete
+from nets_jax.training.measures import Measures, of_rows
 from nets_jax.training.task import Task
 
 MOST_COLUMNS = 6
@@ -33,10 +34,14 @@ PAPER = {
     "nets": ("20 %", "=", "0.0", "0.053", "100 %", "100 %"),
   },
 }
-COLUMNS = (
-  "method", "trial", *METRICS, "search_epochs", "search_seconds", "search_compile_seconds", "empty_layers",
-  "failed",
-)  # fmt: skip
+
+
+def columns(measures: Measures) -> list[str]:
+  """Of a comparison's results."""
+  return [
+    "method", "trial", *metrics(measures), "search_epochs", "search_seconds", "search_compile_seconds",
+    "empty_layers", "failed",
+  ]  # fmt: skip
 
 
 def as_methods(methods: Mapping[str, Search] | Sequence[Method], task: Task | None) -> list[Method]:
@@ -98,7 +103,12 @@ class Comparison:
   def results(self) -> pd.DataFrame:
     """A row for each method and trial: its trained ticket, what its search cost, and why it failed."""
     found = tables.results_of(self.runs).rename(columns={"compile_seconds": "search_compile_seconds"})
-    return found[list(COLUMNS)]
+    return found[columns(self.measures)]
+
+  @property
+  def measures(self) -> Measures:
+    """Which loss and score the runs have."""
+    return measures_of(self.runs)
 
   @property
   def generations(self) -> pd.DataFrame:
@@ -145,13 +155,13 @@ class Comparison:
 
   @property
   def training(self) -> pd.DataFrame:
-    """Figure 3's data: test loss and accuracy of each ticket after each epoch of training."""
-    found = self.curves
-    return found[["method", "trial", "epoch", "test_loss", "test_accuracy"]] if len(found) else found
+    """Figure 3's data: test loss and score of each ticket after each epoch of training."""
+    found, score = self.curves, self.measures.column("test")
+    return found[["method", "trial", "epoch", "test_loss", score]] if len(found) else found
 
   def table(self, dataset: str = "", note: str = "") -> str:
     """The paper's Table 1 in Markdown; see `table1`."""
-    return table1(self.results, dataset, note)
+    return table1(self.results, dataset, note, self.measures)
 
   def verdicts(self) -> str:
     """Definition 3 for each method against the dense networks of the same trials, if those were run."""
@@ -175,19 +185,22 @@ class Comparison:
         own = tables.rows_of(tables.curves_of([run])) if name == label else []
         if own and dense.get(trial):
           row = results[name, trial]
-          judged.append(judge(own, dense[trial], int(row["unmasked"]), int(row["weights"])))
+          counts = int(row["unmasked"]), int(row["weights"])
+          judged.append(judge(own, dense[trial], *counts, self.measures))
       lines.append(f"- {label}: {summarise(judged) if judged else 'no trial has a ticket'}")
     return "\n".join(lines) + "\n"
 
   def figures(self, note: str = "") -> dict[str, tuple[pd.DataFrame, Figure]]:
     """Figures 1 to 3 by their file's name, with the data each is drawn from; those that have any."""
-    drawn: dict[str, tuple[pd.DataFrame, Callable[[Sequence[Row], str], Figure]]] = {
+    drawn: dict[str, tuple[pd.DataFrame, Callable[[Sequence[Row], str, Measures], Figure]]] = {
       "figure1": (self.generations, trials_figure),
       "figure2": (self.seconds, seconds_figure),
       "figure3": (self.training, training_figure),
     }
     return {
-      name: (data, draw(tables.rows_of(data), note)) for name, (data, draw) in drawn.items() if len(data)
+      name: (data, draw(tables.rows_of(data), note, self.measures))
+      for name, (data, draw) in drawn.items()
+      if len(data)
     }
 
   def write(self, directory: pathlib.Path, dataset: str = "", note: str = "") -> str:
@@ -228,22 +241,23 @@ def failed(own: pd.DataFrame) -> str:
   return f"{count} of {len(own)}" if count else "none"
 
 
-# The table's lines: a title, and the cell of a method's rows.
-LINES: tuple[tuple[str, Callable[[pd.DataFrame], str]], ...] = (
-  ("Mean density", _cell("density", "percent")),
-  ("Density range", _span),
-  ("Mean validation loss", _cell("valid_loss", "number")),
-  ("Mean test loss", _cell("test_loss", "number")),
-  ("Mean validation accuracy", _cell("valid_accuracy", "percent")),
-  ("Mean test accuracy", _cell("test_accuracy", "percent")),
-  ("Search, genome-epochs", _epochs),
-  ("Search, seconds", _cell("search_seconds", "seconds")),
-  ("Empty layers", lambda own: tally_layers(list(tables.sound(own)["empty_layers"]))),
-  ("Failed", failed),
-)
+def _lines(measures: Measures) -> list[tuple[str, Callable[[pd.DataFrame], str]]]:
+  """The table's lines: a title, and the cell of a method's rows."""
+  return [
+    ("Mean density", _cell("density", "percent")),
+    ("Density range", _span),
+    ("Mean validation loss", _cell("valid_loss", "number")),
+    ("Mean test loss", _cell("test_loss", "number")),
+    (f"Mean validation {measures.words}", _cell(measures.column("valid"), measures.form)),
+    (f"Mean test {measures.words}", _cell(measures.column("test"), measures.form)),
+    ("Search, genome-epochs", _epochs),
+    ("Search, seconds", _cell("search_seconds", "seconds")),
+    ("Empty layers", lambda own: tally_layers(list(tables.sound(own)["empty_layers"]))),
+    ("Failed", failed),
+  ]
 
 
-def table1(results: pd.DataFrame, dataset: str = "", note: str = "") -> str:
+def table1(results: pd.DataFrame, dataset: str = "", note: str = "", measures: Measures | None = None) -> str:
   """The paper's Table 1 in Markdown: our mean and standard deviation, the paper's figure beside it.
 
   The paper's rows, with a column for each method; turned over where there are many methods.
@@ -252,13 +266,15 @@ def table1(results: pd.DataFrame, dataset: str = "", note: str = "") -> str:
     results: see `Comparison.results`.
     dataset: a name in `PAPER`, or another.
     note: after the title.
+    measures: which score the results have; None is what their columns say.
   """
-  columns = {"": [title for title, _ in LINES]}
+  lines = _lines(measures or of_rows([dict.fromkeys(map(str, results.columns))]))
+  columns = {"": [title for title, _ in lines]}
   for label, own in results.groupby("method", sort=False):
     paper = PAPER.get(dataset, {}).get(str(label))
-    columns[f"{label}, ours" if paper else str(label)] = [cell(own) for _, cell in LINES]
+    columns[f"{label}, ours" if paper else str(label)] = [cell(own) for _, cell in lines]
     if paper:
-      columns[f"{label}, paper"] = [*paper, *[""] * (len(LINES) - len(paper))]
+      columns[f"{label}, paper"] = [*paper, *[""] * (len(lines) - len(paper))]
   table = pd.DataFrame(columns)
   if results["method"].nunique() > MOST_COLUMNS:
     table = table.set_index("").T.reset_index().rename(columns={"index": ""})

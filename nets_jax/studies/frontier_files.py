@@ -12,17 +12,21 @@ from nets_jax.studies.run_files import name_layers
 from nets_jax.tickets.results import KeptTicket
 from nets_jax.tickets.storage import save_ticket
 from nets_jax.tickets.ticket import empty_layers
+from nets_jax.training.measures import Measures
 
 DIRECTORY = "frontier"
 
 
-def write(directory: pathlib.Path, frontier: Sequence[KeptTicket], network: Network) -> None:
+def write(
+  directory: pathlib.Path, frontier: Sequence[KeptTicket], network: Network, measures: Measures
+) -> None:
   """Writes ticket-00.safetensors, the sparsest, and the others, frontier.csv and figure_frontier.png.
 
   Args:
     directory: of the run, with its `history.csv`.
     frontier: the tickets, the sparsest first; nothing is written if there are none.
     network: theirs.
+    measures: which loss and score the tickets have.
   """
   shutil.rmtree(directory / DIRECTORY, ignore_errors=True)
   if not frontier:
@@ -35,5 +39,5 @@ def write(directory: pathlib.Path, frontier: Sequence[KeptTicket], network: Netw
     empty = name_layers(empty_layers(each.ticket))
     rows.append({"file": file, **own, "empty_layers": empty})
   write_csv(directory / DIRECTORY / "frontier.csv", rows)
-  figure = frontier_figure(read_csv(directory / "history.csv"), rows)
+  figure = frontier_figure(read_csv(directory / "history.csv"), rows, measures)
   save_figure(figure, directory / "figure_frontier.png")

@@ -14,12 +14,13 @@ from nets_jax.analysis.style import save_figure
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
 from nets_jax.studies import tables
-from nets_jax.studies.comparison import COLUMNS, as_methods
-from nets_jax.studies.methods import Method, Run, check, check_counts, trial_runs
+from nets_jax.studies.comparison import as_methods, columns
+from nets_jax.studies.methods import Method, Run, check, check_counts, measures_of, trial_runs
 from nets_jax.studies.places import place
 from nets_jax.studies.run_files import is_done, tally_layers
 from nets_jax.studies.work import Options, complete
 from nets_jax.studies.workers import STUDY_LOCK
+from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 from nets_jax.training.task import Task
 
 DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -127,17 +128,23 @@ class Densities:
       return self.before
     new = tables.results_of(self.runs)
     new = new.rename(columns={"compile_seconds": "search_compile_seconds"})
-    return merged(self.before, new[["method", "target_density", *COLUMNS[1:]]])
+    return merged(self.before, new[["method", "target_density", *columns(self.measures)[1:]]])
+
+  @property
+  def measures(self) -> Measures:
+    """Which loss and score the runs have; without runs those of the table that is there."""
+    return measures_of(self.runs) if self.runs else of_rows(tables.rows_of(self.before))
 
   def table(self) -> str:
-    """Accuracies, then differences, in Markdown."""
-    results = self.results
-    return accuracies(results) + difference_table(differences(tables.sound(results)))
+    """Scores, then differences, in Markdown."""
+    results, measures = self.results, self.measures
+    found = differences(tables.sound(results), measures)
+    return scores(results, measures) + difference_table(found, measures)
 
   def figures(self) -> dict[str, Figure]:
     """The figures that the results are enough for, by name."""
     results = tables.sound(self.results)
-    return figures(results) if len(results) else {}
+    return figures(results, self.measures) if len(results) else {}
 
   def write(self, directory: pathlib.Path) -> str:
     """Writes densities.csv, densities.md and the figures; returns the table."""
@@ -150,24 +157,31 @@ class Densities:
     return text
 
 
-def figures(results: pd.DataFrame) -> dict[str, Figure]:
-  """The figures of some sound results, by name."""
+def figures(results: pd.DataFrame, measures: Measures | None = None) -> dict[str, Figure]:
+  """The figures of some sound results, by name; which score they have, their columns say if nobody does."""
   rows = tables.rows_of(results)
+  measures = of_rows(rows) if measures is None else measures
   below = results["target_density"][results["target_density"] < 1]
   drawn = {}
   if 0 < results["method"].nunique() <= MOST_LINES:
-    drawn["figure_densities"] = densities_figure(rows)
-    drawn["figure_cost"] = cost_figure(rows, float(below.max()) if len(below) else 1.0)
-  found = differences(results)
+    drawn["figure_densities"] = densities_figure(rows, measures)
+    drawn["figure_cost"] = cost_figure(rows, float(below.max()) if len(below) else 1.0, measures)
+  found = differences(results, measures)
   if len(found):
-    drawn["figure_differences"] = differences_figure(tables.rows_of(found))
+    drawn["figure_differences"] = differences_figure(tables.rows_of(found), measures)
   return drawn
 
 
 def merged(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-  """All rows; the new ones replace those of the same method and density from their first trial on."""
+  """All rows; the new ones replace those of the same method and density from their first trial on.
+
+  Raises:
+    UsageError: those before have another score.
+  """
   if not len(before):
     return new
+  if missing := [name for name in new.columns if name.startswith("test_") and name not in before]:
+    raise UsageError(f"the table that is there has another score than {missing[0]}; give another directory")
   first = new.groupby(["method", "target_density"])["trial"].min()
   places = pd.MultiIndex.from_frame(before[["method", "target_density"]])
   limits = first.reindex(places).to_numpy()
@@ -179,31 +193,38 @@ def merged(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
   return both.loc[order].reset_index(drop=True)
 
 
-def accuracies(results: pd.DataFrame) -> str:
-  """Mean test accuracy and its 95 % interval of each method at each density, and what its searches cost."""
+def scores(results: pd.DataFrame, measures: Measures | None = None) -> str:
+  """Mean test score and its 95 % interval of each method at each density, and what its searches cost.
+
+  Which score, the columns say if nobody does.
+  """
+  measures = of_rows(tables.rows_of(results[:1])) if measures is None else measures
+  worst = "lowest" if measures.more_is_better else "highest"
   title = (
-    "Test accuracy, mean and 95 % interval (lowest of the trials; genome-epochs and seconds of search); then "
-    "what failed, and which layers are left empty, if any"
+    f"Test {measures.words}, mean and 95 % interval ({worst} of the trials; genome-epochs and seconds of "
+    "search); then what failed, and which layers are left empty, if any"
   )
-  return _by_density(title, results, cell)
+  return _by_density(title, results, lambda own: cell(own, measures))
 
 
-def cell(own: pd.DataFrame) -> str:
+def cell(own: pd.DataFrame, measures: Measures) -> str:
   """One method at one density; with the trials that failed, and the layers that tickets leave empty."""
   sound = tables.sound(own)
   notes = [f"{len(own) - len(sound)} of {len(own)} failed"] if len(sound) < len(own) else []
   if not len(sound):
     return notes[0]
-  accuracy = list(sound["test_accuracy"])
+  found = list(sound[measures.column("test")])
   costs = f"{sound['search_epochs'].mean():.0f}, {sound['search_seconds'].mean():.0f} s"
-  figures = f"{tables.spread(accuracy, 'percent')} ({100 * min(accuracy):.1f} %; {costs})"
+  factor, digits, unit = tables.FORMS[measures.form]
+  worst = f"{factor * measures.worst(found):{digits}}{unit}"
+  figures = f"{tables.spread(found, measures.form)} ({worst}; {costs})"
   empty = tally_layers([str(layers) for layers in sound.get("empty_layers", [])])
   notes += [f"empty: {empty}"] if empty not in ("none", "-") else []
   return "; ".join([figures, *notes])
 
 
-def differences(results: pd.DataFrame) -> pd.DataFrame:
-  """How much more accurate each method's tickets are than those of the first, in points of test accuracy.
+def differences(results: pd.DataFrame, measures: Measures | None = None) -> pd.DataFrame:
+  """Each method's test score less that of the first: of a share in points, else in what the score is in.
 
   Paired by trial, for the trials of all methods train by the same keys; of the trials that both have, where
   these are two or more. A dense network is compared with the first method at each of its densities.
@@ -212,15 +233,17 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     Columns `method`, `reference`, `target_density`, `difference` (the mean) and `half_width` (of its 95 %
     interval).
   """
-  accuracy: dict[tuple[str, float], dict[int, float]] = {}
+  measures = of_rows(tables.rows_of(results[:1])) if measures is None else measures
+  by_place: dict[tuple[str, float], dict[int, float]] = {}
   for row in tables.rows_of(results):
-    accuracy.setdefault((row["method"], row["target_density"]), {})[row["trial"]] = 100 * row["test_accuracy"]
-  reference, *others = dict.fromkeys(method for method, _ in accuracy) if accuracy else [""]
+    of_place = by_place.setdefault((row["method"], row["target_density"]), {})
+    of_place[row["trial"]] = measures.factor * row[measures.column("test")]
+  reference, *others = dict.fromkeys(method for method, _ in by_place) if by_place else [""]
   found = []
   for method in others:
-    is_dense = [density for name, density in accuracy if name == method] == [1.0]
-    for density in [density for name, density in accuracy if name == reference]:
-      own, first = accuracy.get((method, 1.0 if is_dense else density), {}), accuracy[reference, density]
+    is_dense = [density for name, density in by_place if name == method] == [1.0]
+    for density in [density for name, density in by_place if name == reference]:
+      own, first = by_place.get((method, 1.0 if is_dense else density), {}), by_place[reference, density]
       points = [own[trial] - first[trial] for trial in own if trial in first]
       if len(points) > 1:
         mean, half = mean_and_interval(points)
@@ -231,14 +254,16 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
   return pd.DataFrame(found)
 
 
-def difference_table(found: pd.DataFrame) -> str:
+def difference_table(found: pd.DataFrame, measures: Measures = OF_CLASSES) -> str:
   """These differences in Markdown; nothing if there are none."""
   if not len(found):
     return ""
-  title = f"Difference from {found['reference'].iloc[0]} in points, paired by trial: mean and 95 % interval"
+  unit = "in points" if measures.is_share else f"in {measures.words}"
+  title = f"Difference from {found['reference'].iloc[0]} {unit}, paired by trial: mean and 95 % interval"
+  digits = ".1f" if measures.is_share else ".3f"
 
   def shown(own: pd.DataFrame) -> str:
-    return f"{own['difference'].iloc[0]:+.1f} ± {own['half_width'].iloc[0]:.1f}"
+    return f"{own['difference'].iloc[0]:+{digits}} ± {own['half_width'].iloc[0]:{digits}}"
 
   return "\n" + _by_density(title, found, shown)
 

@@ -16,6 +16,7 @@ from nets_jax.engine.saved import fingerprint
 from nets_jax.engine.seeds import key_of_seed
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
+from nets_jax.training.measures import OF_CLASSES, Measures
 from nets_jax.training.task import BARE_TASK, Task
 from nets_jax.training.training import Training
 
@@ -171,6 +172,21 @@ def check(methods: Sequence[Method]) -> None:
   """Raises UsageError for a method whose settings make no search for its task."""
   for method in methods:
     method.search.check(method.task)
+  check_scores(methods)
+
+
+def check_scores(methods: Sequence[Method]) -> None:
+  """Raises UsageError for methods of several scores, which no table could hold side by side."""
+  found = list(dict.fromkeys(method.task.measures[1:] for method in methods))
+  if len(found) > 1:
+    both = " and ".join(score for score, _ in found)
+    raise UsageError(f"the runs of a study have one score, not {both}; give all of them the same")
+
+
+def measures_of(runs: Sequence[Run]) -> Measures:
+  """The loss and score of a study's runs; where their losses differ, none of them by name."""
+  found = list(dict.fromkeys(run.method.task.measures for run in runs)) or [OF_CLASSES]
+  return found[0] if len(found) == 1 else found[0]._replace(loss="several losses")
 
 
 def check_counts(**counts: tuple[int, int]) -> None:

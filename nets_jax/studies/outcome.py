@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 from nets_jax.engine.tables import Row
 from nets_jax.errors import UsageError
 from nets_jax.studies.run_files import name_layers
+from nets_jax.training.measures import Measures
 
 
 def table(results: Mapping[str, Row], summary: Row) -> str:
   """The run's outcome as text: a row for each trained network."""
+  measures = Measures.of_record(summary)
+  score, width = f"test {measures.words}", max(15, len(measures.words) + 7)
   lines = [
     f"search: {summary['search_seconds']:.1f} s, {summary['search_epochs']:.0f} genome-epochs "
     f"(and {summary['compile_seconds']:.1f} s of compilation); ticket of density {summary['density']:.1%}"
@@ -19,14 +22,15 @@ def table(results: Mapping[str, Row], summary: Row) -> str:
   if results:
     lines += [
       "",
-      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{'test accuracy':>15}{'search s':>10}"
+      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{score:>{width}}{'search s':>10}"
       "  empty layers",
     ]
   for i, (name, row) in enumerate(results.items()):
     seconds = summary["search_seconds"] if i == 0 else 0.0
     lines.append(
       f"{name:10}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
-      f"{row['test_accuracy']:>15.1%}{seconds:>10.1f}  {name_layers(row['empty_layers'])}"
+      f"{measures.shown(row[measures.column('test')]):>{width}}{seconds:>10.1f}  "
+      f"{name_layers(row['empty_layers'])}"
     )
   return "\n".join(lines) + "\n"
 
@@ -45,11 +49,12 @@ def list_runs(directory: str) -> str:
   lines = [line for line in lines if line]
   if not lines:
     raise UsageError(f"{root} holds no run of experiments.search or experiments.sweep")
-  width = max(len(line[0]) for line in lines)
-  head = ("run", "search", "data", "density", "test accuracy", "seconds")
+  width, wide = (max(len(line[i]) for line in lines) for i in (0, 4))
+  is_other = any(line[4].endswith(")") for line in lines)  # a score with its name
+  head = ("run", "search", "data", "density", "test score" if is_other else "test accuracy", "seconds")
   return "\n".join(
-    f"{name:{max(width, 3)}}  {method:<10}{data:<16}{density:>8}{accuracy:>15}{seconds:>10}"
-    for name, method, data, density, accuracy, seconds in [head, *lines]
+    f"{name:{max(width, 3)}}  {method:<10}{data:<16}{density:>8}{score:>{max(15, wide + 2)}}{seconds:>10}"
+    for name, method, data, density, score, seconds in [head, *lines]
   )
 
 
@@ -70,15 +75,16 @@ def _line(run: pathlib.Path, root: pathlib.Path) -> tuple[str, ...] | None:
 
 
 def _figures(summary: Row) -> Iterator[str]:
-  """Density, test accuracy and seconds of search, as text."""
+  """Density, test score and seconds of search, as text; a score that is not accuracy with its name."""
   if "failed" in summary:
     return iter(("-", "failed", "-"))
-  results = summary["results"] or {}
-  accuracy = next(iter(results.values()))["test_accuracy"] if results else math.nan
+  results, measures = summary["results"] or {}, Measures.of_record(summary)
+  score = next(iter(results.values()))[measures.column("test")] if results else math.nan
+  name = "" if measures.score == "accuracy" else f" ({measures.words})"
   return iter(
     (
       f"{summary['density']:.1%}",
-      "not trained" if not results else "diverged" if accuracy is None else f"{accuracy:.1%}",
+      "not trained" if not results else "diverged" if score is None else measures.shown(score) + name,
       f"{summary['search_seconds']:.1f}",
     )
   )

@@ -4,7 +4,6 @@ The summary is written last, and a seal of checksums after it, so that a run tha
 files were changed, is told and run again.
 """
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -39,12 +38,12 @@ from nets_jax.tickets.ticket import (
   unmasked_count,
 )
 from nets_jax.tickets.trained import save_trained
+from nets_jax.training.measures import Measures
 from nets_jax.training.trainer import Trained
 
 CONFIG, SUMMARY, HISTORY, TRAINING, TICKET, TRAINED = (
   "config.json", "summary.json", "history.csv", "training.csv", "ticket.safetensors", "trained.safetensors",
 )  # fmt: skip
-METRICS = ("density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
 FORMAT_VERSION = 3  # of config.json; 2 had comparisons in stages, before there was none
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 NEAR = 1.01  # times the target density: what a rounded count may come to
@@ -101,7 +100,9 @@ def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
   else:
     if curve:
       write_csv(where / TRAINING, curve, sync=False)
-    summary = summarise(outcome, {"ticket": results_of(outcome.ticket, curve[-1])} if curve else {}, {})
+    measures = run.method.task.measures
+    results = {"ticket": results_of(outcome.ticket, curve[-1], measures)} if curve else {}
+    summary = summarise(outcome, results, {}, measures)
   write_json(where / SUMMARY, summary, sync=False)
   seal(where)
 
@@ -129,24 +130,35 @@ def costs(cost: Cost) -> dict[str, float]:
   }  # fmt: skip
 
 
-def results_of(ticket: Ticket, last: Row) -> Row:
+def metrics(measures: Measures) -> tuple[str, ...]:
+  """The columns of what a trained ticket came to: density, and loss and score on both splits."""
+  return (
+    "density", "valid_loss", measures.column("valid"), "test_loss", measures.column("test"),
+  )  # fmt: skip
+
+
+def results_of(ticket: Ticket, last: Row, measures: Measures) -> Row:
   """A trained ticket's results: its density, the last row of its curve, and its empty layers."""
-  results = {column: last[column] for column in METRICS[1:]}
+  results = {column: last[column] for column in metrics(measures)[1:]}
   return {"density": float(density(ticket)), **results, "empty_layers": list(empty_layers(ticket))}
 
 
-def summarise(result: SearchResult, results: Mapping[str, Row], verdicts: Mapping[str, Verdict]) -> Row:
+def summarise(
+  result: SearchResult, results: Mapping[str, Row], verdicts: Mapping[str, Verdict], measures: Measures
+) -> Row:
   """The content of `summary.json`.
 
   Args:
     result: of the search.
     results: of each network that was trained, the ticket's first; see `results_of`.
     verdicts: of Definition 3, by the dense network the ticket was held against.
+    measures: which loss and score it is.
   """
   ticket = result.ticket
   return {
     "results": results,
-    "verdicts": {to: dataclasses.asdict(v) | {"wins": v.wins} for to, v in verdicts.items()},
+    **measures.record(),
+    "verdicts": {to: verdict.record() for to, verdict in verdicts.items()},
     **costs(result.cost),
     "best": result.best,
     "density": float(density(ticket)),
@@ -185,7 +197,7 @@ def result_row(run: Run) -> Row:
   trained = next(iter((summary.get("results") or {}).values()), {})
   best = summary.get("best") or {}
   figures = {"fitness": best.get("fitness"), "density": summary.get("density")} | {
-    name: trained.get(name) for name in METRICS[1:]
+    name: trained.get(name) for name in metrics(run.method.task.measures)[1:]
   }
   figures |= {name: summary.get(name) for name in ("search_epochs", "search_seconds", "compile_seconds")}
   counts = {name: summary.get(name, 0) for name in ("unmasked", "weights")}

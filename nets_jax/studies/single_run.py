@@ -76,7 +76,7 @@ class SingleRun:
     self.board.ticket(result.ticket)
     run_files.warn_of_empty_layers(self.name, [result.ticket])
     results, verdicts = self._compare(control_key, training_key, result.ticket)
-    summary = run_files.summarise(result, results, verdicts)
+    summary = run_files.summarise(result, results, verdicts, self.task.measures)
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
     write_json(self.where / run_files.SUMMARY, summary)
     lines = [outcome.table(results, summary)]
@@ -121,9 +121,10 @@ class SingleRun:
     """Writes what a search has found; returns what that is, for a message."""
     write_csv(self.where / run_files.HISTORY, result.history)
     history = read_csv(self.where / run_files.HISTORY)
-    figure = evolution_figure(history, run_files.target_density(self.search))
+    target, measures = run_files.target_density(self.search), self.task.measures
+    figure = evolution_figure(history, target, measures)
     save_figure(figure, self.where / "figure_evolution.png")
-    frontier_files.write(self.where, result.frontier, self.task.network)
+    frontier_files.write(self.where, result.frontier, self.task.network, measures)
     if not unmasked_count(result.ticket):
       return "the history is"
     save_ticket(self.where / run_files.TICKET, result.ticket, self.task.network)
@@ -174,7 +175,10 @@ class SingleRun:
     write_csv(self.where / run_files.TRAINING, rows)
     self.board.training(rows)
     by_name = {name: [row for row in rows if row["ticket"] == name] for name in trained}
-    results = {name: run_files.results_of(trained[name], curve[-1]) for name, curve in by_name.items()}
+    measures = task.measures
+    results = {
+      name: run_files.results_of(trained[name], curve[-1], measures) for name, curve in by_name.items()
+    }
     counts = int(unmasked_count(ticket)), maskable_count(ticket)
-    verdicts = {to: judge(by_name[self.name], by_name[to], *counts) for to in ("unmasked", "dense")}
+    verdicts = {to: judge(by_name[self.name], by_name[to], *counts, measures) for to in ("unmasked", "dense")}
     return results, verdicts

@@ -19,17 +19,14 @@ from nets_jax.protocol import Search
 from nets_jax.settings import names
 from nets_jax.studies import tables
 from nets_jax.studies.adaptive import Adaptive, complete_adaptive
-from nets_jax.studies.methods import Method, Run, Value, check, seed_runs
+from nets_jax.studies.best import best_setting, by_setting, certainty, metric_of, value_of
+from nets_jax.studies.methods import Method, Run, Value, check, measures_of, seed_runs
 from nets_jax.studies.places import place
-from nets_jax.studies.run_files import tally_layers
+from nets_jax.studies.run_files import metrics, tally_layers
 from nets_jax.studies.work import Options, complete
+from nets_jax.training.measures import OF_CLASSES, Measures
 from nets_jax.training.task import Task
 
-METRICS = ("fitness", "density", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
-SHOWN = {
-  "density": "percent", "valid_loss": "short", "test_loss": "short", "test_accuracy": "percent",
-  "search_seconds": "short",
-}  # fmt: skip
 RESULTS = ("search_epochs", "search_seconds", "compile_seconds", "empty_layers", "failed")
 
 
@@ -71,8 +68,8 @@ def sweep(
   Args:
     settings: of the search, from `vary`; or `Adaptive`, which draws them by what the ones before came to.
     seeds: each a run as that of `experiments.search` with that `--seed`.
-    metric: of `METRICS`, what decides on the best setting; None is `valid_loss` after the final training, or
-      `fitness` where there was none.
+    metric: of `best.BEST_BY`, what decides on the best setting; None is `valid_loss` after the final
+      training, or `fitness` where there was none.
     directory: of the runs' files; None is a temporary one that lives as long as the result.
     options: how; see `work.Options`.
 
@@ -83,25 +80,16 @@ def sweep(
     check_seed("each of seeds", seed)
   where, keeper = place(directory)
   how = options or Options()
-  how = dataclasses.replace(how, value=functools.partial(value_of, metric=metric))
+  first = [settings.example()] if isinstance(settings, Adaptive) else list(settings[:1])
+  measures = first[0].task.measures if first else OF_CLASSES
+  metric = metric_of(metric, measures)
+  how = dataclasses.replace(how, value=functools.partial(value_of, metric=metric, measures=measures))
   if isinstance(settings, Adaptive):
     done = complete_adaptive(settings, list(seeds), where, how)
     return Sweep(done, metric, keeper)
   check(settings)
   runs = seed_runs(settings, seeds, where)
   return Sweep(complete(runs, where, how), metric, keeper, len(runs))
-
-
-def sign(metric: str | None) -> int:
-  """1 where a metric is minimised, -1 where it is maximised."""
-  return -1 if metric is not None and metric.endswith("accuracy") else 1
-
-
-def value_of(row: Mapping[str, float], metric: str | None) -> float:
-  """What a run came to, to be minimised."""
-  if metric is None:
-    metric = "valid_loss" if math.isfinite(row["valid_loss"]) else "fitness"
-  return sign(metric) * row[metric]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +117,12 @@ class Sweep:
   def results(self) -> pd.DataFrame:
     """A row for each run: what was changed, its seed, its ticket's figures, and what the search cost."""
     found = tables.results_of(self.runs)
-    return found[["run", *self.varied, "seed", *METRICS, *RESULTS]]
+    return found[["run", *self.varied, "seed", "fitness", *metrics(self.measures), *RESULTS]]
+
+  @property
+  def measures(self) -> Measures:
+    """Which loss and score the runs have."""
+    return measures_of(self.runs)
 
   @property
   def history(self) -> pd.DataFrame:
@@ -139,12 +132,12 @@ class Sweep:
   @functools.cached_property
   def settings(self) -> pd.DataFrame:
     """A row for each setting: the mean of its seeds, and the half-width of the mean's 95 % interval."""
-    return setting_rows(self.results, self.varied)
+    return setting_rows(self.results, self.varied, self.measures)
 
   @functools.cached_property
   def best(self) -> tuple[int | None, str]:
     """The index of the best setting, and the metric that says so; see `best_setting`."""
-    return best_setting(self.settings, self.metric)
+    return best_setting(self.settings, metric_of(self.metric, self.measures), self.measures)
 
   @property
   def best_method(self) -> Method | None:
@@ -155,16 +148,19 @@ class Sweep:
 
   def table(self) -> str:
     """The settings in Markdown: mean ± half-width of the 95 % interval, the best in bold."""
-    return setting_table(self.settings, self.results, self.varied, self.best[0])
+    return setting_table(self.settings, self.results, self.varied, self.best[0], self.measures)
 
   def certainty(self) -> str:
     """How certain it is that the best setting is the best."""
     index, metric = self.best
-    return "" if index is None else certainty(self.results, self.settings, self.varied, index, metric)
+    if index is None:
+      return ""
+    return certainty(self.results, self.settings, self.varied, index, metric, self.measures)
 
   def figure(self) -> Figure | None:
     """What each hyperparameter does; None where none was varied."""
-    return effects_figure(tables.rows_of(self.results), self.varied) if self.varied else None
+    rows, varied = tables.rows_of(self.results), self.varied
+    return effects_figure(rows, varied, self.measures) if varied else None
 
   def write(self, directory: pathlib.Path) -> str:
     """Writes results.csv, history.csv, settings.csv, settings.md and the figure; returns the table."""
@@ -179,85 +175,44 @@ class Sweep:
     return table
 
 
-def setting_rows(results: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
+def setting_rows(
+  results: pd.DataFrame, varied: Sequence[str], measures: Measures = OF_CLASSES
+) -> pd.DataFrame:
   """A row for each setting: the mean of its seeds, and the half-width of the mean's 95 % interval.
 
   Args:
     results: a row for each run.
     varied: the columns of what was varied.
+    measures: which loss and score the runs have.
   """
   rows = []
   for values, own in by_setting(results, varied):
     sound = tables.sound(own)
     row = dict(zip(varied, values, strict=True)) | {"runs": len(own), "failed": len(own) - len(sound)}
     row["empty_layers"] = tally_layers([str(layers) for layers in sound.get("empty_layers", [])])
-    for name in (*METRICS, "search_seconds"):
+    for name in ("fitness", *metrics(measures), "search_seconds"):
       row[name], row[f"{name}_interval"] = mean_and_interval(list(sound[name]) or [math.nan])
     rows.append(row)
   return pd.DataFrame(rows)
 
 
-def by_setting(results: pd.DataFrame, varied: Sequence[str]) -> list[tuple[tuple[Value, ...], pd.DataFrame]]:
-  """The runs of each setting, with its values, in the order of the results."""
-  if not varied:
-    return [((), results)]
-  return [(values, own) for values, own in results.groupby(list(varied), sort=False, dropna=False)]
-
-
-def best_setting(settings: pd.DataFrame, metric: str | None) -> tuple[int | None, str]:
-  """The index of the setting whose mean is best, and the metric that says so; None if no mean is finite.
-
-  A setting in which a run failed, or is missing, is not the best.
-  """
-  if metric is None:
-    metric = "valid_loss" if any(map(math.isfinite, settings["valid_loss"])) else "fitness"
-  values = list(settings[metric])
-  sound = [not failed for failed in settings["failed"]]
-  if "runs" in settings:
-    sound = [
-      own and runs == settings["runs"].max() for own, runs in zip(sound, settings["runs"], strict=True)
-    ]
-  able = [i for i, own in enumerate(sound) if own and math.isfinite(values[i])]
-  return min(able, key=lambda i: sign(metric) * values[i], default=None), metric
-
-
-def certainty(
-  results: pd.DataFrame, settings: pd.DataFrame, varied: Sequence[str], best: int, metric: str
-) -> str:
-  """How certain it is that the best setting is the best: its mean, and how far the next one is behind it."""
-  own, half = settings[metric].iloc[best], settings[f"{metric}_interval"].iloc[best]
-  after = "in the search" if metric == "fitness" else "after the final training"
-  runs = f"{settings['runs'].iloc[best]} seed(s)"
-  said = f"mean {metric} {after}: {own:.4g}{'' if math.isnan(half) else f' ± {half:.2g}'} over {runs}"
-  others = [i for i in range(len(settings)) if i != best]
-  next_index, _ = best_setting(settings.iloc[others], metric) if others else (None, metric)
-  if next_index is None:
-    return said
-  groups = [tables.sound(own) for _, own in by_setting(results, varied)]
-  by_seed = [dict(zip(groups[i]["seed"], groups[i][metric], strict=True)) for i in (best, others[next_index])]
-  ours, theirs = by_seed
-  gap, width = mean_and_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs] or [math.nan])
-  if math.isnan(width):
-    told = "one seed tells nothing of how certain that is"
-  elif abs(gap) > width:
-    told = "so the best is told from it"
-  else:
-    told = "so the two are not told apart; more seeds would tell"
-  shown = f"{gap:+.2g}" + ("" if math.isnan(width) else f" ± {width:.2g}")
-  return f"{said}; the next setting differs by {shown}, paired by seed, {told}"
-
-
 def setting_table(
-  settings: pd.DataFrame, results: pd.DataFrame, varied: Sequence[str], best: int | None
+  settings: pd.DataFrame,
+  results: pd.DataFrame,
+  varied: Sequence[str],
+  best: int | None,
+  measures: Measures = OF_CLASSES,
 ) -> str:
   """The settings in Markdown, the best in bold."""
+  shown = {"density": "percent", "valid_loss": "short", "test_loss": "short"}
+  shown |= {measures.column("test"): measures.form, "search_seconds": "short"}
   rows = []
   for i, (_, own) in enumerate(by_setting(results, varied)):
     setting, sound = settings.iloc[i], tables.sound(own)
     runs = f"{setting['runs']}" + (f" ({setting['failed']} failed)" if setting["failed"] else "")
     values = {name: setting[name] for name in varied}
     cells = {name: _shown(v) for name, v in values.items()} | {"runs": runs}
-    for name, form in SHOWN.items():
+    for name, form in shown.items():
       found = list(sound[name])
       if name == "search_seconds" and found:  # shared out evenly among runs side by side: of no deviation
         found = [sum(found) / len(found)]

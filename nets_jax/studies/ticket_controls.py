@@ -21,13 +21,14 @@ from nets_jax.protocol import How, Outcome, Search
 from nets_jax.searches import search as find_ticket
 from nets_jax.studies import tables
 from nets_jax.studies.comparison import failed
-from nets_jax.studies.methods import Method, Run, check, check_counts, trial_runs
+from nets_jax.studies.methods import Method, Run, check, check_counts, measures_of, trial_runs
 from nets_jax.studies.places import place
-from nets_jax.studies.run_files import METRICS, is_done, tally_layers
+from nets_jax.studies.run_files import is_done, metrics, tally_layers
 from nets_jax.studies.work import Options, complete
 from nets_jax.tickets.controls import reinitialise, shuffle_mask, unmask
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, check_fits, density, layer_scales
+from nets_jax.training.measures import Measures
 from nets_jax.training.task import Task
 
 # Made of a key, the ticket, the task, and SNIP with its settings.
@@ -206,20 +207,27 @@ class Controls:
   def results(self) -> pd.DataFrame:
     """A row for each control and ticket."""
     found = tables.results_of(self.runs).rename(columns={"trial": "ticket"})
-    return found[["control", "ticket", *METRICS, "empty_layers", "failed"]]
+    return found[["control", "ticket", *metrics(self.measures), "empty_layers", "failed"]]
+
+  @property
+  def measures(self) -> Measures:
+    """Which loss and score the runs have."""
+    return measures_of(self.runs)
 
   def table(self) -> str:
     """Mean and 95 % interval of each control over the tickets, in Markdown."""
-    rows = []
+    rows, measures = [], self.measures
+    factor, digits, unit = tables.FORMS[measures.form]
     for name, own in self.results.groupby("control", sort=False):
       sound = tables.sound(own)
-      each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in sound["test_accuracy"]) + " %"
+      scores = list(sound[measures.column("test")])
+      each = ", ".join(f"{factor * score:{digits}}" for score in scores) + unit
       rows.append(
         {
           "control": name,
           "density": tables.spread(list(sound["density"]), "percent"),
           "test loss": tables.spread(list(sound["test_loss"]), "number"),
-          "test accuracy": tables.spread(list(sound["test_accuracy"]), "percent"),
+          f"test {measures.words}": tables.spread(scores, measures.form),
           "of each ticket": each if len(sound) else "-",
           "empty layers": tally_layers([str(layers) for layers in sound["empty_layers"]]),
           "failed": failed(own),
@@ -239,7 +247,7 @@ class Controls:
           own, other = (tables.rows_of(tables.curves_of([one])) for one in (run, by_place[dense, trial]))
           row = counts[name, trial]
           if own and other:
-            judged.append(judge(own, other, int(row["unmasked"]), int(row["weights"])))
+            judged.append(judge(own, other, int(row["unmasked"]), int(row["weights"]), self.measures))
       text += f"\nDefinition 3 against {dense}: {summarise(judged)}\n" if judged else ""
     return text
 

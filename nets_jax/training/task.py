@@ -1,7 +1,5 @@
 """What a ticket is for: a network, data, a loss and a score, how it begins and is trained. Said once."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 from flax import struct
@@ -11,31 +9,30 @@ from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.kinds import (
   ANY,
+  NUMBER,
+  SWITCH,
   WHOLE,
   WORDS,
+  Rule,
   at_least,
   choice,
   describe,
   one_of,
 )  # fmt: skip
 from nets_jax.networks import layer_rules
-from nets_jax.networks.adapter import (
-  Network,
-  check_inputs,
-  check_network,
-  check_outputs,
-  name_of,
-  with_tuples,
-)
+from nets_jax.networks.adapter import Network, check_network, name_of, with_tuples
 from nets_jax.networks.initialisation import INITIALISERS, Initialiser, Normal, as_initialiser
+from nets_jax.networks.interface import check_inputs
 from nets_jax.networks.layer_rules import LayerDensities, own_counts
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.networks.maskable import RULES, Chooser, as_rule
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import check_parts, part, setting
 from nets_jax.structs import Struct
-from nets_jax.training.losses import cross_entropy
-from nets_jax.training.scores import accuracy
+from nets_jax.training import losses, objectives
+from nets_jax.training.losses import LOSSES, Loss
+from nets_jax.training.measures import Measures
+from nets_jax.training.scores import SCORES, Score
 from nets_jax.training.training import Training, steps_per_epoch
 
 
@@ -53,8 +50,10 @@ class Task(Struct):
       already, as those of a ticket.
     epochs: of the final training.
     eval_every: iterations between its evaluations; None is an epoch.
-    loss: `(outputs [batch, ...], labels) -> [batch]`, whose mean is minimised (static).
-    score: likewise, whose mean is reported beside the loss, in the columns called accuracy (static).
+    loss: whose mean is minimised: a name in `losses.LOSSES`, a function `(outputs [batch, ...], labels) ->
+      [batch]` of one's own, or `package.module:function`; None is that of the data's targets (static).
+    score: likewise, of `scores.SCORES`; its mean is reported beside the loss, in columns of its name
+      (static).
     precision: of the final training's matrix products; a search has its own (static).
     dense_layers: names of layers that keep every weight, or patterns such as `hidden_*` (static).
     layer_densities: densities of single layers by name or pattern, of which the first that fits counts; or a
@@ -62,6 +61,8 @@ class Task(Struct):
       density is that of all layers together: the others keep its count less theirs.
     maskable: what a mask covers: `kernels`, `kernels+embeddings`, or a function `(path, shape) -> bool` of
       one's own (static); see `networks.maskable`.
+    label_smoothing: of `cross_entropy`, in training alone; what is reported is without (static).
+    more_is_better: of a score of one's own, whether more is better; None is that it is (static).
   """
 
   network: Network = struct.field(pytree_node=False)
@@ -79,8 +80,16 @@ class Task(Struct):
     None, "Iterations between evaluations of the final training; default an epoch.", group="training",
     kind=WHOLE, rule=at_least(1), static=True, flag="eval_every",
   )  # fmt: skip
-  loss: Callable[[jax.Array, jax.Array], jax.Array] = struct.field(pytree_node=False, default=cross_entropy)
-  score: Callable[[jax.Array, jax.Array], jax.Array] = struct.field(pytree_node=False, default=accuracy)
+  loss: str | Loss | None = setting(
+    None,
+    "Loss that is minimised, or package.module:function of your own; default that of the data's labels.",
+    group="training", kind=plugins.choice(tuple(LOSSES)), rule=ANY, static=True, flag="loss",
+  )  # fmt: skip
+  score: str | Score | None = setting(
+    None,
+    "Score beside the loss, or package.module:function of your own; default that of the data's labels.",
+    group="training", kind=plugins.choice(tuple(SCORES)), rule=ANY, static=True, flag="score",
+  )  # fmt: skip
   precision: str = setting(
     "float32", "Of the matrix products in the final training.", group="machine",
     kind=choice(tuple(PRECISIONS)),
@@ -101,9 +110,23 @@ class Task(Struct):
     "kernels", "What a mask covers, or package.module:function of your own.", group="network",
     kind=plugins.choice(tuple(RULES)), rule=ANY, static=True, flag="maskable",
   )  # fmt: skip
+  label_smoothing: float = setting(
+    0.0, "cross_entropy: share of each label that goes to all classes alike, in training.", group="training",
+    kind=NUMBER, rule=Rule("in [0, 1)", lambda share: 0 <= share < 1), static=True, flag="label_smoothing",
+  )  # fmt: skip
+  more_is_better: bool | None = setting(
+    None, "Of a score of your own: whether more is better; default it is.", group="training", kind=SWITCH,
+    static=True, flag="more_is_better",
+  )  # fmt: skip
 
   def __post_init__(self):
-    """Makes tuples of the network's lists, so that it can be compared; takes a scale, an optimiser's name."""
+    """Makes tuples of the network's lists, so that it can be compared; takes a scale, an optimiser's name.
+
+    Loss and score are by their names from here on, those of the data where none are given.
+    """
+    for name, usual in objectives.usual(self.data).items():
+      known = LOSSES if name == "loss" else SCORES
+      object.__setattr__(self, name, objectives.as_named(getattr(self, name), known, usual))
     object.__setattr__(self, "dense_layers", layer_rules.as_names(self.dense_layers))
     object.__setattr__(self, "layer_densities", layer_rules.as_densities(self.layer_densities))
     object.__setattr__(self, "network", with_tuples(self.network))
@@ -126,16 +149,20 @@ class Task(Struct):
         "give the precision to the task (of the final training) or the search, not to the network"
       )
     self.at_precision(self.precision)
-    if self.loss is cross_entropy:
-      check_outputs(self.network, self.data.input_shape, self.data.num_classes)
+    objectives.check(self.network, self.data, self._loss, self._score,
+      label_smoothing=self.label_smoothing, more_is_better=self.more_is_better,
+    )  # fmt: skip
     self.initialiser.fitted(self.network, self.data.input_shape, self.layers)
 
   def record(self) -> dict[str, object]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""
-    found = {name: describe(getattr(self, name)) for name in ("network", "loss", "score")}
+    found = {"network": describe(self.network)}
+    for name, chosen, known in (("loss", self._loss, LOSSES), ("score", self._score, SCORES)):
+      found[name] = describe(known[chosen] if isinstance(chosen, str) and chosen in known else chosen)
+    smoothed = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
     own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
     chosen = {} if self.maskable == "kernels" else {"maskable": [layer.name for layer in self.layers]}
-    return found | chosen | ({"layers": own} if own else {})
+    return found | smoothed | chosen | ({"layers": own} if own else {})
 
   @property
   def layers(self) -> tuple[Layer, ...]:
@@ -151,8 +178,40 @@ class Task(Struct):
 
   @property
   def bare(self) -> "Task":
-    """Its settings alone, without network and data."""
-    return self.replace(network=None, data=None)
+    """Its settings alone, without network and data; a loss and score that the data ask for are left out."""
+    named = {
+      name: None for name, usual in objectives.usual(self.data).items() if getattr(self, name) == usual
+    }
+    return self.replace(network=None, data=None, **named)
+
+  @property
+  def _loss(self) -> str | Loss:
+    assert self.loss is not None  # since there are data
+    return self.loss
+
+  @property
+  def _score(self) -> str | Score:
+    assert self.score is not None
+    return self.score
+
+  def losses(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """The loss of each example: [batch]. Validation and test take it, and so fitness."""
+    return objectives.function_of("loss", self._loss, LOSSES)(outputs, labels)
+
+  def training_losses(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """The loss that trainings minimise, of each example: [batch]; with label smoothing, if there is any."""
+    if self.label_smoothing:
+      return losses.cross_entropy(outputs, labels, self.label_smoothing)
+    return self.losses(outputs, labels)
+
+  def scores(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """The score of each example: [batch]."""
+    return objectives.function_of("score", self._score, SCORES)(outputs, labels)
+
+  @property
+  def measures(self) -> Measures:
+    """Names and directions of loss and score, as tables and figures need them."""
+    return objectives.measures_of(self._loss, self._score, self.more_is_better)
 
   def at_precision(self, precision: str) -> "Task":
     """The task with the network's training products of that precision.

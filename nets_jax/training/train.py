@@ -16,6 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.data.dataset import Split
+from nets_jax.data.targets import CLASSES, IN_WORDS
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import (
   NetworkState,
@@ -45,10 +46,10 @@ class TrainingState:
 
 @struct.dataclass
 class Evaluation:
-  """The means over a split of the task's loss (cross-entropy in nats) and score (accuracy in [0, 1])."""
+  """The means over a split of the task's loss and score: of classes cross-entropy in nats, and accuracy."""
 
   loss: Float[Array, "..."]
-  accuracy: Float[Array, "..."]
+  score: Float[Array, "..."]
 
 
 def minibatch_order(
@@ -132,7 +133,7 @@ def advance(
 
   def loss(weights, network_state, inputs, labels, dropout_key):
     outputs, network_state = forward_in_training(task.network, weights, network_state, inputs, dropout_key)
-    return jnp.mean(task.loss(outputs, labels)), network_state
+    return jnp.mean(task.training_losses(outputs, labels)), network_state
 
   def step(state, batch):
     index, examples = batch
@@ -238,7 +239,7 @@ def evaluate(
     inputs, label = example
     logits = forward(task.network, weights, split.standardised(inputs)[None], state=network_state)
     labels = label[None]
-    return task.loss(logits, labels)[0], task.score(logits, labels)[0]
+    return task.losses(logits, labels)[0], task.scores(logits, labels)[0]
 
   stored = split.inputs, split.labels
   losses, scores = jax.lax.map(loss_and_score, stored, batch_size=min(EVALUATION_BATCH, len(split)))
@@ -260,8 +261,12 @@ def class_accuracies(
   """The share of each class's examples that a network gets right [num_classes]; NaN without examples.
 
   Raises:
-    UsageError: see `evaluate`, of which the arguments are.
+    UsageError: the targets are no classes; or see `evaluate`, of which the arguments are.
   """
+  if task.data.targets != CLASSES:
+    raise UsageError(
+      f"class_accuracies is of classes, but the data's labels are {IN_WORDS[task.data.targets]}"
+    )
   _check_state(task, network_state)
 
   def is_correct(example):

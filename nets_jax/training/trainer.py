@@ -93,8 +93,8 @@ class Trained:
     network_states: what each network keeps besides and is evaluated with, likewise; `{}` where it keeps
       nothing. `evaluate` with these gives the last row of the curves. See `training.statistics`.
     curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
-      split its `<split>_loss` and `<split>_accuracy`, and `seconds`, the wall-clock time since the start
-      without compilation.
+      split its `<split>_loss` and its score, such as `<split>_accuracy`, and `seconds`, the wall-clock time
+      since the start without compilation.
     compile_seconds: wall-clock time of tracing and compiling.
     carried_states: the states as the training left them, by which another one would go on.
   """
@@ -238,7 +238,8 @@ class _Loop:
     self.state, self.settled, evaluations = found
     self.iteration += steps
     epoch = self.iteration / self._per_epoch
-    new = _curve_rows(self.iteration, epoch, self._count, jax.device_get(evaluations), self.seconds)
+    score, found = self._task.measures.score, jax.device_get(evaluations)
+    new = _curve_rows(self.iteration, epoch, self._count, found, self.seconds, score)
     self.curves += new
     return new
 
@@ -269,12 +270,12 @@ def _identity(
 
 
 def _curve_rows(
-  iteration: int, epoch: float, count: int, evaluations: Mapping[str, Evaluation], seconds: float
+  iteration: int, epoch: float, count: int, evaluations: Mapping[str, Evaluation], seconds: float, score: str
 ) -> Rows:
   return [
     {"iteration": iteration, "epoch": epoch, "ticket": i}
     | {f"{name}_loss": float(split.loss[i]) for name, split in evaluations.items()}
-    | {f"{name}_accuracy": float(split.accuracy[i]) for name, split in evaluations.items()}
+    | {f"{name}_{score}": float(split.score[i]) for name, split in evaluations.items()}
     | {"seconds": seconds}
     for i in range(count)
   ]
