@@ -25,7 +25,8 @@ INNER = {
   ),
   "data": ("tfds", "targets", "dataset", "augmentation", "files", "sources"),
   "networks": (
-    "precision", "functional", "adapter", "interface", "maskable", "own", "images", "architectures", "zoo", "layers",
+    "precision", "functional", "adapter", "interface", "maskable", "own", "images", "architectures", "zoo",
+    "layers",
     "layer_rules",
     "initialisation",
   ),

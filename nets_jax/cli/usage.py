@@ -70,7 +70,8 @@ def table() -> str:
   for title in GROUPS:
     lines += [f"\n## {title}\n", "| flag | default | meaning |", "|---|---|---|"]
     for name in (own for own in _grouped()[title] if own not in plugin_flags.BROUGHT):
-      default = None if name in own_flags.SEARCH else flags.FLAGS[name].default
+      place = _settings()[name]
+      default = flags.FLAGS[name].default if name in own_flags.DEFINED else place.default
       default = "" if default is None else f"`{_shown(name, default)}`"
       lines.append(f"| `--{name}` | {default} | {_meaning(name, searches.SEARCHES)} |".replace("  ", " "))
   return "\n".join(lines) + "\n"
