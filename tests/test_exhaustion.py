@@ -1,0 +1,114 @@
+"""Where a device's memory ends: fewer networks at once, a line that says so, and the same result."""
+
+import dataclasses
+
+import jax
+import pytest
+from conftest import assert_same_bits, assert_same_results
+
+import nets_jax
+from nets_jax.baselines import one_shot
+from nets_jax.baselines.one_shot import Magnitude
+from nets_jax.engine.exhaustion import within_memory
+from nets_jax.evolution import search as nets_search
+from nets_jax.training import trainer
+
+FULL = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.\nmore"
+
+
+def layout(size, chunk):
+  """One CPU device that takes several at once, as an accelerator does."""
+  return dataclasses.replace(nets_jax.make_layout(size, devices=1), chunk=chunk)
+
+
+def exhausted(module, monkeypatch, at):
+  """Has programs for more than one network at once fail: as they are compiled, or as they run."""
+  original, chunks = module.compile_program, []
+
+  def compile_program(program, *arguments, **named):
+    layouts = [x for x in (*arguments, *named.values()) if isinstance(x, nets_jax.Layout)]
+    chunk = layouts[0].chunk or layouts[0].size
+    chunks.append(chunk)
+    if chunk > 1 and at == "compile":
+      raise jax.errors.JaxRuntimeError(FULL)
+    compiled, seconds = original(program, *arguments, **named)
+
+    def run(*given):
+      if chunk > 1:
+        raise jax.errors.JaxRuntimeError(FULL)
+      return compiled(*given)
+
+    return run, seconds
+
+  monkeypatch.setattr(module, "compile_program", compile_program)
+  return chunks
+
+
+def test_a_training_goes_on_with_fewer_at_once(task, ticket, monkeypatch, capsys):
+  tickets = [ticket] * 4
+  wanted = nets_jax.train_tickets([1, 2, 3, 4], tickets, task, steps=3, layout=layout(4, 1))
+  chunks = exhausted(trainer, monkeypatch, "compile")
+  found = nets_jax.train_tickets([1, 2, 3, 4], tickets, task, steps=3, layout=layout(4, None))
+  assert chunks == [4, 2, 1]
+  lines = capsys.readouterr().err.splitlines()
+  assert lines == [
+    f"not enough memory on a device for {n} networks at once; goes on with {n // 2} (--chunk)" for n in (4, 2)
+  ]
+  assert_same_bits(found.weights, wanted.weights)
+  assert [row["valid_loss"] for row in found.curves] == [row["valid_loss"] for row in wanted.curves]
+
+
+def test_a_search_goes_on_with_fewer_at_once(task, monkeypatch, capsys):
+  search = nets_jax.recipes.paper(population_size=2, generations=0, fitness_epochs=0.3)
+  wanted = nets_jax.search(0, task, search, layout=layout(2, 1))
+  chunks = exhausted(nets_search, monkeypatch, "compile")
+  found = nets_jax.search(0, task, search, layout=layout(2, 2))
+  assert chunks == [2, 1]
+  assert "for 2 networks at once; goes on with 1 (--chunk)" in capsys.readouterr().err
+  assert_same_results([found], [wanted])
+
+
+def test_scores_go_on_with_fewer_at_once(task, monkeypatch, capsys):
+  wanted = nets_jax.search_all([0, 1], task, Magnitude(0.4, score_batch=30), layout=layout(2, 1))
+  chunks = exhausted(one_shot, monkeypatch, "run")
+  found = nets_jax.search_all([0, 1], task, Magnitude(0.4, score_batch=30), layout=layout(2, 2))
+  assert chunks == [2, 1]
+  assert "goes on with 1" in capsys.readouterr().err
+  assert_same_results(found, wanted)
+
+
+def full(layout):
+  raise jax.errors.JaxRuntimeError(FULL)
+
+
+def test_memory_for_not_even_one_is_one_line():
+  with pytest.raises(
+    nets_jax.UsageError, match=r"train one network at a time .RESOURCE_EX.* 17179869184 bytes"
+  ) as e:
+    within_memory(full, layout(5, 3))
+  assert "lower batch_size, or give --accumulate" in str(e.value)
+  assert "\n" not in str(e.value)
+
+
+def test_several_processes_are_told_what_to_give(monkeypatch):
+  wide = layout(8, None)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(nets_jax.UsageError, match=r"for 8 networks at once .*; give all processes --chunk=4$"):
+    within_memory(full, wide)
+
+
+def test_another_error_is_none_of_memory():
+  def broken(layout):
+    raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    within_memory(broken, layout(4, 4))
+
+
+@pytest.mark.devices
+def test_fewer_at_once_change_no_bit_of_a_result(task, ticket, monkeypatch):
+  """Half of what was asked for, and then half of that, against all at once."""
+  whole = nets_jax.train_tickets([1, 2, 3, 4], [ticket] * 4, task, steps=3)
+  exhausted(trainer, monkeypatch, "run")
+  found = nets_jax.train_tickets([1, 2, 3, 4], [ticket] * 4, task, steps=3, layout=layout(4, None))
+  assert_same_bits(found.weights, whole.weights)
