@@ -11,6 +11,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key, Num
 
 from nets_jax import plugins
@@ -18,7 +19,7 @@ from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import Kind, in_words
 
 Augmentation = Callable[[Key[Array, ""], jax.Array], jax.Array]
-Images = Num[Array, "batch height width channels"]
+Images = Num[Array | np.ndarray, "batch height width channels"]
 # What sizes there are where nobody gives others, by the augmentation that has them.
 SIZES = {"crop": ("crop_padding", 4), "cutout": ("cutout_size", 8)}
 
