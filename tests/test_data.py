@@ -3,11 +3,17 @@ import pathlib
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
+from conftest import assert_same_bits, without_seconds
 
 import nets_jax
+from nets_jax.baselines.one_shot import Snip
 from nets_jax.data import tfds
+from nets_jax.engine.layouts import replicate
+from nets_jax.networks.zoo import make_network
+from nets_jax.training.train import class_accuracies, evaluate
 
 
 def test_digits_are_split_and_standardised():
@@ -71,6 +77,133 @@ def test_inputs_may_stay_as_they_are():
   np.testing.assert_array_equal(halves.train.inputs * 2, data.train.inputs)
   with pytest.raises(nets_jax.UsageError, match="inputs are too large for int32 numbers"):
     nets_jax.from_arrays(tokens + 2**31, np.arange(40) % 2, standardise=False)
+
+
+def bytes_and_labels(count=240, shape=(6, 6, 2), seed=0):
+  """Images of bytes, as of MNIST but smaller, and which of three classes each is of."""
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, 3, count)
+  means = rng.uniform(40, 200, (3, *shape))[labels]
+  return np.clip(means + rng.normal(0, 60, (count, *shape)), 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def both():
+  """The same images, as bytes and as the float32 numbers that they were before."""
+  images, labels = bytes_and_labels()
+  return nets_jax.from_arrays(images, labels), nets_jax.from_arrays(images.astype(np.float64), labels)
+
+
+def test_bytes_take_a_quarter_of_the_memory(both):
+  """On the host, and on a device for a search, but for the table of 256 numbers a channel."""
+  packed, floats = (
+    jax.tree.leaves(replicate(data.train.replace(labels=data.train.labels[:0]), nets_jax.make_layout(1)))
+    for data in both
+  )
+  size = sum(leaf.nbytes for leaf in floats)
+  assert sum(leaf.nbytes for leaf in packed) == size // 4 + 256 * 2 * 4
+  assert {leaf.dtype.name for leaf in packed} == {"uint8", "int32", "float32"}
+
+
+def test_bytes_are_standardised_to_the_last_bit(both):
+  """Eagerly, compiled, and compiled with the data as constants, where XLA could divide beforehand."""
+  packed, floats = both
+  for name in ("mean", "deviation"):
+    np.testing.assert_array_equal(getattr(packed, name), getattr(floats, name))
+  for name in ("train", "valid", "test"):
+    split, want = getattr(packed, name), getattr(floats, name)
+    own = (split.inputs.astype(np.float32) - packed.mean) / packed.deviation
+    np.testing.assert_array_equal(want.inputs, own)
+    rows = np.array([4, 0, 2])
+    for found in (
+      split.prepared(), jax.jit(lambda s: s.prepared())(split), jax.jit(lambda s=split: s.prepared())()
+    ):  # fmt: skip
+      assert_same_bits(found, want)
+    assert_same_bits(split.examples(rows), want.take(rows))
+    np.testing.assert_array_equal(split.take(rows).inputs, split.inputs[rows])
+    np.testing.assert_array_equal(jax.vmap(split.standardised)(split.inputs), want.inputs)
+    np.testing.assert_array_equal(split.standardised(split.inputs[1]), want.inputs[1])
+  assert want.prepared().inputs is want.inputs
+  flat = nets_jax.from_arrays(packed.train.inputs.reshape(-1, 72), packed.train.labels)
+  own = (flat.train.inputs.astype(np.float32) - flat.mean) / flat.deviation
+  np.testing.assert_array_equal(flat.train.prepared().inputs, own)
+
+
+def test_bytes_that_are_not_standardised_are_tokens():
+  images, labels = bytes_and_labels(40)
+  data = nets_jax.from_arrays(images, labels, standardise=False)
+  assert (data.train.inputs.dtype, data.train.input_type) == (np.int32, "int32")
+  assert data.train.prepared().inputs is data.train.inputs
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize(
+  ("network", "width"),
+  [("mlp", {"hidden_sizes": (7,)}), ("conv2", {"width": 0.03}), ("resnet8", {"width": 0.2})],
+)
+def test_bytes_search_and_train_to_the_same_bits(both, network, sizes):
+  """By searches that read them in each of the ways, an objective that is given them, a final training."""
+
+  def worst_class(candidate):
+    logits = candidate.valid.inputs.reshape(len(candidate.valid), -1).mean(1)
+    return candidate.valid_loss + logits.mean()
+
+  found = []
+  for data in both:
+    task = nets_jax.Task(
+      make_network(network, 3, **sizes), data, nets_jax.Training("momentum", 0.01, 12), initialiser="he"
+    )
+    search = nets_jax.recipes.guided(
+      population_size=3, generations=1, saliency="gradient", objective=worst_class, fitness_epochs=0.5
+    )
+    results = [nets_jax.search(0, task, own, devices=2) for own in (search, Snip(score_batch=20))]
+    trained = nets_jax.train_tickets(1, results[0].ticket, task, epochs=1)
+    weights = nets_jax.take(trained.weights, 0)
+    found.append((
+      [jax.device_get(result.ticket) for result in results], trained.weights,
+      class_accuracies(task, weights, data.test), evaluate(task, weights, data.test),
+      [list(row.values()) for row in without_seconds([*results[0].history, *trained.curves])],
+    ))  # fmt: skip
+  assert_same_bits(*found)
+
+
+@pytest.mark.parametrize("name", ["digits", "xor", "PATH.npz", "stranger.data:rings(examples=60)"])
+@pytest.mark.usefixtures("stranger")
+def test_any_set_may_be_left_as_it_is(name, tmp_path):
+  tokens = np.random.default_rng(0).integers(0, 9, (50, 4), dtype=np.uint8)
+  np.savez(tmp_path / "tokens.npz", inputs=tokens, labels=tokens[:, 0] % 2)
+  name = name.replace("PATH", f"{tmp_path}/tokens")
+  data = nets_jax.load_data(name, standardise=False)
+  assert (data.mean == 0).all()
+  assert (data.deviation == 1).all()
+  assert data.train.input_type == ("int32" if name.endswith("npz") else "float32")
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_data_set_that_is_made_already_is_not_standardised_otherwise():
+  with pytest.raises(nets_jax.UsageError, match=r"gave a nets_jax\.Dataset, .*; leave standardise out$"):
+    nets_jax.load_data("stranger.data:made", standardise=False)
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_network_of_floats_refuses_tokens_and_the_reverse():
+  """Each in one line that says what to give."""
+  from stranger.modules import Attention
+
+  rows, labels = np.random.default_rng(0).integers(0, 6, (60, 4)), np.arange(60) % 2
+  tokens, floats = (nets_jax.from_arrays(rows, labels, standardise=own) for own in (False, True))
+  for network, data, message in (
+    (
+      nets_jax.MLP((4,), 2),
+      tokens,
+      r"^MLP takes floating point numbers, .*; leave standardise at true, or give",
+    ),
+    (Attention(2), floats, r"^Attention looks up whole numbers, .*: standardise=False, or --nostandardise$"),
+  ):
+    with pytest.raises(nets_jax.UsageError, match=message):
+      nets_jax.Task(network, data).check()
+  nets_jax.Task(Attention(2), tokens).check()
+  nets_jax.Task(nets_jax.MLP((4,), 2), floats).check()
 
 
 def test_xor_labels_the_rounded_coordinates():
@@ -197,7 +330,7 @@ def test_mnist_neither_prepared_nor_given_nor_downloadable(monkeypatch, tmp_path
   pytest.importorskip("tensorflow_datasets", reason="pip install -e '.[mnist]'")
   monkeypatch.delenv("NETS_JAX_MNIST_DIR", raising=False)
   monkeypatch.setattr(tfds, "_reachable", lambda url: False)
-  with pytest.raises(nets_jax.UsageError, match=r"by --mnist_manual_dir \(or NETS_JAX_MNIST_DIR\)"):
+  with pytest.raises(nets_jax.UsageError, match=r"by --manual_dir \(or NETS_JAX_MNIST_DIR\)"):
     nets_jax.load_data("mnist", data_dir=str(tmp_path))
 
 

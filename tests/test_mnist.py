@@ -1,5 +1,7 @@
 """MNIST from its original files; in one file, because preparing it takes a minute."""
 
+import gzip
+import hashlib
 import json
 import os
 import pathlib
@@ -93,10 +95,68 @@ def test_bad_original_files(mnist_directory, tmp_path, fault):
   elif fault == "flipped":
     content[5000] ^= 1
     path.write_bytes(content)
-  message = "is not in .*point --mnist_manual_dir" if fault == "missing" else "is damaged or of another set"
+  message = "is not in .*point --manual_dir" if fault == "missing" else "is damaged or of another set"
   with pytest.raises(nets_jax.UsageError, match=message):
     nets_jax.load_data("mnist", data_dir=str(tmp_path / "tfds"), manual_dir=str(manual))
   assert not pathlib.Path(tmp_path / "tfds" / "mnist").exists()
+
+
+def idx(array):
+  """An array of bytes as an IDX file, packed as those of MNIST are."""
+  sizes = np.array(array.shape, ">u4").tobytes()
+  return gzip.compress(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes(), mtime=0)
+
+
+def unpacked(path, start, count):
+  return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, count, start)
+
+
+@pytest.fixture
+def small_clothes(mnist_directory, tmp_path, monkeypatch):
+  """Four files of the first digits of MNIST, which TFDS then takes for those of Fashion-MNIST."""
+  module = pytest.importorskip("tensorflow_datasets.image_classification.mnist")
+  builder, infos, arrays = module.FashionMNIST, {}, {}
+  for part, count in (("train", 60), ("t10k", 20)):
+    own = pathlib.Path(mnist_directory)
+    images = unpacked(own / f"{part}-images-idx3-ubyte.gz", 16, count * 784).reshape(count, 28, 28)
+    arrays[f"{part}-images-idx3-ubyte.gz"] = images
+    arrays[f"{part}-labels-idx1-ubyte.gz"] = unpacked(own / f"{part}-labels-idx1-ubyte.gz", 8, count)
+  for url, info in builder.url_infos.items():
+    content = idx(arrays[info.filename])
+    (tmp_path / info.filename).write_bytes(content)
+    checksum = hashlib.sha256(content).hexdigest()
+    infos[url] = type(info)(size=len(content), checksum=checksum, filename=info.filename)
+  assert len(infos) == 4
+  monkeypatch.setattr(builder, "url_infos", infos)
+  monkeypatch.setattr(module, "_TRAIN_EXAMPLES", 60)
+  monkeypatch.setattr(module, "_TEST_EXAMPLES", 20)
+  return tmp_path, arrays
+
+
+def test_fashion_mnist_from_its_original_files(small_clothes, tmp_path, monkeypatch):
+  """The directory that is given counts, not MNIST's own."""
+  directory, arrays = small_clothes
+  monkeypatch.setenv("NETS_JAX_MNIST_DIR", str(tmp_path / "nowhere"))
+  given = {"data_dir": str(tmp_path / "tfds"), "manual_dir": str(directory)}
+  data = nets_jax.load_data("fashion_mnist", **given)
+  assert [len(split) for split in (data.train, data.valid, data.test)] == [54, 6, 20]
+  found = sorted(map(bytes, np.asarray(data.test.inputs)))
+  assert data.test.inputs.dtype == np.uint8
+  assert found == sorted(map(bytes, arrays["t10k-images-idx3-ubyte.gz"]))
+  assert sorted(data.test.labels) == sorted(arrays["t10k-labels-idx1-ubyte.gz"])
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+def test_the_files_of_another_set(name, mnist_directory, tmp_path):
+  """All have the same names."""
+  with pytest.raises(
+    nets_jax.UsageError, match=f"damaged or of another set: .* not that of {name}'s"
+  ) as raised:
+    nets_jax.load_data(name, data_dir=str(tmp_path), manual_dir=mnist_directory)
+  assert "\n" not in str(raised.value)
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(nets_jax.UsageError, match=rf"ubyte.gz of {name} is not in .*; point --manual_dir at"):
+    nets_jax.load_data(name, data_dir=str(tmp_path), manual_dir=str(tmp_path / "empty"))
 
 
 def test_mnist_through_the_main_job(tmp_path, mnist_data_dir):

@@ -1,7 +1,6 @@
 """Flags from settings, and the library's objects from the flags' values.
 
-A flag is a field of a component: a search, a task, a network, a data set, a run. Nothing about it is said
-here.
+A flag is a field of a component: a search, a task, a network, a data set, a run. All is said there.
 Flags of searches have no value of their own: where one is not given, the search has its own default.
 """
 

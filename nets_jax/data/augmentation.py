@@ -11,6 +11,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key, Num
 
 from nets_jax import plugins
@@ -18,12 +19,13 @@ from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import Kind, in_words
 
 Augmentation = Callable[[Key[Array, ""], jax.Array], jax.Array]
-Images = Num[Array, "batch height width channels"]
+Images = Num[Array | np.ndarray, "batch height width channels"]
+Augmented = Num[Array, "batch height width channels"]
 # What sizes there are where nobody gives others, by the augmentation that has them.
 SIZES = {"crop": ("crop_padding", 4), "cutout": ("cutout_size", 8)}
 
 
-def crop(key: Key[Array, ""], images: Images, padding: int = 4) -> Images:
+def crop(key: Key[Array, ""], images: Images, padding: int = 4) -> Augmented:
   """Each image moved by up to `padding` pixels either way, what comes in being 0 (He et al., 2016).
 
   It is padded on each side, and a window of its own size is taken at one of (2 padding + 1)^2 places, each as
@@ -39,13 +41,13 @@ def crop(key: Key[Array, ""], images: Images, padding: int = 4) -> Images:
   return jax.vmap(window)(jnp.pad(images, sides), corners)
 
 
-def flip(key: Key[Array, ""], images: Images) -> Images:
+def flip(key: Key[Array, ""], images: Images) -> Augmented:
   """Each image mirrored left to right with probability 1/2."""
   mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
   return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
-def cutout(key: Key[Array, ""], images: Images, size: int = 8) -> Images:
+def cutout(key: Key[Array, ""], images: Images, size: int = 8) -> Augmented:
   """A square of each image set to 0 (DeVries & Taylor, 2017).
 
   Its middle is any pixel, each as likely, and what lies beyond the image's edges is lost. So from row y come

@@ -26,7 +26,8 @@ class SeenTraining(NamedTuple):
   Attributes:
     initial: theta_0, the phenotype before the training.
     trained: theta_T, after it.
-    gradient: gives g, the mean gradient of the loss at theta_T over the training's last minibatches.
+    gradient: gives g, the mean gradient of the loss at theta_T over the training's last minibatches, whose
+      images are not augmented.
   """
 
   initial: Params

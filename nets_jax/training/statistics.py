@@ -3,7 +3,8 @@
 After a short training a plain average at momentum m is still m^steps its start, and the rest is of weights
 that are gone. So an evaluation uses the mean of the batches' own statistics, over some batches, at the
 weights as they are. Wu & Johnson (2021, "precise batch normalisation") add the variance between batches,
-which an average cannot know. What a training carries is not touched by it.
+which an average cannot know. What a training carries is not touched by it. A training that augments is no
+exception: its evaluations see plain images, so the means are of plain images too.
 """
 
 import jax
