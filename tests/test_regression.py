@@ -193,7 +193,7 @@ def test_figures_of_an_error_are_drawn_from_rows_alone():
   assert 6 < score.get_ylim()[1] < 12
   rows = [
     {"method": m, "trial": t, "target_density": d, "density": d, "test_absolute_error": 0.5 + 0.1 * t + d}
-    | {"search_epochs": 3.0, "search_seconds": 1.0}
+    | {"search_epochs": 3.0, "search_seconds": 1.0, "failed": "", "empty_layers": "none"}
     for m in ("random", "imp")
     for t in range(3)
     for d in (0.1, 0.5)
