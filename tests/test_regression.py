@@ -51,7 +51,7 @@ def test_a_search_for_diabetes_says_errors_and_is_repeated(job, tmp_path):
   assert ticket.weights["output"]["kernel"].shape == (4, 1)
   assert "(absolute error)" in outcome.list_runs(str(tmp_path))
   drawn = figures.evolution_figure([{k: float(v) for k, v in r.items()} for r in table(run / "history.csv")])
-  assert labels_of(drawn)[1] == "validation loss after training (squared error)"
+  assert labels_of(drawn)[1] == "validation loss after training\n(squared error)"
   status, _, error = job("--flagfile=run/run.flags", "--workdir=again")
   assert status == 0, error
   assert summary_of(tmp_path / "again")["results"] == found["results"]
