@@ -10,6 +10,8 @@ from conftest import table
 import nets_jax
 from nets_jax.analysis import figures
 from nets_jax.cli import compare, densities, sweep
+from nets_jax.evolution.fitness import Metrics
+from nets_jax.evolution.history import History
 from nets_jax.studies import best, comparison, frontiers, outcome
 from nets_jax.training.measures import Measures
 
@@ -30,7 +32,7 @@ def labels_of(figure):
   return [axes.get_ylabel() for axes in figure.axes]
 
 
-def test_a_search_for_diabetes_says_errors_and_is_repeated(job, tmp_path):
+def test_a_search_for_diabetes_says_errors(job, tmp_path):
   search = ("--search=paper", "--population_size=3", "--generations=1", "--workdir=run", "--tensorboard")
   status, out, error = job(*DIABETES, *search)
   assert status == 0, error
@@ -51,21 +53,18 @@ def test_a_search_for_diabetes_says_errors_and_is_repeated(job, tmp_path):
   assert ticket.weights["output"]["kernel"].shape == (4, 1)
   assert "(absolute error)" in outcome.list_runs(str(tmp_path))
   drawn = figures.evolution_figure([{k: float(v) for k, v in r.items()} for r in table(run / "history.csv")])
-  assert labels_of(drawn)[1] == "validation loss after training (squared error)"
-  status, _, error = job("--flagfile=run/run.flags", "--workdir=again")
-  assert status == 0, error
-  assert summary_of(tmp_path / "again")["results"] == found["results"]
+  assert labels_of(drawn)[1] == "validation loss after training\n(squared error)"
 
 
 def test_a_comparison_for_diabetes(run_binary, tmp_path):
   methods = "--methods=random,imp:cycles=2:cycle_epochs=1,snip:score_batch=50,dense"
-  status, out, error = run_binary(compare, *DIABETES, methods, "--trials=2", "--workdir=out")
+  status, out, error = run_binary(compare, *DIABETES, methods, "--trials=1", "--workdir=out")
   assert status == 0, error
   assert "| Mean test absolute error " in out
   assert "a' " in out
   assert "accuracy" not in out
   rows = table(tmp_path / "out" / "table1.csv")
-  assert len(rows) == 8
+  assert len(rows) == 4
   assert all(0 < float(row["test_absolute_error"]) < 3 for row in rows)
   third = table(tmp_path / "out" / "figure3.csv")
   assert list(third[0]) == ["method", "trial", "epoch", "test_loss", "test_absolute_error"]
@@ -91,7 +90,7 @@ def test_a_sweep_for_diabetes_chooses_the_lowest_error(run_binary, tmp_path):
 
 
 def test_densities_for_diabetes(run_binary, tmp_path):
-  asked = ("--methods=random,magnitude", "--densities=0.5,0.2", "--trials=2", "--workdir=out")
+  asked = ("--methods=random,magnitude", "--densities=0.5", "--trials=2", "--workdir=out")
   status, out, error = run_binary(densities, *DIABETES, *asked)
   assert status == 0, error
   assert out.startswith("Test absolute error, mean and 95 % interval (highest of the trials;")
@@ -112,11 +111,6 @@ def test_several_labels_of_each_example(job, tmp_path):
   found = summary_of(tmp_path / "run")
   assert Measures.of_record(found) == Measures("binary_cross_entropy", "label_accuracy", True)
   assert 0.3 < found["results"]["snip"]["test_label_accuracy"] < 1
-  status, out, error = job(
-    "--dataset=mine.npz", *SMALL, "--search=random", "--score=exact_match", "--workdir=b"
-  )
-  assert status == 0, error
-  assert "test exact match" in out
 
 
 @pytest.mark.usefixtures("stranger")
@@ -193,7 +187,7 @@ def test_figures_of_an_error_are_drawn_from_rows_alone():
   assert 6 < score.get_ylim()[1] < 12
   rows = [
     {"method": m, "trial": t, "target_density": d, "density": d, "test_absolute_error": 0.5 + 0.1 * t + d}
-    | {"search_epochs": 3.0, "search_seconds": 1.0}
+    | {"search_epochs": 3.0, "search_seconds": 1.0, "failed": "", "empty_layers": "none"}
     for m in ("random", "imp")
     for t in range(3)
     for d in (0.1, 0.5)
@@ -226,3 +220,12 @@ def test_a_study_has_one_score(data, network):
   ]
   with pytest.raises(nets_jax.UsageError, match="the runs of a study have one score, not accuracy and score"):
     comparison.compare(methods, trials=1)
+
+
+def test_a_history_of_another_score_is_taken_up_again():
+  columns = [np.float32(values) for values in ([1, 2], [0.5, 0.6], [0.3, 0.4], [1.0, 0.2])]
+  history = History((), "absolute_error")
+  rows = history.add(0, Metrics(*columns), np.full((2, 2), -1), 1.5)
+  assert rows[1]["valid_absolute_error"] == np.float32(0.4)
+  assert "valid_accuracy" not in rows[1]
+  assert list(History(rows, "absolute_error")) == rows

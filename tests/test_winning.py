@@ -91,7 +91,7 @@ def test_of_an_error_less_is_as_good(error, as_good):
   assert verdict.measures == ERROR
   assert (verdict.as_good, verdict.wins) == (as_good, as_good)
   tick = "yes" if as_good else "NO"
-  assert f"as good {tick} (absolute error a' = {error:.4g} against 0.5)" in str(verdict)
+  assert f"as good {tick} (absolute error a' = {error:.4f} against 0.5000)" in str(verdict)
   assert verdict.record()["dense_absolute_error"] == 0.5
   assert "accuracy" not in verdict.record()
   text = verdicts_module.summarise([verdict])

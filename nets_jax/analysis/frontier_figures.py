@@ -9,10 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from nets_jax.analysis.history_figures import panels
 from nets_jax.analysis.style import COLOURS, TableRow, label_axes
-from nets_jax.training.measures import Measures, of_rows
+from nets_jax.training.measures import NATS, Measures, of_rows
 
 LEAST_LOSS = 1e-6  # to be drawn: a few examples that are learnt by heart have a loss of 0
-FARTHEST = 1e6
+FARTHEST = 1e3  # times the median, to be drawn of a loss whose size is not known, as that of nats is
 
 
 def frontier_figure(
@@ -20,14 +20,14 @@ def frontier_figure(
 ) -> Figure:
   """All tickets of a run by density and validation loss, and those that none dominates.
 
-  Of the losses the highest twentieth may be cut off, and what is `FARTHEST` times their median, for what has
-  nearly diverged would flatten all others.
+  Of the losses the highest twentieth may be cut off, for what has nearly diverged would flatten all others.
 
   Args:
     history: rows of a NeTS `history.csv`.
     frontier: of these the ones that no other dominates, the sparsest first.
     measures: which loss it is; None is what the columns say.
   """
+  measures = of_rows(history) if measures is None else measures
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
   trained = [row for row in history if np.isfinite(row["valid_loss"]) and row["density"] > 0]
@@ -41,7 +41,10 @@ def frontier_figure(
   axes.scatter(*ends, s=22, color=COLOURS["imp"], label="dominated by none", linewidths=0, zorder=4)
   axes.set_xscale("log")
   axes.set_yscale("log")
-  top = max(min(float(np.quantile(losses, 0.95)), FARTHEST * float(np.median(losses))), *ends[1])
+  top = float(np.quantile(losses, 0.95))
+  if measures.loss not in NATS:
+    top = min(top, FARTHEST * float(np.median(losses)))
+  top = max(top, *ends[1])
   margin = 1.05 * (top / min(losses)) ** 0.02  # the lowest points whole, however long the axis
   axes.set_ylim(min(losses) / margin, top * margin)
   bounds = (axes.xaxis, 100 * min(row["density"] for row in trained), 100.0), (axes.yaxis, min(losses), top)
@@ -49,7 +52,7 @@ def frontier_figure(
     ticks = log_ticks(low, high)
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_ticks([], minor=True)
-  label_axes(axes, "density (%)", panels(measures or of_rows(history))["valid_loss"][0])
+  label_axes(axes, "density (%)", panels(measures)["valid_loss"][0])
   axes.legend(frameon=False)
   figure.colorbar(points, label="generation", ticks=MaxNLocator(integer=True))
   return figure

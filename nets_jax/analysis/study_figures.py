@@ -18,7 +18,7 @@ from nets_jax.analysis.style import (
   method_colours,
   whole_numbers,
 )
-from nets_jax.training.measures import Measures, of_rows
+from nets_jax.training.measures import NATS, Measures, of_rows
 
 
 def effects(measures: Measures) -> dict[str, tuple[str, float]]:
@@ -58,8 +58,8 @@ def seconds_figure(rows: Sequence[TableRow], note: str = "", measures: Measures 
     measures: which loss it is; None is what the columns say.
   """
   figure = Figure(figsize=(9, 6.5), layout="constrained")
-  loss_label = (measures or of_rows(rows)).loss_label("validation loss")
-  shown = (("valid_loss", loss_label, 1.0), ("density", "density (%)", 100.0))
+  measures = of_rows(rows) if measures is None else measures
+  shown = (("valid_loss", measures.loss_label("validation loss"), 1.0), ("density", "density (%)", 100.0))
   for axes, (column, label, factor) in zip(figure.subplots(2, 1, sharex=True), shown, strict=True):
     for method, colour, trials in _by_method(rows):
       for stage, style in (("search", "-"), ("training", ":")):
@@ -69,7 +69,7 @@ def seconds_figure(rows: Sequence[TableRow], note: str = "", measures: Measures 
     label_axes(axes, "wall-clock time of one run (s)", label)
   upper, _ = figure.axes
   upper.set_xlabel("")
-  upper.set_yscale("log")
+  _scale_losses(upper, [row["valid_loss"] for row in rows], measures)
   return finish_figure(figure, note)
 
 
@@ -95,12 +95,17 @@ def training_figure(rows: Sequence[TableRow], note: str = "", measures: Measures
       )
       axes.plot(epochs, values.mean(0), color=colour, label=method, **STYLE)
     label_axes(axes, "training epoch", label)
-  if not min(row["test_loss"] for row in rows) < 0:  # one's own loss may be of any sign
-    figure.axes[0].set_yscale("log")
+  _scale_losses(figure.axes[0], [row["test_loss"] for row in rows], measures)
   settled = max(row["epoch"] for row in rows) / 10  # the first epochs would squeeze all others
   later = [factor_of_score * row[score] for row in rows if row["epoch"] >= settled]
   _end_at_the_worst(figure.axes[1], later, measures)
   return finish_figure(figure, note)
+
+
+def _scale_losses(axes: Axes, losses: Sequence[float], measures: Measures) -> None:
+  """A logarithmic axis, but of a loss that is not in nats only where it spans a decade, above 0."""
+  if measures.loss in NATS or 0 < 10 * min(losses) < max(losses):
+    axes.set_yscale("log")
 
 
 def _end_at_the_worst(axes: Axes, scores: Sequence[float], measures: Measures) -> None:

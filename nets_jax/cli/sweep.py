@@ -33,7 +33,7 @@ from nets_jax.studies.best import BEST_BY
 from nets_jax.studies.methods import Method, check, seed_runs
 from nets_jax.studies.pruning import PRUNERS, check_prunable, make_prune
 from nets_jax.studies.run_directory import claim
-from nets_jax.studies.sweeps import Sweep, parse_seeds, sweep
+from nets_jax.studies.sweeps import Sweep, parse_seeds, sweep, told_by
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
@@ -61,6 +61,7 @@ def run(values: flags.FlagValues) -> None:
     raise UsageError("--seed is for experiments.search; a sweep takes --seeds")
   seeds, how = parse_seeds(values.seeds), study.options(values)
   settings = make_settings(values)
+  told_by(values.best_by, settings)
   name = f"sweep-{places.file_name(values.dataset)}-{places.file_name(values.search)}"
   directory = pathlib.Path(values.workdir or places.RUNS / name)
   if values.pruner != "none":
@@ -93,9 +94,8 @@ def write(directory: pathlib.Path, found: Sweep) -> str:
   table, method, (_, metric) = found.write(directory), found.best_method, found.best
   if method is None:
     return f"{table}\nno setting came through with every run"
-  best = records.repeatable(method.record)
   path = directory / "best.flags"
-  records.leave_flagfile(path, best)
+  records.leave_flagfile(path, records.repeatable(method.record))
   return f"{table}\nbest by {metric}: python -m experiments.search --flagfile={path}\n{found.certainty()}"
 
 

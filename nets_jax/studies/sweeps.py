@@ -80,9 +80,7 @@ def sweep(
     check_seed("each of seeds", seed)
   where, keeper = place(directory)
   how = options or Options()
-  first = [settings.example()] if isinstance(settings, Adaptive) else list(settings[:1])
-  measures = first[0].task.measures if first else OF_CLASSES
-  metric = metric_of(metric, measures)
+  metric, measures = told_by(metric, settings)
   how = dataclasses.replace(how, value=functools.partial(value_of, metric=metric, measures=measures))
   if isinstance(settings, Adaptive):
     done = complete_adaptive(settings, list(seeds), where, how)
@@ -90,6 +88,17 @@ def sweep(
   check(settings)
   runs = seed_runs(settings, seeds, where)
   return Sweep(complete(runs, where, how), metric, keeper, len(runs))
+
+
+def told_by(metric: str | None, settings: Sequence[Method] | Adaptive) -> tuple[str | None, Measures]:
+  """The column that decides on the best of some settings, and the loss and score that they have.
+
+  Raises:
+    UsageError: they have another score.
+  """
+  first = [settings.example()] if isinstance(settings, Adaptive) else list(settings[:1])
+  measures = first[0].task.measures if first else OF_CLASSES
+  return metric_of(metric, measures), measures
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self, cast
 SHARES = ("accuracy", "label_accuracy", "exact_match")  # scores that are written in per cent
 LESS_IS_BETTER = ("absolute_error", "squared_error")
 RESERVED = ("loss", "iteration", "unmasked", "total", "wins")  # what stands beside it in tables and records
+LONGEST_LABEL = 36  # characters, as high as a panel
 NATS = ("cross_entropy", "binary_cross_entropy")  # losses of which a size is known
 _OF_ITS_LOSS = {
   "label_accuracy": "binary_cross_entropy",
@@ -66,16 +67,19 @@ class Measures(NamedTuple):
     return "percent" if self.is_share else "number"
 
   def shown(self, score: float, digits: int = 1) -> str:
-    """A score as a text: per cent with so many digits of a share, else four digits in all."""
-    return f"{score:.{digits}%}" if self.is_share else f"{score:.4g}"
+    """A score as a text: per cent with so many digits of a share, else a plain number."""
+    if self.is_share:
+      return f"{score:.{digits}%}"
+    return f"{score:.4f}" if abs(score) < 10 else f"{score:.4g}"
 
   def score_label(self, split: str, after: str = "") -> str:
     """What an axis of the score says: `test accuracy (%)`."""
     return f"{split} {self.words}{after}" + (" (%)" if self.is_share else "")
 
   def loss_label(self, what: str) -> str:
-    """What an axis of the loss says: `validation loss (nats)`, or of which loss it is."""
-    return f"{what} ({'nats' if self.loss in NATS else self.loss.replace('_', ' ')})"
+    """What an axis of the loss says: `test loss (nats)`, or which loss it is; on two lines if long."""
+    unit = "nats" if self.loss in NATS else self.loss.replace("_", " ")
+    return f"{what}{' ' if len(what) + len(unit) < LONGEST_LABEL else chr(10)}({unit})"
 
   def is_as_good(self, score: float, other: float) -> bool:
     """Whether a score is at least as good as another; what is not a number never is."""

@@ -28,7 +28,8 @@ def usual(data: Dataset | None) -> dict[str, str | None]:
   kind = data.targets if isinstance(data, Dataset) else None
   tables = {"loss": losses.TARGETS, "score": scores.TARGETS}
   return {
-    name: kind and next(key for key, of in table.items() if of == kind) for name, table in tables.items()
+    name: kind and next((key for key, of in table.items() if of == kind), None)
+    for name, table in tables.items()
   }
 
 
@@ -84,14 +85,16 @@ def measures_of(loss: str | Loss, score: str | Score, more_is_better: bool | Non
 def check(
   network: Network,
   data: Dataset,
-  loss: str | Loss,
-  score: str | Score,
+  loss: str | Loss | None,
+  score: str | Score | None,
   *,
   label_smoothing: float,
   more_is_better: bool | None,
 ) -> None:
   """Raises UsageError for a loss or score that does not fit the data, the network or its own settings."""
   check_kind(data.targets, data.train.labels)
+  assert loss is not None  # for data of a kind have one
+  assert score is not None
   _check_kind("loss", loss, losses.TARGETS, data)
   _check_kind("score", score, scores.TARGETS, data)
   if label_smoothing and loss != "cross_entropy":

@@ -149,7 +149,7 @@ class Task(Struct):
         "give the precision to the task (of the final training) or the search, not to the network"
       )
     self.at_precision(self.precision)
-    objectives.check(self.network, self.data, self._loss, self._score,
+    objectives.check(self.network, self.data, self.loss, self.score,
       label_smoothing=self.label_smoothing, more_is_better=self.more_is_better,
     )  # fmt: skip
     self.initialiser.fitted(self.network, self.data.input_shape, self.layers)

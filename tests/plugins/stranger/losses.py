@@ -16,7 +16,7 @@ def huber(delta: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """A function that gives a loss."""
 
   def loss(outputs, targets):
-    return jnp.mean(optax.huber_loss(outputs, targets, delta), axis=-1)
+    return jnp.mean(optax.huber_loss(outputs, targets, delta=delta), axis=-1)
 
   return loss
 
