@@ -149,7 +149,7 @@ class Frozen(nn.Module):
 
 def test_what_is_no_average_stays_as_the_training_left_it(task, data, order):
   frozen = task.replace(network=Frozen())
-  ticket = initialise(jax.random.key(0), frozen.network, data.input_shape, init_scale=0.5)
+  ticket = initialise(jax.random.key(0), frozen.network, data.input_shape, initialiser=0.5)
   found = train(jax.random.key(0), ticket, frozen, order)
   state = settled(jax.random.key(0), frozen, found.weights, found.network_state, order)["batch_stats"]
   carried = found.network_state["batch_stats"]

@@ -162,7 +162,7 @@ def test_effects_are_drawn_with_their_intervals():
 
 def test_curves_by_method_have_trials():
   rows = [{"ticket": i, "epoch": 1, "test_loss": float(i)} for i in range(3)]
-  found = trainer.Trained({}, rows, 0.0).by_method(["nets", "dense", "nets"])
+  found = trainer.Trained({}, {}, rows, 0.0, {}).by_method(["nets", "dense", "nets"])
   assert [(row["method"], row["trial"], row["test_loss"]) for row in found] == [
     ("nets", 0, 0.0), ("dense", 0, 1.0), ("nets", 1, 2.0),
   ]  # fmt: skip
