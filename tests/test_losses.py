@@ -307,7 +307,7 @@ def test_labels_of_no_kind(labels, message):
 
 def test_a_test_part_of_another_kind_or_width():
   parts = INPUTS[:30], INPUTS[:30, 0], INPUTS[30:]
-  with pytest.raises(nets_jax.UsageError, match="training labels are numbers .* but test labels classes"):
+  with pytest.raises(nets_jax.UsageError, match=r"training labels are numbers .* but test labels classes"):
     nets_jax.from_arrays(*parts, np.zeros(30, int))
   with pytest.raises(nets_jax.UsageError, match="training labels have 1 columns, but test labels 2"):
     nets_jax.from_arrays(*parts, np.zeros((30, 2)))
