@@ -138,7 +138,7 @@ def test_bytes_that_are_not_standardised_are_tokens():
 
 @pytest.mark.devices
 @pytest.mark.parametrize(
-  ("network", "width"),
+  ("network", "sizes"),
   [("mlp", {"hidden_sizes": (7,)}), ("conv2", {"width": 0.03}), ("resnet8", {"width": 0.2})],
 )
 def test_bytes_search_and_train_to_the_same_bits(both, network, sizes):
