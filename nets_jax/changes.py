@@ -52,7 +52,7 @@ def _chosen(name: str, value: str, about: Part, before: object) -> object:
   if value not in options and about.load is None:
     raise UsageError(f"{name} must be one of {', '.join(options)}, not {value!r}{suggest(value, options)}")
   new = options[value]() if value in options or about.load is None else about.load(value)
-  if type(new) is type(before):
+  if type(new) is type(before) and value in options:
     return before
   kept = values(before) if dataclasses.is_dataclass(before) else {}
   return change(new, {setting: kept[setting] for setting in names(new) if setting in kept})

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import math
 import operator
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -95,6 +96,9 @@ NUMBERS = Kind(
 )
 
 
+DEEPEST = 8  # functions within functions that a record looks into: a chain of optax has six
+
+
 def choice(names: Sequence[str]) -> Kind:
   """One of some words."""
   return Kind(f"one of {', '.join(names)}", str, in_words, tuple(names))
@@ -125,7 +129,12 @@ def describe(value: object) -> object:
     return value
   named = value if hasattr(value, "__qualname__") else type(value)
   name = f"{named.__module__}.{named.__qualname__}"
-  return f"{name} {_code(value)}" if "<" in name and hasattr(value, "__code__") else name
+  if "<" in name and inspect.isfunction(value):
+    return f"{name} {_code(value)}"
+  if named is value and not inspect.ismethod(value):
+    return name
+  own = _without_address(value, DEEPEST)  # what an object holds that can be called, or whose method this is
+  return name if isinstance(own, str) else f"{name} {zlib.crc32(repr(own).encode()):08x}"
 
 
 def _class_name(kind: type) -> str:
@@ -134,7 +143,7 @@ def _class_name(kind: type) -> str:
   return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _code(function: Callable, depth: int = 4) -> str:
+def _code(function: Callable, depth: int = DEEPEST) -> str:
   """A CRC-32 of a nameless function's code, and of the plain values and functions that it closes over."""
   code, cells = function.__code__, function.__closure__ or ()
   values = [*code.co_consts, *(cell.cell_contents for cell in cells), *(function.__defaults__ or ())]
@@ -143,12 +152,25 @@ def _code(function: Callable, depth: int = 4) -> str:
 
 
 def _without_address(value: object, depth: int) -> object:
-  """What of a value is the same in every process; of functions within functions down to a depth."""
-  if isinstance(value, tuple):
-    return tuple(_without_address(item, depth) for item in value)
+  """What of a value is the same in every process; of things within things down to a depth."""
   if value is None or isinstance(value, int | float | str):
     return value
-  return _code(value, depth - 1) if depth and inspect.isfunction(value) else type(value).__name__
+  if isinstance(value, np.ndarray | jax.Array | np.generic):
+    return describe(np.asarray(value))
+  if not depth or isinstance(value, type):
+    return _class_name(value if isinstance(value, type) else type(value))
+  if isinstance(value, tuple | list):
+    return tuple(_without_address(item, depth) for item in value)
+  if isinstance(value, Mapping):
+    return tuple((str(name), _without_address(item, depth)) for name, item in value.items())
+  if inspect.isfunction(value):
+    return _code(value, depth - 1)
+  if inspect.ismethod(value):
+    return value.__name__, _without_address(value.__self__, depth)
+  if isinstance(value, functools.partial):
+    return tuple(_without_address(part, depth - 1) for part in (value.func, value.args, value.keywords))
+  held = getattr(value, "__dict__", None) if type(value).__module__ not in sys.builtin_module_names else None
+  return (_class_name(type(value)), _without_address(held, depth - 1)) if held else type(value).__name__
 
 
 def in_words(value: object) -> str:

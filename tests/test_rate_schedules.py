@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import nets_jax
 from nets_jax.baselines import imp_runs
+from nets_jax.changes import change
 from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.evolution.configuration import fitness_steps, stack_settings
 from nets_jax.evolution.fitness import fitness
-from nets_jax.changes import change
 from nets_jax.training.rate_schedules import Constant, Cosine, Own, Steps
 from nets_jax.training.train import minibatch_order, train
 from nets_jax.training.trainer import train_tickets

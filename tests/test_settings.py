@@ -6,6 +6,7 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import optax
 import pytest
 from absl import flags
@@ -20,8 +21,9 @@ from nets_jax.cli import records
 from nets_jax.cli import setting_flags as cli_flags
 from nets_jax.evolution import ranking, selection
 from nets_jax.evolution.schedules import SHAPES, Linear, parse_rate, rate_at, write_rate
-from nets_jax.kinds import NUMBER, SHARE
+from nets_jax.kinds import NUMBER, SHARE, in_words
 from nets_jax.settings import DEFAULTS_VERSION, check, record, setting, values
+from nets_jax.training.optimizers import describe_optimizer
 
 RECORDED = pathlib.Path(__file__).with_name("defaults.json")
 HOW = (
@@ -246,3 +248,38 @@ if __name__ == "__main__":
   RECORDED.write_text(
     json.dumps({"version": DEFAULTS_VERSION, "defaults": defaults()}, indent=1, sort_keys=True) + "\n"
   )
+
+
+def test_what_functions_hold_is_told_apart():
+  """Arrays, dicts and objects that they close over, and objects that can be called."""
+
+  class Weighted:
+    def __init__(self, weight):
+      self.weight = weight
+
+    def __call__(self, outputs, targets):
+      return self.weight * outputs
+
+    def method(self, outputs, targets):
+      return self(outputs, targets)
+
+  def closed(held):
+    return lambda outputs, targets: held
+
+  def rate(at):
+    return optax.piecewise_constant_schedule(0.1, {at: 0.1})
+
+  for make, one, other in (
+    (closed, np.array([1.0, 2.0]), np.array([1.0, 3.0])),
+    (closed, {5: 0.1}, {50: 0.1}),
+    (closed, [Weighted(1.0)], [Weighted(2.0)]),
+    (Weighted, 1.0, 5.0),
+    (lambda weight: Weighted(weight).method, 1.0, 5.0),
+    (lambda weight: functools.partial(Weighted(weight).method, targets=None), 1.0, 5.0),
+    (rate, 1500, 3000),
+  ):
+    first, again, second = (in_words(make(held)) for held in (one, one, other))
+    assert first == again != second
+    assert "0x" not in first
+  descriptions = [describe_optimizer(optax.sgd(rate(at))) for at in (1500, 1500, 3000)]
+  assert descriptions[0] == descriptions[1] != descriptions[2]

@@ -39,7 +39,7 @@ def test_the_states_of_a_training_give_its_last_scores(normalised, trained):
     weights, state = nets_jax.take((trained.weights, trained.network_states), int(row["ticket"]))
     found = evaluate(task, weights, task.data.test, state)
     assert float(found.loss) == pytest.approx(row["test_loss"], rel=1e-6)
-    assert float(found.accuracy) == pytest.approx(row["test_accuracy"], rel=1e-6)
+    assert float(found.score) == pytest.approx(row["test_accuracy"], rel=1e-6)
     carried = nets_jax.take(trained.carried_states, int(row["ticket"]))
     assert float(evaluate(task, weights, task.data.test, carried).loss) != pytest.approx(
       row["test_loss"], rel=1e-3

@@ -15,7 +15,7 @@ from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
 from nets_jax.errors import UsageError
 from nets_jax.studies import frontier_files
-from nets_jax.studies.run_files import CONFIG, FORMAT_VERSION, environment
+from nets_jax.studies.run_files import CONFIG, FORMAT_VERSION, TRAINED, environment
 from nets_jax.studies.workers import STUDY_LOCK
 
 FILES = (
@@ -26,6 +26,7 @@ FILES = (
   "figure_evolution.png",
   "figure_frontier.png",
   "training.csv",
+  TRAINED,
   "summary.json",
   SEAL,
 )

@@ -16,7 +16,7 @@ from nets_jax.changes import change
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.settings import names
+from nets_jax.searches import all_names
 from nets_jax.studies import tables
 from nets_jax.studies.adaptive import Adaptive, complete_adaptive
 from nets_jax.studies.best import best_setting, by_setting, certainty, metric_of, value_of
@@ -49,7 +49,7 @@ def vary(search: Search, task: Task, grid: Mapping[str, Sequence[Value]]) -> lis
 
 def changed(search: Search, task: Task, changes: Mapping[str, Value]) -> Method:
   """A search and a task with other settings, each with those of its own, as a method of a sweep."""
-  of_task = set(names(task.bare))
+  of_task = set(all_names(task.bare))
   own = {name: value for name, value in changes.items() if name not in of_task}
   others = {name: value for name, value in changes.items() if name in of_task}
   return Method(dict(changes), search.change(**own), change(task, others))

@@ -187,7 +187,8 @@ def check_optimizer(optimizer: Optimizer, learning_rate: Rate | None, extras: Ex
 def describe_optimizer(optimizer: Optimizer) -> str:
   """An optimiser for a record: optax's name; else a function's name, and a fingerprint of what it does.
 
-  That is a CRC-32 of three updates of a few numbers, so that two rates in two objects are told apart.
+  That is a CRC-32 of three updates of a few numbers, and of what its functions hold, so that two rates in two
+  objects are told apart, also rates of later iterations.
   """
   if isinstance(optimizer, str) and not plugins.is_reference(optimizer):
     return optimizer
@@ -195,7 +196,7 @@ def describe_optimizer(optimizer: Optimizer) -> str:
   name = "an optax transformation" if is_object else _name(optimizer)
   try:
     made, weights = make_optimizer(optimizer, 0.1), {"kernel": jnp.array([[0.5, -1.0], [2.0, 0.1]])}
-    state, total = made.init(weights), 0
+    state, total = made.init(weights), zlib.crc32(in_words(tuple(made)).encode())
     for i in range(3):
       updates, state = made.update(jax.tree.map(lambda w, i=i: jnp.cos(w + i), weights), state, weights)
       total = zlib.crc32(np.asarray(cast(dict, updates)["kernel"]).tobytes(), total)
