@@ -54,7 +54,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync:
   ticket = jax.device_get(ticket)
   _check_one(ticket, network)
   weights, masks = _flatten(ticket.weights), _flatten(ticket.masks)
-  metadata = network_metadata(network)
+  metadata = dict(network_metadata(network))
   if ticket.layers:
     metadata["layers"] = [layer.name for layer in ticket.layers]
   types = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}

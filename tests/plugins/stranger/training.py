@@ -1,17 +1,12 @@
 """How a stranger trains: a schedule of the learning rate, and a chain of optax's transformations."""
 
-import jax
 import jax.numpy as jnp
 import optax
 
 
 def halved(steps: int, share: float = 0.5) -> optax.Schedule:
   """Half of the learning rate after a share of the training."""
-
-  def factor(iteration: jax.typing.ArrayLike) -> jax.Array:
-    return jnp.where(iteration < share * steps, 1.0, 0.5)
-
-  return factor
+  return lambda iteration: jnp.where(iteration < share * steps, 1.0, 0.5)
 
 
 def clipped(learning_rate: float, most: float = 1.0) -> optax.GradientTransformation:
