@@ -18,7 +18,7 @@ from nets_jax.evolution.fitness import fitness
 from nets_jax.evolution.ranking import Feasible
 from nets_jax.studies.methods import task_identity
 from nets_jax.training import losses, scores
-from nets_jax.training.measures import Measures, of_rows
+from nets_jax.training.measures import Measures, column_name, of_rows
 from nets_jax.training.train import class_accuracies, evaluate, minibatch_order
 
 RNG = np.random.default_rng(0)
@@ -176,6 +176,16 @@ def error_of(outputs, targets):
   return jnp.max(jnp.abs(outputs - targets), axis=-1)
 
 
+def named_as(name):
+  """A function of one's own with the name of one of ours."""
+
+  def own(outputs, targets):
+    return error_of(outputs, targets)
+
+  own.__name__ = name
+  return own
+
+
 def scaled(outputs, targets, factor):
   return factor * error_of(outputs, targets)
 
@@ -188,6 +198,13 @@ def test_a_loss_and_a_score_of_ones_own():
   ticket = nets_jax.random_ticket(0, task.network, task.data.input_shape, 1.0)
   last = nets_jax.train_tickets(0, ticket, task).curves[-1]
   assert last["test_loss"] == pytest.approx(2 * last["test_error_of"], rel=1e-5)
+  shadows = task_of(numbers(), loss=named_as("cross_entropy"), score=named_as("absolute_error"))
+  assert shadows.measures == Measures("own_cross_entropy", "own_absolute_error", True)
+  assert (
+    task_of(classes(), score=named_as("accuracy")).measures.record()["measures"]["score"] == "own_accuracy"
+  )
+  assert shadows.replace(score="mine:accuracy").measures.shown(93.0) == "93"
+  assert not of_rows([{"test_own_absolute_error": 1.0}]).is_known
   named = task_of(numbers(), score=lambda outputs, targets: error_of(outputs, targets))
   assert named.measures == Measures("squared_error", "score", True)
   assert task_of(numbers(), score="stranger.losses:within").measures.score == "within"
@@ -317,6 +334,32 @@ def test_a_test_part_of_another_kind_or_width():
     nets_jax.from_arrays(INPUTS, np.full(60, 1e300), standardise_targets=False)
 
 
+ONE_HOT = np.eye(3, dtype=int)[np.arange(60) % 3]
+
+
+@pytest.mark.parametrize(
+  ("labels", "line"),
+  [
+    (ONE_HOT, "every row of the labels has a single 1; they are taken as several labels of each example; if"),
+    (ONE_HOT == 1, "every row of the labels has a single 1"),
+    (np.where(np.arange(60)[:, None] == 7, 1, ONE_HOT), ""),
+    (ONE_HOT[:, :1] | 1, ""),
+    (np.arange(60) % 3, ""),
+    (np.arange(60) % 3.0, "the labels are floats, so they are taken as numbers to predict, though all are"),
+    (ONE_HOT.astype(np.float32), "the labels are floats, so they are taken as numbers to predict"),
+    (np.arange(60) % 3.0 + 0.5, ""),
+    (np.arange(60) % 3.0 - 1, ""),
+    (np.arange(60) % 21.0, ""),
+  ],
+)
+def test_what_looks_like_classes_in_another_form_is_said(labels, line, capsys):
+  nets_jax.from_arrays(INPUTS, labels)
+  said = capsys.readouterr().err
+  assert said.startswith(line)
+  assert said.count("\n") == bool(line)
+  assert ("integers [examples]" in said) == bool(line)
+
+
 def test_accuracies_by_class_are_of_classes():
   task = task_of(numbers())
   with pytest.raises(
@@ -334,5 +377,20 @@ def test_columns_tell_the_score():
   assert of_rows([{"valid_loss": 1, "valid_label_accuracy_interval": 1, "test_label_accuracy": 1}]) == (
     Measures("binary_cross_entropy", "label_accuracy", True)
   )
+  for score in ("loss_ratio", "losses", "own_interval_score"):
+    assert of_rows([{"valid_loss": 1.0, "valid_loss_interval": 1.0, f"valid_{score}": 1.0}]).score == score
+  assert (column_name("my_interval"), column_name("loss")) == ("my_interval_score", "loss_score")
+  assert set(scores.SCORES) == {name for name in scores.SCORES if Measures(score=name).is_known}
   for measures in (Measures(), Measures("squared_error", "absolute_error", False)):
     assert Measures.of_record(measures.record()) == measures
+
+
+def test_which_way_is_better_is_not_guessed_without_a_word(capsys):
+  assert of_rows([{"test_own": 1.0}]).more_is_better
+  assert capsys.readouterr().err == ""
+  of_rows([{"test_absolute_error": 1.0}], directed=True)
+  assert capsys.readouterr().err == ""
+  of_rows([{"test_own": 1.0}], directed=True)
+  assert capsys.readouterr().err.startswith(
+    "more of own is taken to be better, for rows do not say; give mea"
+  )

@@ -16,6 +16,7 @@ from nets_jax.analysis.ticket_figures import connectivity_figure, masks_figure, 
 from nets_jax.engine.tables import write_csv
 from nets_jax.evolution import ranking
 from nets_jax.training import trainer
+from nets_jax.training.measures import Measures
 
 HISTORY = [
   {"generation": g, "genome": i, "fitness": 2.0 - g + i, "valid_loss": 1.0 + i, "density": 1 - 0.2 * g}
@@ -183,6 +184,28 @@ def test_a_loss_of_nothing_has_a_place_on_the_frontier_too():
   axes, _ = frontier_figure(rows, [rows[0]]).axes
   low, high = axes.get_ylim()
   assert 0 < low < axes.collections[1].get_offsets()[0][1] < high
+
+
+@pytest.mark.parametrize(
+  ("loss", "shift", "scale"),
+  [
+    ("own", -5.0, "linear"),
+    ("own", 0.0, "linear"),
+    ("own", 0.1, "log"),
+    ("cross_entropy", 0.0, "log"),
+    ("cross_entropy", -5.0, "linear"),
+  ],
+)
+def test_an_axis_of_losses_is_logarithmic_only_above_0(loss, shift, scale):
+  rows = [{**row, "valid_loss": shift + i} for i, row in enumerate(HISTORY[:-1])]
+  axes, _ = frontier_figure(rows, rows[:1], Measures(loss, "own")).axes
+  assert axes.get_yscale() == scale
+  heights, least = axes.collections[0].get_offsets()[:, 1], 1e-6 if scale == "log" else -9
+  np.testing.assert_allclose(
+    heights, [max(row["valid_loss"], 1e-6 if scale == "log" else -9) for row in rows]
+  )
+  low, high = axes.get_ylim()
+  assert low < min(heights) < high
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,55 @@ def test_a_study_has_one_score(data, network):
     comparison.compare(methods, trials=1)
 
 
+SCALES = "the targets of some runs are standardised, and of others not"
+LOSSES = "cannot compare settings of several losses (squared_error, stranger.losses:"
+
+
+@pytest.mark.usefixtures("stranger")
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--grid=loss=squared_error,stranger.losses:pinball"], f"valid_loss {LOSSES}pinball); give --best_by=v"),
+    (
+      ["--grid=loss=stranger.losses:huber(delta=1),stranger.losses:huber(delta=2)", "--best_by=fitness"],
+      "fitness cannot compare settings of several losses (stranger.losses:huber(delta=1), stranger.losses:hu",
+    ),
+    (["--grid=standardise_targets=true,false", "--best_by=valid_score"], SCALES),
+    (["--grid=score=squared_error,absolute_error"], "one score, not squared_error and absolute_error"),
+    (
+      ["--grid=more_is_better=true,false", "--score=stranger.losses:farthest"],
+      "not stranger.losses:farthest (more_is_better=True) and stranger.losses:farthest (more_is_better=Fal",
+    ),
+    (["--ranges=loss=squared_error,stranger.losses:pinball"], f"valid_loss {LOSSES}pinball)"),
+    (["--ranges=standardise_targets=true,false"], SCALES),
+    (
+      ["--ranges=score=absolute_error,squared_error;learning_rate=0.1:1"],
+      "one score, not absolute_error and",
+    ),
+    (["--grid=loss=squared_error,squared_eror"], "did you mean squared_error?"),
+    (
+      ["--grid=loss=squared_error,stranger.losses:pinball", "--search=paper", "--pruner=median"],
+      "--pruner cannot compare settings of several losses (squared_error, stranger.losses:pinball); leave it",
+    ),
+  ],
+)
+def test_a_sweep_refuses_what_it_cannot_compare(job, tmp_path, arguments, message):
+  tpe = ("--sampler=tpe", "--samples=2") if "--ranges" in arguments[0] else ()
+  status, _, error = job(sweep, *DIABETES, "--search=random", *tpe, *arguments)
+  assert status == 2
+  assert message in error
+  assert error.count("\n") == 1
+  assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("stranger")
+def test_settings_of_several_losses_are_told_by_their_score(job):
+  grid = ("--search=random", "--grid=loss=squared_error,stranger.losses:pinball", "--seeds=0:1")
+  status, out, error = job(sweep, *DIABETES, *grid, "--best_by=valid_score", "--workdir=out")
+  assert status == 0, error
+  assert "best by valid_absolute_error" in out
+
+
 def test_a_history_of_another_score_is_taken_up_again():
   columns = [np.float32(values) for values in ([1, 2], [0.5, 0.6], [0.3, 0.4], [1.0, 0.2])]
   history = History((), "absolute_error")

@@ -99,6 +99,16 @@ def test_of_an_error_less_is_as_good(error, as_good):
   assert "%" not in text
 
 
+def test_of_a_score_of_ones_own_the_direction_is_asked_for():
+  curve = [{"iteration": 1, "valid_loss": 1.0, "test_own": 2.0}]
+  with pytest.raises(
+    nets_jax.UsageError, match="rows do not say whether more of own is better; give the mea"
+  ):
+    verdicts_module.judge(curve, curve, 1, 2)
+  worse = [{**curve[0], "test_own": 3.0}]
+  assert not verdicts_module.judge(worse, curve, 1, 2, Measures("own", "own", False)).as_good
+
+
 def test_a_record_of_accuracies_has_the_names_it_always_had():
   found = verdicts_module.judge(DENSE, DENSE, 20, 100).record()
   assert list(found) == [

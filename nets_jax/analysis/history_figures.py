@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from nets_jax.analysis.style import COLOURS, STYLE, label_axes, whole_numbers
 from nets_jax.structs import INFEASIBLE
-from nets_jax.training.measures import Measures, of_rows
+from nets_jax.training.measures import NATS, Measures, of_rows
 
 Place = tuple[int, int]  # generation and index of a genome
 
@@ -22,6 +22,17 @@ def panels(measures: Measures) -> dict[str, tuple[str, float]]:
     "valid_loss": (measures.loss_label("validation loss after training"), 1.0),
     "fitness": ("fitness (minimised)", 1.0),
   }
+
+
+def is_logarithmic(losses: Sequence[float], measures: Measures) -> bool:
+  """Whether an axis of losses is logarithmic: of nats yes; of others where they span a decade, above 0.
+
+  None below 0 has a place on such an axis.
+  """
+  finite = [loss for loss in losses if np.isfinite(loss)]
+  if measures.loss in NATS:
+    return min(finite, default=0.0) >= 0
+  return bool(finite) and 0 < 10 * min(finite) < max(finite)
 
 
 def leaders(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
@@ -90,12 +101,12 @@ def _draw_evolution(
   name = "best genome" if of_population else "ticket"
   axes.plot(points, best, color=COLOURS["nets"], label=name, marker=marker, **STYLE)
   if column != "density":
-    _cut_off(axes, values, float(max(best)))
+    cut_off(axes, values, float(max(best)))
   label_axes(axes, axis, label)
   whole_numbers(axes.xaxis)
 
 
-def _cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
+def cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
   """Ends an axis above what is needed and three quarters of the values, if the others are far beyond."""
   finite = values[np.isfinite(values)]
   if finite.size:
@@ -150,7 +161,7 @@ def lineage_figure(
     [g for g, _ in shares], [height(p) for p in shares], s=[4 + 46 * share for share in shares.values()],
     color=COLOURS["nets"], linewidths=0, alpha=0.8, label="ancestors of the best genome, by share", zorder=3,
   )  # fmt: skip
-  _cut_off(axes, np.asarray(everywhere[1]), max(map(height, shares)))
+  cut_off(axes, np.asarray(everywhere[1]), max(map(height, shares)))
   axes.scatter(
     [best[0]], [height(best)], s=90, color=COLOURS["imp"], marker="*", label="best genome", zorder=4
   )

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nets_jax.analysis.history_figures import panels
+from nets_jax.analysis.history_figures import is_logarithmic, panels
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.style import (
   COLOURS,
@@ -18,7 +18,7 @@ from nets_jax.analysis.style import (
   method_colours,
   whole_numbers,
 )
-from nets_jax.training.measures import NATS, Measures, of_rows
+from nets_jax.training.measures import Measures, of_rows
 
 
 def effects(measures: Measures) -> dict[str, tuple[str, float]]:
@@ -81,7 +81,7 @@ def training_figure(rows: Sequence[TableRow], note: str = "", measures: Measures
     note: a line above the figure.
     measures: which loss and score the rows have; None is what their columns say.
   """
-  measures = of_rows(rows) if measures is None else measures
+  measures = of_rows(rows, directed=True) if measures is None else measures
   score, factor_of_score = measures.column("test"), measures.factor
   figure = Figure(figsize=(10, 4.2), layout="constrained")
   labels = measures.loss_label("test loss"), measures.score_label("test")
@@ -103,8 +103,7 @@ def training_figure(rows: Sequence[TableRow], note: str = "", measures: Measures
 
 
 def _scale_losses(axes: Axes, losses: Sequence[float], measures: Measures) -> None:
-  """A logarithmic axis, but of a loss that is not in nats only where it spans a decade, above 0."""
-  if measures.loss in NATS or 0 < 10 * min(losses) < max(losses):
+  if is_logarithmic(losses, measures):
     axes.set_yscale("log")
 
 

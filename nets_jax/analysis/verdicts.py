@@ -19,6 +19,7 @@ from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.engine.layouts import Layout
 from nets_jax.engine.saved import LoopCheckpoints
 from nets_jax.engine.seeds import KeysLike, as_keys
+from nets_jax.errors import UsageError
 from nets_jax.structs import Rows
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.ticket import Ticket, maskable_count, stack, unmasked_count
@@ -108,8 +109,16 @@ def judge(
       minimum.
     unmasked, total: |M|_1 and |W_0|.
     measures: which loss and score the rows have; None is what their columns say.
+
+  Raises:
+    UsageError: no measures, and a score of one's own, of which the columns do not say whether more is better.
   """
-  measures = of_rows(curve) if measures is None else measures
+  if measures is None:
+    measures = of_rows(curve)
+    if not measures.is_known:
+      raise UsageError(
+        f"rows do not say whether more of {measures.score} is better; give the measures, as Task.measures"
+      )
 
   def minimum(rows):
     return min(rows, key=lambda row: row["valid_loss"] if not math.isnan(row["valid_loss"]) else math.inf)

@@ -61,7 +61,6 @@ def run(values: flags.FlagValues) -> None:
     raise UsageError("--seed is for experiments.search; a sweep takes --seeds")
   seeds, how = parse_seeds(values.seeds), study.options(values)
   settings = make_settings(values)
-  told_by(values.best_by, settings)
   name = f"sweep-{places.file_name(values.dataset)}-{places.file_name(values.search)}"
   directory = pathlib.Path(values.workdir or places.RUNS / name)
   if values.pruner != "none":
@@ -72,6 +71,7 @@ def run(values: flags.FlagValues) -> None:
   else:
     check(settings)
     plan = work.plan(seed_runs(settings, seeds, directory), how) if values.dry_run else ""
+  told_by(values.best_by, settings)
   if values.dry_run:
     print(plan)
     return

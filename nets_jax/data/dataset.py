@@ -13,7 +13,15 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Num
 
-from nets_jax.data.targets import CLASSES, common_kind, count_outputs, kind_of, prepared, scale_of
+from nets_jax.data.targets import (
+  CLASSES,
+  common_kind,
+  count_outputs,
+  kind_of,
+  prepared,
+  say_of_doubt,
+  scale_of,
+)
 from nets_jax.engine.seeds import check_seed
 from nets_jax.errors import UsageError
 from nets_jax.structs import Struct
@@ -169,6 +177,7 @@ def from_arrays(
     mean, deviation = _mean_and_deviation(inputs[train_order])
 
   kind = common_kind(labels, test_labels)
+  say_of_doubt(kind, labels)
   scale = scale_of(kind, labels[train_order], standardise_targets)
 
   def split(part: np.ndarray, part_labels: np.ndarray) -> Split:

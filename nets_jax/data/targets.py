@@ -10,6 +10,7 @@
 import numpy as np
 from jaxtyping import Array, Num
 
+from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 
 CLASSES, LABELS, NUMBERS = "classes", "labels", "numbers"
@@ -18,6 +19,7 @@ IN_WORDS = {
   LABELS: "several labels of each example (0 or 1, [examples, labels])",
   NUMBERS: "numbers (floats)",
 }
+MOST_CLASSES = 20  # distinct whole numbers, up to which floats may be meant as classes
 HOW = (
   "give integers from 0 [examples] as classes, integers of 0 and 1 [examples, labels] as several labels of "
   "each example, or floats as numbers to predict"
@@ -67,6 +69,26 @@ def common_kind(labels: np.ndarray, test_labels: np.ndarray) -> str:
       f"training labels have {columns[0]} columns, but test labels {others[0]}; make them alike"
     )
   return kind
+
+
+def say_of_doubt(kind: str, labels: np.ndarray) -> None:
+  """Says what labels are taken as, where they look like classes in another form.
+
+  These are rows of 0 and 1 with a single 1 each, and floats that are few whole numbers from 0.
+
+  Args:
+    kind: what they are taken as; see `kind_of`.
+    labels: all that there are [examples] or [examples, outputs].
+  """
+  how = "if they are classes, give integers [examples]"
+  if kind == LABELS and labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all():
+    say(
+      f"every row of the labels has a single 1; they are taken as several labels of each example; {how}, as "
+      "labels.argmax(axis=1)"
+    )
+  is_whole = kind == NUMBERS and labels.min() >= 0 and (labels == np.floor(labels)).all()
+  if is_whole and len(np.unique(labels)) <= MOST_CLASSES:
+    say(f"the labels are floats, so they are taken as numbers to predict, though all are whole; {how}")
 
 
 def count_outputs(kind: str, labels: np.ndarray, test_labels: np.ndarray) -> int:

@@ -4,6 +4,7 @@ Here a trial is a setting with all its seeds, and its value their mean. So a res
 which settings were tried; by the other samplers it does not.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -20,7 +21,7 @@ from nets_jax.engine.messages import say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.errors import UsageError
 from nets_jax.studies.batches import batches, run_batch
-from nets_jax.studies.methods import Method, Run, check, digest, seed_runs
+from nets_jax.studies.methods import Method, Run, check, check_scores, digest, seed_runs
 from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import Changes, Dimension, draw, make_sampler, suggest
 from nets_jax.studies.trials import OPEN, RUN, Trials, reachable
@@ -49,10 +50,20 @@ class Adaptive:
 
   def example(self) -> Method:
     """One setting of the space."""
+    return self.make(self._drawn())
+
+  def variants(self) -> list[Method]:
+    """The example, and it with each listed value in turn: every loss, score and kind of data of the space."""
+    changes, found = self._drawn(), [self.example()]
+    for dimension in self.dimensions:
+      for choice in dimension.choices:
+        with contextlib.suppress(UsageError):  # said when it is drawn
+          found.append(self.make({**changes, dimension.name: choice}))
+    return found
+
+  def _drawn(self) -> Changes:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return self.make(
-      suggest(optuna.create_study(sampler=make_sampler("tpe", self.seed)).ask(), self.dimensions)
-    )
+    return suggest(optuna.create_study(sampler=make_sampler("tpe", self.seed)).ask(), self.dimensions)
 
 
 def choose(
@@ -175,6 +186,7 @@ def _try(
   try:
     runs = _runs(trial.user_attrs[SETTING], space, seeds, directory)
     check([run.method for run in runs[:1]])
+    check_scores([space.example(), *(run.method for run in runs[:1])])
   except UsageError as error:
     say(f"setting {trial.number + 1} is not possible: {error}")
     for name in (FAILED, IMPOSSIBLE):

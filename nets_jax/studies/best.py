@@ -13,6 +13,7 @@ from nets_jax.studies.run_files import metrics
 from nets_jax.training.measures import OF_CLASSES, Measures
 
 METRICS = ("fitness", *metrics(OF_CLASSES))
+OF_LOSSES = ("fitness", "valid_loss", "test_loss")  # which cannot be compared between several losses
 # What may decide on the best setting; of another score than accuracy the last two.
 BEST_BY = (*METRICS, "valid_score", "test_score")
 

@@ -95,7 +95,7 @@ def densities(
     """What is done, with the rows that others have left in the table meanwhile."""
     path = where / TABLE
     before = tables.read_table(path) if path.exists() else pd.DataFrame()
-    return Densities([run for run in runs if is_done(run)], before, keeper, len(runs))
+    return Densities([run for run in runs if is_done(run)], before, keeper, len(runs), measures_of(runs))
 
   def write() -> None:
     with filelock.FileLock(where / STUDY_LOCK):
@@ -114,12 +114,14 @@ class Densities:
     before: rows of an earlier study in the same directory.
     keeper: keeps a temporary directory of the runs.
     asked: how many runs were asked for.
+    planned: which loss and score those have that were asked for.
   """
 
   runs: Sequence[Run]
   before: pd.DataFrame
   keeper: object = None
   asked: int = 0
+  planned: Measures | None = None
 
   @property
   def results(self) -> pd.DataFrame:
@@ -133,7 +135,13 @@ class Densities:
   @property
   def measures(self) -> Measures:
     """Which loss and score the runs have; without runs those of the table that is there."""
-    return measures_of(self.runs) if self.runs else of_rows(tables.rows_of(self.before))
+    if self.runs:
+      return measures_of(self.runs)
+    rows = tables.rows_of(self.before[:1])
+    named = of_rows(rows)
+    if self.planned is not None and self.planned.score == named.score:
+      return self.planned
+    return of_rows(rows, directed=True)
 
   def table(self) -> str:
     """Scores, then differences, in Markdown."""
@@ -160,7 +168,7 @@ class Densities:
 def figures(results: pd.DataFrame, measures: Measures | None = None) -> dict[str, Figure]:
   """The figures of some sound results, by name; which score they have, their columns say if nobody does."""
   rows = tables.rows_of(results)
-  measures = of_rows(rows) if measures is None else measures
+  measures = of_rows(rows, directed=True) if measures is None else measures
   below = results["target_density"][results["target_density"] < 1]
   drawn = {}
   if 0 < results["method"].nunique() <= MOST_LINES:
@@ -198,7 +206,7 @@ def scores(results: pd.DataFrame, measures: Measures | None = None) -> str:
 
   Which score, the columns say if nobody does.
   """
-  measures = of_rows(tables.rows_of(results[:1])) if measures is None else measures
+  measures = of_rows(tables.rows_of(results[:1]), directed=True) if measures is None else measures
   worst = "lowest" if measures.more_is_better else "highest"
   title = (
     f"Test {measures.words}, mean and 95 % interval ({worst} of the trials; genome-epochs and seconds of "

@@ -9,12 +9,14 @@ import weakref
 from collections.abc import Hashable, Mapping, Sequence
 
 import jax
+import numpy as np
 
 from nets_jax import settings
 from nets_jax.data.dataset import Dataset
 from nets_jax.engine.saved import fingerprint
 from nets_jax.engine.seeds import key_of_seed
 from nets_jax.errors import UsageError
+from nets_jax.kinds import describe
 from nets_jax.protocol import Search
 from nets_jax.training.measures import OF_CLASSES, Measures
 from nets_jax.training.task import BARE_TASK, Task
@@ -176,11 +178,41 @@ def check(methods: Sequence[Method]) -> None:
 
 
 def check_scores(methods: Sequence[Method]) -> None:
-  """Raises UsageError for methods of several scores, which no table could hold side by side."""
-  found = list(dict.fromkeys(method.task.measures[1:] for method in methods))
+  """Raises UsageError for methods of several scores or scales of targets: no table could compare them."""
+  found = {(method.task.measures[1:], str(describe(method.task.score))): None for method in methods}
   if len(found) > 1:
-    both = " and ".join(score for score, _ in found)
-    raise UsageError(f"the runs of a study have one score, not {both}; give all of them the same")
+    scores = [score for (score, _), _ in found]
+    if len(set(scores)) < len(scores):  # then their arguments or directions tell them apart
+      scores = [f"{score} (more_is_better={better})" for (_, better), score in found]
+    raise UsageError(
+      f"the runs of a study have one score, not {' and '.join(scores)}; give all of them the same"
+    )
+  scales = {_is_standardised(method.task.data) for method in methods}
+  if {True, False} <= scales:
+    raise UsageError(
+      "the targets of some runs are standardised, and of others not, so their losses and scores are in "
+      "different units; give all of them the same standardise_targets"
+    )
+
+
+def _is_standardised(data: Dataset) -> bool | None:
+  """Whether numbers to predict are in deviations of the training part; None of other targets."""
+  if data.target_mean is None or data.target_deviation is None:
+    return None
+  return bool(np.any(np.asarray(data.target_mean) != 0) or np.any(np.asarray(data.target_deviation) != 1))
+
+
+def check_losses(methods: Sequence[Method], what: str, how: str) -> None:
+  """Raises UsageError for methods of several losses, by their names and arguments.
+
+  Args:
+    methods: that are compared by a loss, or by the fitness that is made of it.
+    what: compares them, for the message.
+    how: to do without.
+  """
+  found = dict.fromkeys(str(describe(method.task.loss)) for method in methods)
+  if len(found) > 1:
+    raise UsageError(f"{what} cannot compare settings of several losses ({', '.join(found)}); {how}")
 
 
 def measures_of(runs: Sequence[Run]) -> Measures:

@@ -11,7 +11,7 @@ from nets_jax.engine.tables import Row
 from nets_jax.errors import UsageError
 from nets_jax.evolution.search import Nets
 from nets_jax.studies.adaptive import Adaptive
-from nets_jax.studies.methods import Method, Run
+from nets_jax.studies.methods import Method, Run, check_losses
 from nets_jax.studies.trials import RUN, Trials
 from nets_jax.studies.work import STUDY, study_name
 
@@ -21,11 +21,12 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 
 def check_prunable(settings: Sequence[Method] | Adaptive) -> None:
-  """Raises UsageError where nothing would ask a pruner."""
+  """Raises UsageError where nothing would ask a pruner, or where it would compare several losses."""
   if isinstance(settings, Adaptive):
     raise UsageError("--pruner is for --sampler=grid, random or qmc; TPE's trials are whole settings")
   if not all(isinstance(method.search, Nets) for method in settings):
     raise UsageError("--pruner ends generations of NeTS; this search has none")
+  check_losses(settings, "--pruner", "leave it out")
 
 
 def make_prune(

@@ -19,8 +19,17 @@ from nets_jax.protocol import Search
 from nets_jax.searches import all_names
 from nets_jax.studies import tables
 from nets_jax.studies.adaptive import Adaptive, complete_adaptive
-from nets_jax.studies.best import best_setting, by_setting, certainty, metric_of, value_of
-from nets_jax.studies.methods import Method, Run, Value, check, measures_of, seed_runs
+from nets_jax.studies.best import OF_LOSSES, best_setting, by_setting, certainty, metric_of, value_of
+from nets_jax.studies.methods import (
+  Method,
+  Run,
+  Value,
+  check,
+  check_losses,
+  check_scores,
+  measures_of,
+  seed_runs,
+)
 from nets_jax.studies.places import place
 from nets_jax.studies.run_files import metrics, tally_layers
 from nets_jax.studies.work import Options, complete
@@ -69,7 +78,7 @@ def sweep(
     settings: of the search, from `vary`; or `Adaptive`, which draws them by what the ones before came to.
     seeds: each a run as that of `experiments.search` with that `--seed`.
     metric: of `best.BEST_BY`, what decides on the best setting; None is `valid_loss` after the final
-      training, or `fitness` where there was none.
+      training, or `fitness` where there was none. Of settings with several losses a score must decide.
     directory: of the runs' files; None is a temporary one that lives as long as the result.
     options: how; see `work.Options`.
 
@@ -80,12 +89,13 @@ def sweep(
     check_seed("each of seeds", seed)
   where, keeper = place(directory)
   how = options or Options()
+  if not isinstance(settings, Adaptive):
+    check(settings)
   metric, measures = told_by(metric, settings)
   how = dataclasses.replace(how, value=functools.partial(value_of, metric=metric, measures=measures))
   if isinstance(settings, Adaptive):
     done = complete_adaptive(settings, list(seeds), where, how)
     return Sweep(done, metric, keeper)
-  check(settings)
   runs = seed_runs(settings, seeds, where)
   return Sweep(complete(runs, where, how), metric, keeper, len(runs))
 
@@ -94,11 +104,15 @@ def told_by(metric: str | None, settings: Sequence[Method] | Adaptive) -> tuple[
   """The column that decides on the best of some settings, and the loss and score that they have.
 
   Raises:
-    UsageError: they have another score.
+    UsageError: they have another score, or several; or several losses, and the metric is made of them.
   """
-  first = [settings.example()] if isinstance(settings, Adaptive) else list(settings[:1])
-  measures = first[0].task.measures if first else OF_CLASSES
-  return metric_of(metric, measures), measures
+  methods = settings.variants() if isinstance(settings, Adaptive) else list(settings)
+  check_scores(methods)
+  measures = methods[0].task.measures if methods else OF_CLASSES
+  metric = metric_of(metric, measures)
+  if metric is None or metric in OF_LOSSES:
+    check_losses(methods, metric or "valid_loss", "give --best_by=valid_score")
+  return metric, measures
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self, cast
 
+from nets_jax.engine.messages import say
+
 SHARES = ("accuracy", "label_accuracy", "exact_match")  # scores that are written in per cent
 LESS_IS_BETTER = ("absolute_error", "squared_error")
 RESERVED = ("loss", "iteration", "unmasked", "total", "wins")  # what stands beside it in tables and records
+INTERVAL = "_interval"  # after a column's name, that of the half-width of its mean's interval
 LONGEST_LABEL = 36  # characters, as high as a panel
 NATS = ("cross_entropy", "binary_cross_entropy")  # losses of which a size is known
 _OF_ITS_LOSS = {
@@ -57,6 +60,11 @@ class Measures(NamedTuple):
     return self.score in SHARES
 
   @property
+  def is_known(self) -> bool:
+    """Whether the score is one of ours, whose direction its name tells."""
+    return self.score in (*SHARES, *LESS_IS_BETTER)
+
+  @property
   def factor(self) -> float:
     """What a score is multiplied by where it is drawn: 100 of a share."""
     return 100.0 if self.is_share else 1.0
@@ -98,21 +106,28 @@ class Measures(NamedTuple):
 OF_CLASSES = Measures()
 
 
-def of_rows(rows: Iterable[Mapping[str, object]]) -> Measures:
+def of_rows(rows: Iterable[Mapping[str, object]], *, directed: bool = False) -> Measures:
   """The measures of some rows of a table, by a column's name: for figures that are drawn of a file alone.
 
-  Of rows without a score those of classes. Of a score of one's own, more is taken to be better.
+  Of rows without a score those of classes. Of a score of one's own, rows do not say whether more is better.
+
+  Args:
+    rows: of a table.
+    directed: whether it matters which way is better; then a line says that more is taken to be, if need be.
   """
   columns: Mapping[str, object] = next(iter(rows), {})
-  named = (re.fullmatch(r"(?:valid|test)_(?!loss)(\w+?)", str(column)) for column in columns)
-  score = next((found[1] for found in named if found and not found[1].endswith("_interval")), "accuracy")
+  named = (re.fullmatch(r"(?:valid|test)_(?!loss$)(\w+)", str(column)) for column in columns)
+  score = next((found[1] for found in named if found and not found[1].endswith(INTERVAL)), "accuracy")
   loss = _OF_ITS_LOSS.get(score, "cross_entropy")
-  return Measures(loss, score, score not in LESS_IS_BETTER)
+  measures = Measures(loss, score, score not in LESS_IS_BETTER)
+  if directed and not measures.is_known:
+    say(f"more of {score} is taken to be better, for rows do not say; give measures, as of Task.measures")
+  return measures
 
 
 def column_name(name: str) -> str:
-  """The name of a score of one's own as columns have it, which must not be taken for the loss's."""
+  """The name of a score of one's own as columns have it, not to be taken for the loss's or an interval's."""
   found = re.sub(r"\W+", "_", name).strip("_")
   if found in ("", "lambda"):
     return "score"
-  return f"{found}_score" if found in RESERVED else found
+  return f"{found}_score" if found in RESERVED or found.endswith(INTERVAL) else found

@@ -17,7 +17,7 @@ from nets_jax.networks.adapter import Network
 from nets_jax.networks.interface import check_outputs, outputs_of
 from nets_jax.training import losses, scores
 from nets_jax.training.losses import LOSSES, Loss
-from nets_jax.training.measures import LESS_IS_BETTER, Measures, column_name
+from nets_jax.training.measures import LESS_IS_BETTER, NATS, Measures, column_name
 from nets_jax.training.scores import SCORES, Score
 
 Function = TypeVar("Function", bound=Callable)
@@ -68,11 +68,17 @@ def function_of(what: str, given: str | Function, known: Mapping[str, Function])
 def name_of(given: str | Callable) -> str:
   """A loss or score as columns and axes call it: by name, or by that of one's own function."""
   if plugins.is_reference(given):
-    return column_name(plugins.parse(cast(str, given)).attribute.rpartition(".")[2])
+    return _own_name(plugins.parse(cast(str, given)).attribute.rpartition(".")[2])
   if isinstance(given, str):
     return given
   inner = getattr(given, "func", given)
-  return column_name(getattr(inner, "__name__", type(inner).__name__))
+  return _own_name(getattr(inner, "__name__", type(inner).__name__))
+
+
+def _own_name(name: str) -> str:
+  """The column name of one's own function; `own_` before one of ours, whose unit and direction are known."""
+  found = column_name(name)
+  return f"own_{found}" if found in {*LOSSES, *SCORES, *NATS} else found
 
 
 def measures_of(loss: str | Loss, score: str | Score, more_is_better: bool | None) -> Measures:
