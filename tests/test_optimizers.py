@@ -85,10 +85,13 @@ def test_weight_decay_is_the_optimizers_own_where_it_has_one(task, ticket, data)
 
   difference = moved("adamw", 0.0) - moved("adamw", 0.5)
   np.testing.assert_allclose(difference, RATE * 0.5 * start, rtol=1e-3, atol=1e-6)
+  assert {"adadelta", "adafactor", "nadam", "nadamw"} <= set(optimizer_names())
+  difference = moved("adafactor", 0.0) - moved("adafactor", 0.5)  # by lambda alone, as optax writes it
+  np.testing.assert_allclose(difference, 0.5 * start, rtol=1e-3, atol=1e-6)
   assert np.abs(moved("adam", 0.0) - moved("adam", 0.5)).max() < 2.1 * RATE  # adam's steps are no larger
 
 
-MOMENTUM = ("lars", "momentum", "rmsprop", "sgd", "sm3")
+MOMENTUM = ("adafactor", "lars", "momentum", "rmsprop", "sgd", "sm3")
 
 
 def linear(inputs, weights):
@@ -184,7 +187,7 @@ def rate_alone(rate):
   [
     (
       {"optimizer": "adam", "momentum": 0.9},
-      "adam takes no momentum; leave it out, or choose .*: lars, mom",
+      "adam takes no momentum; leave it out, or choose .*: adafactor, lars, mom",
     ),
     (
       {"optimizer": "lion", "nesterov": True},

@@ -21,8 +21,8 @@ from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.engine.tables import Row
 from nets_jax.studies.batches import BATCH, GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
-from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import SUMMARY, TRAINED, check_kept, damage, is_done, result_row
+from nets_jax.studies.methods import Run, check_kept
+from nets_jax.studies.run_files import SUMMARY, TRAINED, damage, is_done, result_row
 from nets_jax.studies.trials import Trials, reachable
 from nets_jax.studies.workers import STUDY_LOCK, Worker
 from nets_jax.tickets.ticket import stack
