@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import nets_jax
 from nets_jax.baselines import imp_runs
+from nets_jax.changes import change
 from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.evolution.configuration import fitness_steps, stack_settings
 from nets_jax.evolution.fitness import fitness
-from nets_jax.changes import change
 from nets_jax.training.rate_schedules import Constant, Cosine, Own, Steps
 from nets_jax.training.train import minibatch_order, train
 from nets_jax.training.trainer import train_tickets
@@ -178,9 +178,12 @@ def test_other_numbers_compile_nothing_new(task, ticket):
   np.testing.assert_allclose(first[1], second[0], rtol=1e-6)
 
 
-def test_tickets_side_by_side_share_the_shape_of_their_training(task, ticket):
-  other = task.replace(training=task.training.replace(momentum=0.5))
-  with pytest.raises(nets_jax.UsageError, match="may differ in their learning rate alone, or another number"):
+@pytest.mark.parametrize("name", ["momentum", "batch_size", "schedule", "label_smoothing", "learning_rate"])
+def test_tickets_side_by_side_share_the_shape_of_their_training(task, ticket, name):
+  of_training = {"momentum": 0.5, "batch_size": 10, "schedule": Cosine(), "learning_rate": lambda step: 0.1}
+  training = task.training.replace(**{name: of_training[name]}) if name in of_training else task.training
+  other = task.replace(training=training) if name in of_training else task.replace(**{name: 0.1})
+  with pytest.raises(nets_jax.UsageError, match=f"such as learning_rate, but {name} differs otherwise; give"):
     train_tickets(0, [ticket] * 2, [task, other])
 
 
@@ -275,7 +278,9 @@ def test_what_cannot_be_hashed_is_one_line(task, name):
     def __call__(self, *given):
       return given
 
-  training = {"training": nets_jax.Training(**{name: Own()})} if hasattr(task.training, name) else {name: Own()}
+  training = (
+    {"training": nets_jax.Training(**{name: Own()})} if hasattr(task.training, name) else {name: Own()}
+  )
   with pytest.raises(nets_jax.UsageError, match=rf"{name}=.*Own\(size=1\) cannot be hashed, .*frozen=True"):
     task.replace(**training).check()
 

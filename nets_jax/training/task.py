@@ -263,8 +263,8 @@ class Task(Struct):
     if schedule.ends and before + steps > length:
       rewound = f" from iteration {before:,} on, to which it is rewound" if before else ""
       raise UsageError(
-        f"a training of this search takes {steps:,} iterations{rewound}, but the schedule ends with the final "
-        f"training, after {length:,}; raise train_epochs, train for less in the search, or give "
+        f"a training of this search takes {steps:,} iterations{rewound}, but the schedule ends with the "
+        f"final training, after {length:,}; raise train_epochs, train for less in the search, or give "
         "search_schedule=whole"
       )
     return self.training.over(length)

@@ -13,7 +13,19 @@ from nets_jax import settings
 from nets_jax.data import augmentation
 from nets_jax.data.augmentation import Augmentation
 from nets_jax.errors import UsageError
-from nets_jax.kinds import ANY, NUMBER, POSITIVE, SWITCH, WHOLE, Kind, Rule, at_least, check_hashable, describe, in_words
+from nets_jax.kinds import (
+  ANY,
+  NUMBER,
+  POSITIVE,
+  SWITCH,
+  WHOLE,
+  Kind,
+  Rule,
+  at_least,
+  check_hashable,
+  describe,
+  in_words,
+)
 from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import rate_schedules
