@@ -187,6 +187,17 @@ def is_whole(value: object) -> bool:
   return True
 
 
+def check_hashable(name: str, value: object) -> None:
+  """Raises UsageError for what cannot be hashed, as a static setting is: programs are kept by it."""
+  try:
+    hash(value)
+  except TypeError as error:
+    raise UsageError(
+      f"{name}={describe(value)} cannot be hashed, so no program can be kept for it; decorate it with "
+      "dataclass(frozen=True)"
+    ) from error
+
+
 def check_value(name: str, rule: Rule, value: object) -> None:
   """Raises UsageError unless each number of a value (of a schedule, a tuple, an array) keeps to a rule."""
   leaves = jax.tree.leaves(value)

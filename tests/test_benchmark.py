@@ -73,7 +73,8 @@ def test_peers_do_the_same_work_or_say_why_not(done):
     ("--elites=99", "elites must be from 0"),
     ("--parts=speed", "parts may be limit, population, breeding, imp, peers, scaling, not 'speed'"),
     ("--populations=two", "populations must be whole numbers"),
-    ("--activation=tanh", "the peers know sgd, relu, biases and no dropout"),
+    ("--activation=tanh", "the peers know sgd of a rate and batch_size alone, cross_entropy"),
+    ("--momentum=0.5", "the peers know sgd of a rate and batch_size alone, cross_entropy"),
   ],
 )
 def test_a_wrong_request_is_one_line(argument, message, tmp_path):

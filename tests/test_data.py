@@ -320,6 +320,12 @@ def test_a_name_that_cannot_be_one(name, tmp_path):
     nets_jax.load_data(name, data_dir=str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["xor", "digits", "diabetes", "nowhere.npz", "nowhere.at:all"])
+def test_original_files_are_of_tfds_alone(name):
+  with pytest.raises(nets_jax.UsageError, match=f"manual_dir holds .* TFDS set, which {name} is not; le"):
+    nets_jax.load_data(name, manual_dir="files")
+
+
 def test_without_tfds_the_message_says_what_to_install(monkeypatch, tmp_path):
   monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
   with pytest.raises(nets_jax.UsageError, match=r"pip install -e '\.\[mnist\]'"):

@@ -8,8 +8,8 @@ from conftest import assert_same_bits, assert_same_results
 
 import nets_jax
 from nets_jax.baselines import one_shot
-from nets_jax.baselines.one_shot import Magnitude
-from nets_jax.engine.exhaustion import within_memory
+from nets_jax.baselines.one_shot import Magnitude, Snip
+from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.evolution import search as nets_search
 from nets_jax.training import trainer
 
@@ -77,15 +77,28 @@ def test_scores_go_on_with_fewer_at_once(task, monkeypatch, capsys):
   assert_same_results(found, wanted)
 
 
+def test_every_cycle_of_imp_has_what_the_first_found_room_for(task, monkeypatch):
+  chunks = exhausted(trainer, monkeypatch, "compile")
+  nets_jax.search_all([0, 1], task, nets_jax.Imp(cycles=3, cycle_epochs=1), layout=layout(2, 2))
+  assert chunks == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("search", "advice"), [(Snip, "lower score_batch"), (Magnitude, "take a smal")])
+def test_scores_have_advice_of_their_own(task, monkeypatch, search, advice):
+  monkeypatch.setattr(one_shot, "compile_program", lambda *given, layout: full(layout))
+  with pytest.raises(nets_jax.UsageError, match=rf"for one network at a time .*; {advice}"):
+    nets_jax.search(0, task, search(0.4, score_batch=30))
+
+
 def full(layout):
   raise jax.errors.JaxRuntimeError(FULL)
 
 
 def test_memory_for_not_even_one_is_one_line():
   with pytest.raises(
-    nets_jax.UsageError, match=r"train one network at a time .RESOURCE_EX.* 17179869184 bytes"
+    nets_jax.UsageError, match=r"for one network at a time .RESOURCE_EX.* 17179869184 bytes"
   ) as e:
-    within_memory(full, layout(5, 3))
+    within_memory(full, layout(5, 3), LESS_TO_TRAIN)
   assert "lower batch_size, or give --accumulate" in str(e.value)
   assert "\n" not in str(e.value)
 
@@ -94,7 +107,7 @@ def test_several_processes_are_told_what_to_give(monkeypatch):
   wide = layout(8, None)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   with pytest.raises(nets_jax.UsageError, match=r"for 8 networks at once .*; give all processes --chunk=4$"):
-    within_memory(full, wide)
+    within_memory(full, wide, LESS_TO_TRAIN)
 
 
 def test_another_error_is_none_of_memory():
@@ -102,7 +115,7 @@ def test_another_error_is_none_of_memory():
     raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
   with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-    within_memory(broken, layout(4, 4))
+    within_memory(broken, layout(4, 4), LESS_TO_TRAIN)
 
 
 @pytest.mark.devices

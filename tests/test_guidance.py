@@ -156,6 +156,14 @@ def test_saliencies(task, network, data, ticket, trained, name, regrowth):
     assert mask["bias"] is None
 
 
+def test_a_gradient_in_parts_is_that_of_the_whole(task, ticket, trained):
+  _, after, order = trained
+  parts = task.replace(training=task.training.replace(batch_size=8, accumulate=4))
+  whole, found = (saliency.saliency(saliency.gradient, ticket, after, t, order, True) for t in (task, parts))
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
 def test_a_score_that_is_no_number_is_the_lowest(task, ticket, trained):
   _, after, order = trained
   after = jax.tree.map(lambda w: np.where(w > 0, np.nan, w), after)

@@ -85,10 +85,13 @@ def test_weight_decay_is_the_optimizers_own_where_it_has_one(task, ticket, data)
 
   difference = moved("adamw", 0.0) - moved("adamw", 0.5)
   np.testing.assert_allclose(difference, RATE * 0.5 * start, rtol=1e-3, atol=1e-6)
+  assert {"adadelta", "adafactor", "nadam", "nadamw"} <= set(optimizer_names())
+  difference = moved("adafactor", 0.0) - moved("adafactor", 0.5)  # by lambda alone, as optax writes it
+  np.testing.assert_allclose(difference, 0.5 * start, rtol=1e-3, atol=1e-6)
   assert np.abs(moved("adam", 0.0) - moved("adam", 0.5)).max() < 2.1 * RATE  # adam's steps are no larger
 
 
-MOMENTUM = ("lars", "momentum", "rmsprop", "sgd", "sm3")
+MOMENTUM = ("adafactor", "lars", "momentum", "rmsprop", "sgd", "sm3")
 
 
 def linear(inputs, weights):
@@ -131,6 +134,34 @@ def test_parts_of_a_minibatch_give_the_same_training(task, data, ticket):
       np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
   alone = trained(task, ticket, order, optimizer="adam", learning_rate=0.01, accumulate=1)
   assert_same_bits(alone, whole)
+
+
+@pytest.mark.parametrize("kind", ["augment", "label_smoothing", "numbers"])
+def test_parts_of_a_minibatch_have_its_loss_and_its_images(kind):
+  """An augmentation is of the whole minibatch, before it is parted."""
+  rng = np.random.default_rng(0)
+  inputs = rng.normal(size=(40, 4, 4, 1))
+  labels = rng.normal(size=(40, 2)) if kind == "numbers" else rng.integers(0, 3, 40)
+  data = nets_jax.from_arrays(inputs, labels)
+  given = {"augment": "crop,flip,cutout", "crop_padding": 1, "cutout_size": 2} if kind == "augment" else {}
+  smoothing = 0.2 if kind == "label_smoothing" else 0.0
+  of_kind = nets_jax.Task(nets_jax.MLP((5,), data.num_outputs), data, label_smoothing=smoothing)
+  own = nets_jax.random_ticket(0, of_kind.network, data.input_shape, 0.7, initialiser=0.5)
+  key = jax.random.key(1)
+  order = minibatch_order(key, len(data.train), 12, 4)
+
+  def weights(**extras):
+    training = nets_jax.Training(learning_rate=RATE, batch_size=12, **extras)
+    each = of_kind.replace(training=training)
+    each.check()
+    return jax.jit(lambda: train(jax.random.key(0), own, each, order, key).weights)()
+
+  whole, found = weights(**given), weights(accumulate=3, **given)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+  if given:
+    plain = weights()
+    assert (found["output"]["kernel"] != plain["output"]["kernel"]).any()
 
 
 class Normalised(nn.Module):
@@ -184,7 +215,7 @@ def rate_alone(rate):
   [
     (
       {"optimizer": "adam", "momentum": 0.9},
-      "adam takes no momentum; leave it out, or choose .*: lars, mom",
+      "adam takes no momentum; leave it out, or choose .*: adafactor, lars, mom",
     ),
     (
       {"optimizer": "lion", "nesterov": True},

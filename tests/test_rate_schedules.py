@@ -1,5 +1,6 @@
 """Schedules of the learning rate: what they give, and which part of them a training follows."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -177,9 +178,12 @@ def test_other_numbers_compile_nothing_new(task, ticket):
   np.testing.assert_allclose(first[1], second[0], rtol=1e-6)
 
 
-def test_tickets_side_by_side_share_the_shape_of_their_training(task, ticket):
-  other = task.replace(training=task.training.replace(momentum=0.5))
-  with pytest.raises(nets_jax.UsageError, match="may differ in their learning rate alone, or another number"):
+@pytest.mark.parametrize("name", ["momentum", "batch_size", "schedule", "label_smoothing", "learning_rate"])
+def test_tickets_side_by_side_share_the_shape_of_their_training(task, ticket, name):
+  of_training = {"momentum": 0.5, "batch_size": 10, "schedule": Cosine(), "learning_rate": lambda step: 0.1}
+  training = task.training.replace(**{name: of_training[name]}) if name in of_training else task.training
+  other = task.replace(training=training) if name in of_training else task.replace(**{name: 0.1})
+  with pytest.raises(nets_jax.UsageError, match=f"such as learning_rate, but {name} differs otherwise; give"):
     train_tickets(0, [ticket] * 2, [task, other])
 
 
@@ -252,6 +256,33 @@ def broken(steps):
 def test_what_is_no_schedule_is_refused(task, given, message):
   with pytest.raises(nets_jax.UsageError, match=message):
     task.replace(training=nets_jax.Training(**given)).check()
+
+
+def test_a_rewound_cycle_must_end_with_the_schedule(task):
+  """Of 3 epochs of 7 iterations: from iteration 8 on, 14 are one too many."""
+  task = task.replace(training=SCHEDULED, epochs=3)
+  nets_jax.Imp(cycle_epochs=2, rewind_epochs=1).check(task)
+  message = r"takes 14 iterations from iteration 8 on, .* ends with the final training, after 21; raise train"
+  with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.Imp(cycle_epochs=2, rewind_steps=8).check(task)
+  whole = task.replace(training=change(SCHEDULED, {"search_schedule": "whole"}))
+  nets_jax.Imp(cycle_epochs=2, rewind_steps=8).check(whole)
+
+
+@pytest.mark.parametrize("name", ["loss", "score", "maskable", "schedule", "augment", "learning_rate"])
+def test_what_cannot_be_hashed_is_one_line(task, name):
+  @dataclasses.dataclass
+  class Own:
+    size: int = 1
+
+    def __call__(self, *given):
+      return given
+
+  training = (
+    {"training": nets_jax.Training(**{name: Own()})} if hasattr(task.training, name) else {name: Own()}
+  )
+  with pytest.raises(nets_jax.UsageError, match=rf"{name}=.*Own\(size=1\) cannot be hashed, .*frozen=True"):
+    task.replace(**training).check()
 
 
 def test_a_schedule_without_a_length_is_refused(task, ticket):

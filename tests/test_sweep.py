@@ -313,6 +313,15 @@ def test_one_scale_and_one_for_each_layer_are_swept_together(job, tmp_path):
     (["--seed=3"], "--seed is for experiments.search"),
     (["--at_once=0"], "at_once must be at least 1, not 0"),
     (["--train_epochs=-1"], "train_epochs must be at least 0, not -1"),
+    (
+      ["--keep_trained", "--train_epochs=0", "--grid=elites=1,2"],
+      "keep_trained keeps what the final training",
+    ),
+    (["--keep_trained", "--train_epochs=0", "--dry_run"], "but train_epochs is 0; leave one out"),
+    (
+      ["--keep_trained", "--train_epochs=0", "--sampler=tpe", "--samples=2", "--ranges=elites=0:2"],
+      "keep_trained keeps what the final training",
+    ),
     (["--eval_every=0"], "eval_every must be at least 1, not 0"),
   ],
 )

@@ -87,8 +87,6 @@ def prepare(
     raise nets_jax.UsageError(f"the benchmark is of fully connected networks, not --network={values.network}")
   sizes = tuple(max(1, round(width * size)) for size in network.hidden_sizes)
   task = search_flags.make_task(values, data, network.clone(hidden_sizes=sizes))
-  if task.loss != "cross_entropy" or task.label_smoothing:
-    raise nets_jax.UsageError("the benchmark's peers know cross_entropy alone, without label_smoothing")
   search.check(task)
   layout = nets_jax.make_layout(population, devices=devices or values.devices, chunk=values.chunk)
   task = task.for_search(search.precision)

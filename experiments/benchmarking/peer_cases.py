@@ -28,7 +28,7 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
     RuntimeError: a peer's losses are not ours.
   """
   p = prepare(values, data, values.peer_population)
-  work = _work(values, p)
+  work = _work(p)
   ours = dataclasses.replace(generation("peers", p), name="nets_jax, a whole generation")
   expected = np.asarray(p.step(p.state, p.task, p.search)[1].valid_loss)
   cases = [ours]
@@ -51,12 +51,17 @@ def peer_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]:
   return cases
 
 
-def _work(values: flags.FlagValues, p: Prepared) -> peers.Work:
+def _work(p: Prepared) -> peers.Work:
   """The training of a generation, as the peers take it."""
-  network = p.task.network
+  network, training = p.task.network, p.task.training
   is_mlp = isinstance(network, nets_jax.MLP) and network.activation == "relu" and network.use_bias
-  if values.optimizer != "sgd" or not is_mlp or getattr(network, "dropout_rate", 0):
-    raise nets_jax.UsageError("the peers know sgd, relu, biases and no dropout; name the other --parts")
+  is_plain = training == nets_jax.Training("sgd", training.learning_rate, training.batch_size)
+  is_usual = p.task.loss == "cross_entropy" and not p.task.label_smoothing
+  if not (is_plain and is_usual and is_mlp) or getattr(network, "dropout_rate", 0):
+    raise nets_jax.UsageError(
+      "the peers know sgd of a rate and batch_size alone, cross_entropy without label_smoothing, relu, "
+      "biases and no dropout; name the other --parts"
+    )
   shuffle_key, _, _ = generation_keys(p.state.key, p.state.generation)
   examples, batch_size = len(p.task.data.train), p.task.training.batch_size
   order = np.asarray(minibatch_order(shuffle_key, examples, batch_size, fitness_steps(p.search, p.task)))

@@ -42,7 +42,8 @@ class Runs:
     self._saved: Saved | None = None
     self.network_states: NetworkState | None = None  # the network's own, as for any ticket
     self._search, self._task = search, task
-    self._train = functools.partial(trainer.train_tickets, splits=("valid",), layout=layout)
+    self._layout = layout
+    self._train = functools.partial(trainer.train_tickets, splits=("valid",))
     # As Frankle et al. (2020b) have it, a training from theta_k goes on at iteration k of its schedule.
     self._rewound = task.replace(training=task.training.begun_at(search.rewinding(task)))
 
@@ -91,9 +92,11 @@ class Runs:
       task=self._task if rewinding else self._rewound,
       steps=steps,
       network_states=self.network_states,
+      layout=self._layout,
       on_rows=record,
       checkpoints=part,
     )
+    self._layout = trained.layout or self._layout  # what memory was not enough for once, it never is
     self.steps += steps
     self.seconds = self.histories[0][-1]["seconds"]
     self.compile_seconds += trained.compile_seconds

@@ -107,7 +107,8 @@ class OneShot(Search):
       begin = time.perf_counter()
       return fetch(program(rows, shared)), taken, (time.perf_counter() - begin) / len(keys)
 
-    ((tickets, counts, tells), compile_seconds, seconds), _ = within_memory(run, layout)
+    advice = "lower score_batch, or take a smaller network" if self.looks else "take a smaller network"
+    ((tickets, counts, tells), compile_seconds, seconds), _ = within_memory(run, layout, advice)
     epochs = self.rounds * self.score_batch / len(task.data.train) if self.looks else 0.0
     cost = Cost(epochs, seconds, compile_seconds / len(keys))
     total, outcomes = maskable_count(take(tickets, 0)), []

@@ -51,7 +51,7 @@ def run(values: flags.FlagValues) -> None:
   name = f"compare-{places.file_name(values.dataset)}{'-quick' if values.quick else ''}"
   directory = pathlib.Path(values.workdir or places.RUNS / name)
   methods = method_flags.make_methods(chosen, values)
-  check(methods)
+  check(methods, how.machine.keep_trained)
   if values.dry_run:
     print(work.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
     return

@@ -66,10 +66,11 @@ def run(values: flags.FlagValues) -> None:
   if values.pruner != "none":
     check_prunable(settings)
   if isinstance(settings, Adaptive):
+    settings.check_kept(how.machine.keep_trained)
     plan = f"{settings.samples} settings by tpe, each as this one:\n" if values.dry_run else ""
     plan += work.plan(seed_runs([settings.example()], seeds, directory), how) if values.dry_run else ""
   else:
-    check(settings)
+    check(settings, how.machine.keep_trained)
     plan = work.plan(seed_runs(settings, seeds, directory), how) if values.dry_run else ""
   told_by(values.best_by, settings)
   if values.dry_run:

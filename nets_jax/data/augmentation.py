@@ -16,7 +16,7 @@ from jaxtyping import Array, Key, Num
 
 from nets_jax import plugins
 from nets_jax.errors import UsageError, suggest
-from nets_jax.kinds import Kind, in_words
+from nets_jax.kinds import Kind, check_hashable, in_words
 
 Augmentation = Callable[[Key[Array, ""], jax.Array], jax.Array]
 Images = Num[Array | np.ndarray, "batch height width channels"]
@@ -142,6 +142,7 @@ def check(
   """Raises UsageError for augmentations that do not go with a batch of inputs [batch, ...]."""
   shape = batch.shape[1:]
   for name in names:
+    check_hashable("augment", name)
     if name in AUGMENTATIONS and len(shape) != 3:
       raise UsageError(f"augment: {name} is of images [height, width, channels], not of inputs {list(shape)}")
     if name in SIZES:

@@ -127,6 +127,9 @@ def load(
   Raises:
     UsageError: an unknown name, sizes too small, or a set that cannot be had; the message says why.
   """
+  is_ours = name == "xor" or name in SKLEARN or files.is_file_name(name) or plugins.is_reference(name)
+  if is_ours and manual_dir is not None:
+    raise UsageError(f"manual_dir holds the original files of a TFDS set, which {name} is not; leave it out")
   make: Callable[..., Dataset] = functools.partial(
     from_arrays, seed=seed, standardise=standardise, standardise_targets=standardise_targets
   )

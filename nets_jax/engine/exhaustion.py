@@ -11,9 +11,11 @@ from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 
 Result = TypeVar("Result")
+# What to do where not even one network can be trained.
+LESS_TO_TRAIN = "lower batch_size, or give --accumulate to work off a minibatch in parts"
 
 
-def within_memory(run: Callable[[Layout], Result], layout: Layout) -> tuple[Result, Layout]:
+def within_memory(run: Callable[[Layout], Result], layout: Layout, advice: str) -> tuple[Result, Layout]:
   """`run(layout)`, with half as many tickets at once for as long as memory is not enough; and the layout.
 
   How many are trained at once changes no result. Several processes would have to agree, so none of them goes
@@ -22,6 +24,7 @@ def within_memory(run: Callable[[Layout], Result], layout: Layout) -> tuple[Resu
   Args:
     run: compiles and runs a program, and waits for it. It must leave what it was given as it is.
     layout: of the population.
+    advice: what to do where not even one network fits.
 
   Raises:
     UsageError: memory is not enough for one ticket at a time, or for several processes.
@@ -32,18 +35,15 @@ def within_memory(run: Callable[[Layout], Result], layout: Layout) -> tuple[Resu
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error):
         raise
-      layout = _halved(layout, str(error).splitlines()[0], error)
+      layout = _halved(layout, str(error).splitlines()[0], error, advice)
 
 
-def _halved(layout: Layout, why: str, error: Exception) -> Layout:
+def _halved(layout: Layout, why: str, error: Exception, advice: str) -> Layout:
   """The layout with half as many tickets at once, and a line that says so."""
   share = layout.rows // layout.mesh.size
   chunk = min(layout.chunk or share, share)
   if chunk == 1:
-    raise UsageError(
-      f"not enough memory on a device to train one network at a time ({why}); lower batch_size, or give "
-      "--accumulate to work off a minibatch in parts"
-    ) from error
+    raise UsageError(f"not enough memory on a device for one network at a time ({why}); {advice}") from error
   if jax.process_count() > 1:
     raise UsageError(
       f"not enough memory on a device for {chunk} networks at once ({why}); give all processes "

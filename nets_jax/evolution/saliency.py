@@ -27,7 +27,7 @@ class SeenTraining(NamedTuple):
     initial: theta_0, the phenotype before the training.
     trained: theta_T, after it.
     gradient: gives g, the mean gradient of the loss at theta_T over the training's last minibatches, whose
-      images are not augmented.
+      images are not augmented; with `accumulate` of parts as small as the training's, in float32.
   """
 
   initial: Params
@@ -94,15 +94,30 @@ def saliency(
 
   @functools.cache
   def gradient_of_last() -> Params:
-    rows = order[-GRADIENT_BATCHES:].reshape(-1)
-    batch = jax.tree.map(jnp.asarray, task.data.train).examples(rows)
+    train, rows = jax.tree.map(jnp.asarray, task.data.train), order[-GRADIENT_BATCHES:]
 
-    def loss(weights):
-      return jnp.mean(
-        task.training_losses(forward_for_scores(task.network, weights, batch.inputs), batch.labels)
-      )
+    def gradient_over(rows):
+      batch = train.examples(rows)
 
-    return kernels(jax.grad(loss)(trained), ticket.masks)
+      def loss(weights):
+        return jnp.mean(
+          task.training_losses(forward_for_scores(task.network, weights, batch.inputs), batch.labels)
+        )
+
+      return jax.grad(loss)(trained)
+
+    parts = task.training.accumulate
+    if parts == 1:
+      return kernels(gradient_over(rows.reshape(-1)), ticket.masks)
+    # As small as those of the training, which are all that there may be memory for.
+    parts *= len(rows)
+
+    def add(total, part):
+      return jax.tree.map(lambda t, g: t + g.astype(jnp.float32) / parts, total, gradient_over(part)), None
+
+    nothing = jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), trained)
+    total, _ = jax.lax.scan(add, nothing, rows.reshape(parts, -1))
+    return kernels(jax.tree.map(lambda t, w: t.astype(w.dtype), total, trained), ticket.masks)
 
   initial, final = (kernels(tree, ticket.masks) for tree in (phenotype(ticket), trained))
   scores = measure(SeenTraining(initial, final, gradient_of_last))

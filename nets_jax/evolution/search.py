@@ -12,7 +12,7 @@ from flax import struct
 from jaxtyping import Array, Int, Key
 
 from nets_jax.engine.batching import fetch_rows
-from nets_jax.engine.exhaustion import within_memory
+from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.engine.layouts import Layout, check_memory, compile_program, replicate, resized
 from nets_jax.engine.saved import Saved
 from nets_jax.errors import UsageError
@@ -152,7 +152,7 @@ class _Loop:
       self.seconds += (time.perf_counter() - begin) / len(self.records)
       return state, metrics, parents
 
-    (self.state, metrics, parents), self.layout = within_memory(run, self.layout)
+    (self.state, metrics, parents), self.layout = within_memory(run, self.layout, LESS_TO_TRAIN)
     rows = self._note(metrics, parents, before.population)
     self.generation += 1
     if halving.begins_stage(self.searches[0], self.generation):

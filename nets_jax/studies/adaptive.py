@@ -21,7 +21,7 @@ from nets_jax.engine.messages import say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.errors import UsageError
 from nets_jax.studies.batches import batches, run_batch
-from nets_jax.studies.methods import Method, Run, check, check_scores, digest, seed_runs
+from nets_jax.studies.methods import Method, Run, check, check_kept, check_scores, digest, seed_runs
 from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import Changes, Dimension, draw, make_sampler, suggest
 from nets_jax.studies.trials import OPEN, RUN, Trials, reachable
@@ -64,6 +64,11 @@ class Adaptive:
   def _drawn(self) -> Changes:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return suggest(optuna.create_study(sampler=make_sampler("tpe", self.seed)).ask(), self.dimensions)
+
+  def check_kept(self, keep_trained: bool) -> None:
+    """Raises UsageError where trained networks are to be kept, but no setting trains any."""
+    if all(dimension.name != "train_epochs" for dimension in self.dimensions):  # else setting by setting
+      check_kept(keep_trained, self.example().task.epochs)
 
 
 def choose(
@@ -113,7 +118,11 @@ def complete_adaptive(
     seeds: of each setting.
     directory: of the study's files.
     options: how; its `value` is minimised.
+
+  Raises:
+    UsageError: trained networks are to be kept, but none is trained.
   """
+  space.check_kept(options.machine.keep_trained)
   begun = time.monotonic()
   directory.mkdir(parents=True, exist_ok=True)
   ranges = digest([space.make({}).hash, [repr(dimension) for dimension in space.dimensions], space.seed])
@@ -185,7 +194,7 @@ def _try(
   """Runs a setting with all its seeds, and tells the study their mean."""
   try:
     runs = _runs(trial.user_attrs[SETTING], space, seeds, directory)
-    check([run.method for run in runs[:1]])
+    check([run.method for run in runs[:1]], options.machine.keep_trained)
     check_scores([space.example(), *(run.method for run in runs[:1])])
   except UsageError as error:
     say(f"setting {trial.number + 1} is not possible: {error}")

@@ -170,11 +170,18 @@ def digest(value: object) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def check(methods: Sequence[Method]) -> None:
-  """Raises UsageError for a method whose settings make no search for its task."""
+def check(methods: Sequence[Method], keep_trained: bool = False) -> None:
+  """Raises UsageError for a method whose settings make no search for its task, or no network to be kept."""
   for method in methods:
+    check_kept(keep_trained, method.task.epochs)
     method.search.check(method.task)
   check_scores(methods)
+
+
+def check_kept(keep_trained: bool, epochs: int) -> None:
+  """Raises UsageError where a trained network is to be kept, but none is trained."""
+  if keep_trained and not epochs:
+    raise UsageError("keep_trained keeps what the final training makes, but train_epochs is 0; leave one out")
 
 
 def check_scores(methods: Sequence[Method]) -> None:

@@ -117,12 +117,6 @@ def write_trained(
   save_trained(where / TRAINED, weights, state, network, notes, sync)
 
 
-def check_kept(keep_trained: bool, epochs: int) -> None:
-  """Raises UsageError where a trained network is to be kept, but none is trained."""
-  if keep_trained and not epochs:
-    raise UsageError("keep_trained keeps what the final training makes, but train_epochs is 0; leave one out")
-
-
 def costs(cost: Cost) -> dict[str, float]:
   """What a search cost, by column."""
   return {

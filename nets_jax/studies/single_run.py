@@ -22,7 +22,7 @@ from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
 from nets_jax.protocol import Search
 from nets_jax.studies import frontier_files, outcome, run_files
 from nets_jax.studies.batches import Machine
-from nets_jax.studies.methods import run_keys
+from nets_jax.studies.methods import check_kept, run_keys
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import save_ticket
@@ -64,7 +64,7 @@ class SingleRun:
       seed: of all randomness.
       record: settings for TensorBoard's page of them.
     """
-    run_files.check_kept(self.machine.keep_trained, self.task.epochs)
+    check_kept(self.machine.keep_trained, self.task.epochs)
     search_key, control_key, training_key = run_keys(seed)
     if self.ticket is None:
       result = self._find(search_key)

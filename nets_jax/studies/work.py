@@ -21,8 +21,8 @@ from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saving import DIRECTORY as CHECKPOINTS
 from nets_jax.engine.tables import Row
 from nets_jax.studies.batches import BATCH, GENOMES_AT_ONCE, Batch, Machine, batches, programs, run_batch
-from nets_jax.studies.methods import Run
-from nets_jax.studies.run_files import SUMMARY, TRAINED, check_kept, damage, is_done, result_row
+from nets_jax.studies.methods import Run, check_kept
+from nets_jax.studies.run_files import SUMMARY, TRAINED, damage, is_done, result_row
 from nets_jax.studies.trials import Trials, reachable
 from nets_jax.studies.workers import STUDY_LOCK, Worker
 from nets_jax.tickets.ticket import stack
@@ -63,6 +63,9 @@ def complete(
     directory: of its files.
     options: how.
     on_batch: called when runs were added to those that are done, to write tables of what is there.
+
+  Raises:
+    UsageError: trained networks are to be kept, but none is trained.
   """
   for run in runs:
     check_kept(options.machine.keep_trained, run.method.task.epochs)
@@ -186,7 +189,9 @@ def is_pruned(row: Row) -> bool:
 
 
 def plan(runs: Sequence[Run], options: Options) -> str:
-  """What a study will do, and how long it will take."""
+  """What a study will do, and how long it will take; see `complete` for what it refuses."""
+  for run in runs:
+    check_kept(options.machine.keep_trained, run.method.task.epochs)
   return f"{describe(runs, options.machine.at_once)}\n{estimate(runs, options.machine)}"
 
 

@@ -1,5 +1,6 @@
 """What `train_tickets` takes, as arrays with a row for each ticket."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -56,6 +57,25 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
   return stack([tickets])
 
 
+def _difference(one: Task, other: Task) -> str | None:
+  """The field in which two tasks, or their trainings, are of other programs; None if there is none."""
+  if one.data is not other.data:
+    return "data"
+  for field in dataclasses.fields(one):
+    if field.name not in ("data", "initialiser", "training") and (
+      getattr(one, field.name) != getattr(other, field.name)
+    ):
+      return field.name
+  for field in dataclasses.fields(one.training):
+    values = [getattr(training, field.name) for training in (one.training, other.training)]
+    is_traced = field.metadata.get("pytree_node", True)
+    # Of what is traced the structure alone counts, which holds the static settings of a schedule too.
+    a, b = map(jax.tree.structure, values) if is_traced else values
+    if a != b:
+      return field.name
+  return None
+
+
 def stacked(tasks: Sequence[Task], count: int) -> Training:
   """The trainings of the tasks, each number with a leading axis.
 
@@ -64,17 +84,12 @@ def stacked(tasks: Sequence[Task], count: int) -> Training:
   """
   if len(tasks) != count:
     raise UsageError(f"{count} tickets take one task, or one for each, not {len(tasks)}")
-  bare = [task.replace(data=None, initialiser=None, training=None) for task in tasks]
-  shapes = [jax.tree.structure(task.training) for task in tasks]
-  if (
-    any(shape != shapes[0] for shape in shapes)
-    or any(task != bare[0] for task in bare)
-    or any(task.data is not tasks[0].data for task in tasks)
-  ):
-    raise UsageError(
-      "tickets that are trained side by side may differ in their learning rate alone, or another number that "
-      "all have: momentum, weight_decay, clip_norm, rate_end"
-    )
+  for task in tasks[1:]:
+    if (name := _difference(tasks[0], task)) is not None:
+      raise UsageError(
+        "tickets that are trained side by side may differ only in the values of numbers that every training "
+        f"gives, such as learning_rate, but {name} differs otherwise; give all the same, or train them apart"
+      )
   return jax.tree.map(
     lambda *rates: jnp.stack([jnp.float32(rate) for rate in rates]), *(t.training for t in tasks)
   )

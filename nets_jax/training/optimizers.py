@@ -20,21 +20,25 @@ from nets_jax.kinds import Number, in_words
 Optimizer = str | Callable[..., optax.GradientTransformation] | optax.GradientTransformation
 Rate = float | jax.Array | Callable[..., float | jax.Array]  # a number, or one for each iteration
 
-LEFT_OUT = ("noisy_sgd", "optimistic_adam")  # the one wants a key as well, the other is deprecated
+# One wants a key as well, one is deprecated, and one searches along a line, for which it wants the loss.
+LEFT_OUT = ("noisy_sgd", "optimistic_adam", "lbfgs")
+# What an optimiser calls a decay of its own.
+DECAYS = ("weight_decay", "weight_decay_rate")
 
 
 @functools.cache
 def _by_name() -> dict[str, Callable[..., optax.GradientTransformation]]:
   optimizers = {}
   for name, value in vars(optax).items():  # not getattr, which warns of deprecated names
-    if name in LEFT_OUT or name.startswith(("_", "scale_by_")) or not inspect.isfunction(value):
+    is_maker = inspect.isfunction(value) or isinstance(value, functools.partial)  # nadam is adam's partial
+    if name in LEFT_OUT or name.startswith(("_", "scale_by_")) or not is_maker:
       continue
     parameters = list(inspect.signature(value).parameters.values())
     takes_a_rate = bool(parameters) and parameters[0].name == "learning_rate"
     others = [
       p for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
-    if takes_a_rate and parameters[0].default is inspect.Parameter.empty and not others:
+    if takes_a_rate and not others:
       optimizers[name] = value
   return optimizers | {"momentum": functools.partial(optax.sgd, momentum=0.9)}
 
@@ -68,7 +72,8 @@ def make_optimizer(
 
   The gradient g of the masked network is clipped first: g <- g min(1, c / |g|), with |g| the norm of all of
   it and c `clip_norm`. Weight decay is the optimiser's own where it has one, as optax writes it: of `adamw`,
-  w <- w - eta (u + lambda w), decoupled (Loshchilov & Hutter, 2019). Of any other it is coupled:
+  w <- w - eta (u + lambda w), decoupled (Loshchilov & Hutter, 2019); of `adafactor`, w <- w - (u + lambda w),
+  whatever eta. Of any other it is coupled:
   g <- g + lambda w, before the optimiser sees it, which for plain `sgd` comes to the same.
 
   Raises:
@@ -86,7 +91,7 @@ def make_optimizer(
   own, before = _own_arguments(optimizer, maker, extras), []
   if extras.clip_norm is not None:
     before.append(optax.clip_by_global_norm(cast(float, extras.clip_norm)))
-  if extras.weight_decay is not None and "weight_decay" not in own:
+  if extras.weight_decay is not None and not set(DECAYS) & set(own):
     before.append(optax.add_decayed_weights(cast(float, extras.weight_decay)))
   made = _called(optimizer, maker, learning_rate, own)
   return optax.chain(*before, made) if before else made
@@ -129,8 +134,9 @@ def _own_arguments(optimizer: Optimizer, maker: Callable[..., object], extras: E
     raise UsageError(
       f"nesterov looks ahead by the momentum, of which {_name(optimizer)} has none; give momentum"
     )
-  if extras.weight_decay is not None and plugins.takes(maker, "weight_decay"):
-    given["weight_decay"] = extras.weight_decay
+  decay = next((name for name in DECAYS if plugins.takes(maker, name)), None)
+  if extras.weight_decay is not None and decay is not None:
+    given[decay] = extras.weight_decay
   return given
 
 

@@ -18,7 +18,7 @@ from flax import struct
 
 from nets_jax import plugins
 from nets_jax.errors import UsageError, suggest
-from nets_jax.kinds import NUMBER, SHARE, Kind, Rule, choice, describe, one_of
+from nets_jax.kinds import NUMBER, SHARE, Kind, Rule, check_hashable, choice, describe, one_of
 from nets_jax.settings import setting
 from nets_jax.structs import Struct
 
@@ -178,6 +178,11 @@ class Own(Schedule):
 
   made_by: str | None = struct.field(pytree_node=False, default=None)
   make: Make | None = struct.field(pytree_node=False, default=None)
+
+  def check(self) -> None:
+    """Raises UsageError for a function that cannot be called or hashed, or gives no schedule."""
+    check_hashable("schedule", self.make)
+    Schedule.check(self)
 
   def shape(self, steps: int) -> Factor:
     """S of a schedule of so many iterations.

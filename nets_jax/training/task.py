@@ -15,6 +15,7 @@ from nets_jax.kinds import (
   WORDS,
   Rule,
   at_least,
+  check_hashable,
   choice,
   describe,
   one_of,
@@ -140,6 +141,8 @@ class Task(Struct):
     check_network(self.network)
     check_inputs(self.network, self.data.input_shape, self.data.train.input_type)
     check_parts(self)
+    for name in ("loss", "score", "maskable", "layer_densities"):
+      check_hashable(name, getattr(self, name))
     self.training.check(len(self.data.train))
     batch = (self.training.batch_size, *self.data.input_shape)
     self.training.check_images(jax.ShapeDtypeStruct(batch, self.data.train.input_type))
@@ -244,7 +247,7 @@ class Task(Struct):
       before: iterations before it, to those weights that it is rewound to; the `whole` is of both.
 
     Raises:
-      UsageError: the head of a schedule is asked for, and the final training has none or is shorter.
+      UsageError: the head of a schedule is asked for, and the final training has none or ends before it.
     """
     schedule = self.training.schedule
     if schedule.is_flat:
@@ -257,10 +260,12 @@ class Task(Struct):
         "a schedule is as long as the final training, and train_epochs is 0; give train_epochs, or "
         "search_schedule=whole, by which each training of the search has a schedule of its own length"
       )
-    if schedule.ends and steps > length:
+    if schedule.ends and before + steps > length:
+      rewound = f" from iteration {before:,} on, to which it is rewound" if before else ""
       raise UsageError(
-        f"a training of this search takes {steps:,} iterations, but the schedule ends with the final "
-        f"training, after {length:,}; raise train_epochs, or give search_schedule=whole"
+        f"a training of this search takes {steps:,} iterations{rewound}, but the schedule ends with the "
+        f"final training, after {length:,}; raise train_epochs, train for less in the search, or give "
+        "search_schedule=whole"
       )
     return self.training.over(length)
 

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from nets_jax.data.dataset import Split
 from nets_jax.engine.batching import keep_replicated, map_tickets
-from nets_jax.engine.exhaustion import within_memory
+from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.engine.layouts import (
   Layout,
   compile_program,
@@ -97,6 +97,7 @@ class Trained:
       since the start without compilation.
     compile_seconds: wall-clock time of tracing and compiling.
     carried_states: the states as the training left them, by which another one would go on.
+    layout: that they were trained by in the end, of fewer at once where memory was not enough.
   """
 
   weights: Params
@@ -104,6 +105,7 @@ class Trained:
   curves: Rows
   compile_seconds: float
   carried_states: NetworkState
+  layout: Layout | None = None
 
   def by_method(self, names: Sequence[str]) -> list[dict[str, float | str]]:
     """The curves with `method`, the name of each ticket, and `trial`, which of that name it is.
@@ -179,7 +181,7 @@ def train_tickets(
     checkpoints.note(rows, at, loop.state_to_save(), loop.iteration == steps)
   kept = (loop.state.weights, loop.settled, loop.state.network_state)
   weights, states, carried = fetch_population(kept, loop.layout)
-  return Trained(weights, states, loop.curves, loop.compile_seconds, carried)
+  return Trained(weights, states, loop.curves, loop.compile_seconds, carried, loop.layout)
 
 
 class _Loop:
@@ -234,7 +236,7 @@ class _Loop:
       self.seconds += time.perf_counter() - begin
       return found
 
-    found, self.layout = within_memory(run, self.layout)
+    found, self.layout = within_memory(run, self.layout, LESS_TO_TRAIN)
     self.state, self.settled, evaluations = found
     self.iteration += steps
     epoch = self.iteration / self._per_epoch

@@ -13,7 +13,19 @@ from nets_jax import settings
 from nets_jax.data import augmentation
 from nets_jax.data.augmentation import Augmentation
 from nets_jax.errors import UsageError
-from nets_jax.kinds import ANY, NUMBER, POSITIVE, SWITCH, WHOLE, Kind, Rule, at_least, describe, in_words
+from nets_jax.kinds import (
+  ANY,
+  NUMBER,
+  POSITIVE,
+  SWITCH,
+  WHOLE,
+  Kind,
+  Rule,
+  at_least,
+  check_hashable,
+  describe,
+  in_words,
+)
 from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import rate_schedules
@@ -198,6 +210,9 @@ class Training(Struct):
       raise UsageError("an optax transformation has a learning rate of its own; leave learning_rate out")
     settings.check(self.replace(learning_rate=default) if has_own_rate else self)
     self.schedule.check()
+    check_hashable("optimizer", self.optimizer)
+    if isinstance(self.learning_rate, RateSchedule):
+      check_hashable("learning_rate", self.learning_rate.function)
     if has_own_rate and not self.schedule.is_flat:
       raise UsageError(
         "an optax transformation has a learning rate of its own; leave schedule and warmup out"
