@@ -282,9 +282,8 @@ def test_from_the_command_line(job, tmp_path):
 @pytest.mark.devices
 def test_the_same_images_on_any_number_of_devices_and_beside_other_runs(task):
   keys = jax.random.split(KEY, 2)
-  together = nets_jax.search_all(keys, task, SEARCH, devices=4)
-  for devices in (1, 2):
-    assert_same_results(nets_jax.search_all(keys, task, SEARCH, devices=devices), together)
+  together = nets_jax.search_all(keys, task, SEARCH, devices=2)
+  assert_same_results(nets_jax.search_all(keys, task, SEARCH, devices=1), together)
   assert_same_results([nets_jax.search(keys[1], task, SEARCH, devices=1, chunk=2)], together[1:])
 
 
@@ -301,8 +300,6 @@ def test_a_training_in_pieces_sees_the_images_of_the_whole(tmp_path, task, apart
   pieces, stops = in_pieces(run, tmp_path)
   assert stops >= 2
   assert_same_bits(pieces.weights, whole.weights)
-  at_once = nets_jax.train_tickets(KEY, tickets, task.replace(eval_every=20), steps=20)
-  assert_same_bits(at_once.weights, whole.weights)
   alone = nets_jax.train_tickets(KEY, tickets[1], task, steps=20)
   assert_same_bits(jax.tree.map(lambda leaf: leaf[0], alone.weights), nets_jax.take(whole.weights, 1))
 
