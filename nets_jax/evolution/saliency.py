@@ -94,7 +94,8 @@ def saliency(
 
   @functools.cache
   def gradient_of_last() -> Params:
-    train, rows = jax.tree.map(jnp.asarray, task.data.train), order[-GRADIENT_BATCHES:]
+    rows = order[-GRADIENT_BATCHES:]
+    train = jax.tree.map(jnp.asarray, task.data.train)
 
     def gradient_over(rows):
       batch = train.examples(rows)
