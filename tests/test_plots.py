@@ -201,9 +201,7 @@ def test_an_axis_of_losses_is_logarithmic_only_above_0(loss, shift, scale):
   axes, _ = frontier_figure(rows, rows[:1], Measures(loss, "own")).axes
   assert axes.get_yscale() == scale
   heights, least = axes.collections[0].get_offsets()[:, 1], 1e-6 if scale == "log" else -9
-  np.testing.assert_allclose(
-    heights, [max(row["valid_loss"], 1e-6 if scale == "log" else -9) for row in rows]
-  )
+  np.testing.assert_allclose(heights, np.maximum([row["valid_loss"] for row in rows], least))
   low, high = axes.get_ylim()
   assert low < min(heights) < high
 

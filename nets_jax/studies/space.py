@@ -19,7 +19,8 @@ from nets_jax import plugins
 from nets_jax.errors import UsageError
 
 Changes = dict[str, str]
-OF_ONES_OWN = ("network", "dataset")  # whose values may be `package.module:name`, which is no range
+# Whose values may be `package.module:name`, which is no range.
+OF_ONES_OWN = ("network", "dataset", "loss", "score")
 SAMPLERS = ("grid", "random", "qmc", "tpe")
 FIXED = ("grid", "random", "qmc")  # whose settings do not depend on what the others came to
 
