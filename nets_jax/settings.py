@@ -127,7 +127,7 @@ def places(component: object, path: Path = ()) -> Iterator[tuple[str, Place]]:
         yield from places(inner, where if i is None else (*where, i))
 
 
-def fields_of(component: object) -> tuple[dataclasses.Field[Any], ...]:
+def fields_of(component: object) -> tuple[dataclasses.Field[object], ...]:
   """Of a dataclass, which a component is; its class's base, a `Search` say, need not be one."""
   return dataclasses.fields(cast(Any, component))
 

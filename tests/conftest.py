@@ -191,7 +191,8 @@ def run_binary(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr()
     return status, output.out, output.err
 
-  return run
+  yield run
+  reset_flags()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_an_evaluation_without_the_averages_is_refused(normalised, trained):
   classes = class_accuracies(task, weights, task.data.test, state)
   shares = np.bincount(task.data.test.labels, minlength=3) / len(task.data.test)
   assert float(classes @ shares) == pytest.approx(
-    float(evaluate(task, weights, task.data.test, state).accuracy)
+    float(evaluate(task, weights, task.data.test, state).score)
   )
 
 
