@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Compiling is most of the suite, and takes less than half the time without LLVM's optimisation; a third with
 # XLA's older emitters besides. These do not keep the bits from one program to another, so only the
-# default group has them: others compare bits. test_bits.py has the optimised programs that users get.
+# default group and `zoo` have them: others compare bits. test_bits.py has the programs that users get.
 QUICK, QUICKER = "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"
 
 import jax
@@ -46,7 +46,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
   """Before the first computation, when XLA reads its flags. One device is compiled for fastest."""
-  is_exact = not config.option.markexpr.startswith("not ")  # anything but the default group
+  chosen = config.option.markexpr
+  is_exact = not chosen.startswith(("not ", "zoo and not"))  # these two groups compare no bits of programs
   jax.config.update("jax_num_cpu_devices", 4 if is_exact else 1)
   quick = QUICK if is_exact else f"{QUICK} {QUICKER}"
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"

@@ -19,6 +19,8 @@ from nets_jax.networks.layers import find_fans
 from nets_jax.tickets.controls import reinitialise
 from nets_jax.tickets.storage import load_weights
 
+pytestmark = pytest.mark.zoo
+
 KEYS = jax.random.split(jax.random.key(0), 2)
 SMALL = {"population_size": 4, "generations": 2, "target_density": 0.4}
 ALL = [Normal(0.3), He(), Glorot(), Own()]

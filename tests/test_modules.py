@@ -16,7 +16,7 @@ from nets_jax.networks.functional import Functional, as_dict, as_tree, from_nnx
 from nets_jax.networks.zoo import make_network
 from nets_jax.tickets.ticket import initialise, unmasked_count
 
-pytestmark = pytest.mark.usefixtures("stranger")
+pytestmark = [pytest.mark.zoo, pytest.mark.usefixtures("stranger")]
 KEY = jax.random.key(0)
 NAMES = {
   "stranger.modules:Nnx(width=5)": {"first": (2, 5), "last": (5, 2)},

@@ -20,6 +20,8 @@ from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.train import TrainingState, evaluate, minibatch_order, train
 from nets_jax.training.trainer import train_tickets
 
+pytestmark = pytest.mark.zoo
+
 NAMES = ("kernel", "scale", "bias", "kernel", "bias")
 EPSILON, MOMENTUM, RATE, STEPS = 1e-5, 0.99, 0.3, 12
 KEYS = jax.random.split(jax.random.key(0), 2)

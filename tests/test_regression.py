@@ -15,6 +15,8 @@ from nets_jax.evolution.history import History
 from nets_jax.studies import best, comparison, frontiers, outcome
 from nets_jax.training.measures import Measures
 
+pytestmark = pytest.mark.zoo
+
 ERROR = Measures("squared_error", "absolute_error", False)
 SMALL = ("--hidden_sizes=4", "--devices=1", "--batch_size=50", "--train_epochs=2")
 DIABETES = ("--dataset=diabetes", *SMALL)

@@ -57,9 +57,7 @@ def test_an_evaluation_without_the_averages_is_refused(normalised, trained):
   state = nets_jax.take(trained.network_states, 0)
   classes = class_accuracies(task, weights, task.data.test, state)
   shares = np.bincount(task.data.test.labels, minlength=3) / len(task.data.test)
-  assert float(classes @ shares) == pytest.approx(
-    float(evaluate(task, weights, task.data.test, state).score)
-  )
+  assert float(classes @ shares) == pytest.approx(float(evaluate(task, weights, task.data.test, state).score))
 
 
 def test_a_file_gives_a_trained_network_back(normalised, trained, tmp_path):
