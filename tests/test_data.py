@@ -162,10 +162,10 @@ def test_bytes_search_and_train_to_the_same_bits(both, network):
     )
     results = [nets_jax.search(0, task, own, devices=2) for own in (search, Snip(score_batch=20))]
     trained = nets_jax.train_tickets(1, results[0].ticket, task, epochs=1)
-    weights = nets_jax.take(trained.weights, 0)
+    weights, state = nets_jax.take((trained.weights, trained.network_states), 0)
     found.append((
       [jax.device_get(result.ticket) for result in results], trained.weights,
-      class_accuracies(task, weights, data.test), evaluate(task, weights, data.test),
+      class_accuracies(task, weights, data.test, state), evaluate(task, weights, data.test, state),
       [list(row.values()) for row in without_seconds([*results[0].history, *trained.curves])],
     ))  # fmt: skip
   assert_same_bits(*found)

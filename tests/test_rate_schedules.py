@@ -1,7 +1,6 @@
 """Schedules of the learning rate: what they give, and which part of them a training follows."""
 
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +11,11 @@ import reference
 from conftest import assert_same_bits, assert_same_results, counted_compilations
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_checkpoints import in_pieces
 
 import nets_jax
 from nets_jax.baselines import imp_runs
 from nets_jax.changes import change
-from nets_jax.engine.checkpoints import Checkpoints, Stopped
 from nets_jax.evolution.configuration import fitness_steps, stack_settings
 from nets_jax.evolution.fitness import fitness
 from nets_jax.training.rate_schedules import Constant, Cosine, Own, Steps
@@ -197,12 +196,11 @@ def test_what_is_stopped_goes_on_with_its_schedule(task, ticket, tmp_path, kind)
   run, turns = {
     "training": (lambda saving: train_tickets(0, ticket, task, checkpoints=saving), 2),
     "search": (lambda saving: nets_jax.search(0, task, bred, checkpoints=saving), 2),
-    "imp": (lambda saving: nets_jax.search(0, task, imp, checkpoints=saving), 4),
+    "imp": (lambda saving: nets_jax.search(0, task, imp, checkpoints=saving), 3),
   }[kind]
-  whole, count = run(None), itertools.count(1)
-  with pytest.raises(Stopped):
-    run(Checkpoints(tmp_path, seconds=0, stop=lambda: next(count) > turns))
-  found = run(Checkpoints(tmp_path, seconds=0))
+  whole = run(None)
+  found, stops = in_pieces(run, tmp_path, turns)
+  assert stops
   if kind == "training":
     assert_same_bits(found.weights, whole.weights)
   else:
