@@ -50,6 +50,7 @@ def synflow(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
   added to the signal (biases) takes no part, what multiplies it entry by entry (gains) counts as 1, and a
   normalisation layer of flax.linen scales by a constant, here 1. Of another library, averages of batches are
   those that a training begins with, so such a layer scales by a constant too; any other is taken as it is.
+  It says nothing of attention: for an input of ones all tokens are alike, whatever the queries and keys.
   """
   ones = jnp.ones_like(batch.inputs[:1])
 
