@@ -183,6 +183,25 @@ def test_two_parameters_of_one_name_are_refused(points):
     nets_jax.Task(Outer(), points, TRAINING).check()
 
 
+def test_tokens_from_the_command_line(job, tmp_path):
+  rows = np.random.default_rng(1).integers(0, 6, (120, 6))
+  np.savez(tmp_path / "tokens.npz", inputs=rows, labels=(rows[:, 0] == rows[:, -1]).astype(int))
+  words = (
+    "--dataset=tokens.npz",
+    "--network=stranger.modules:Attention(width=8)",
+    "--batch_size=10",
+    "--maskable=kernels+embeddings",
+  )
+  settings = ("--population_size=4", "--generations=1", "--train_epochs=1", "--devices=1", "--workdir=run")
+  status, _, error = job(*words, *settings, "--search=guided", "--target_density=0.4", "--nostandardise")
+  assert status == 0, error
+  ticket = nets_jax.load_ticket(tmp_path / "run" / "ticket.safetensors")
+  assert unmasked_count(ticket) == round(0.4 * sum(mask.size for mask in jax.tree.leaves(ticket.masks)))
+  assert ticket.masks["embed"]["embedding"].shape == (6, 8)
+  status, _, error = job(*words, *settings[:4], "--workdir=floats")
+  assert (status, "leave tokens as they are" in error) == (2, True)
+
+
 def test_gains_and_biases_are_never_masked(tokens):
   network = make_network("stranger.modules:Attention(width=8)", 2)
   for name, what in (("LayerNorm_0/scale", "multiplied with"), ("head/bias", "added to")):

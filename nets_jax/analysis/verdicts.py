@@ -166,7 +166,11 @@ def judge_ticket(
   task.check()
   keys = as_keys(keys)
   seeds, shape, own = len(keys), task.data.input_shape, task.initialiser
-  fresh = [random_ticket(jax.random.fold_in(k, 1), task.network, shape, 1.0, initialiser=own) for k in keys]
+  layers = task.free_layers
+  fresh = [
+    random_ticket(jax.random.fold_in(k, 1), task.network, shape, 1.0, initialiser=own, layers=layers)
+    for k in keys
+  ]
   everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
   curves = train_tickets(jnp.tile(keys, 3), everything, task, **training).curves
   curve = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]

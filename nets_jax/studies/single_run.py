@@ -147,7 +147,7 @@ class SingleRun:
         shape,
         share,
         initialiser=task.initialiser,
-        layers=task.layers if share < 1 else (),
+        layers=task.layers if share < 1 else task.free_layers,
       )
       for share in (float(density(ticket)), 1.0)
     )

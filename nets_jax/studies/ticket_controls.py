@@ -41,7 +41,7 @@ def _scales(ticket: Ticket) -> tuple[float, ...]:
 
 
 def _random(key: jax.Array, task: Task, density: float, initialiser: Initialiser | Scale) -> Ticket:
-  layers = task.layers if density < 1 else ()
+  layers = task.layers if density < 1 else task.free_layers
   shape = task.data.input_shape
   return random_ticket(key, task.network, shape, density, initialiser=initialiser, layers=layers)
 

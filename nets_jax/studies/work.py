@@ -227,7 +227,8 @@ def estimate(runs: Sequence[Run], machine: Machine) -> str:
     task = group[0].method.task
     size = make_layout(GENOMES_AT_ONCE, devices=machine.devices).mesh.size
     tickets = [
-      random_ticket(jax.random.key(i), task.network, task.data.input_shape, 1.0) for i in range(size)
+      random_ticket(jax.random.key(i), task.network, task.data.input_shape, 1.0, layers=task.free_layers)
+      for i in range(size)
     ]
     steps = min(task.steps_per_epoch, TRIAL_STEPS)
     rows = train_tickets(

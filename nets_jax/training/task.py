@@ -174,10 +174,15 @@ class Task(Struct):
     Raises:
       UsageError: a name of `dense_layers` or `layer_densities` that no layer has, or an impossible density.
     """
-    found = find_layers(self.network, self.data.input_shape, as_rule(self.maskable))
+    found = self.free_layers
     if not (self.dense_layers or self.layer_densities):
       return found
     return layer_rules.with_rule(found, self.dense_layers or (), self.layer_densities or ())
+
+  @property
+  def free_layers(self) -> tuple[Layer, ...]:
+    """The same layers, none of which has a count of its own: those of the dense network."""
+    return find_layers(self.network, self.data.input_shape, as_rule(self.maskable))
 
   @property
   def bare(self) -> "Task":
