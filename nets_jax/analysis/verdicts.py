@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from nets_jax.analysis.intervals import mean_and_interval
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.random_tickets import random_ticket_for
 from nets_jax.engine.layouts import Layout
 from nets_jax.engine.saved import LoopCheckpoints
 from nets_jax.engine.seeds import KeysLike, as_keys
@@ -165,12 +165,8 @@ def judge_ticket(
   """
   task.check()
   keys = as_keys(keys)
-  seeds, shape, own = len(keys), task.data.input_shape, task.initialiser
-  layers = task.free_layers
-  fresh = [
-    random_ticket(jax.random.fold_in(k, 1), task.network, shape, 1.0, initialiser=own, layers=layers)
-    for k in keys
-  ]
+  seeds = len(keys)
+  fresh = [random_ticket_for(jax.random.fold_in(key, 1), task, 1.0) for key in keys]
   everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
   curves = train_tickets(jnp.tile(keys, 3), everything, task, **training).curves
   curve = [[row for row in curves if row["ticket"] == i] for i in range(3 * seeds)]

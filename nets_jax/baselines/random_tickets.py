@@ -54,6 +54,22 @@ def random_ticket(
   return full.replace(masks=keep_highest(scores, count, layers))
 
 
+def random_ticket_for(
+  key: KeyLike, task: Task, density: float, initialiser: Initialiser | Scale | None = None
+) -> Ticket:
+  """A random ticket for a task: of what its masks cover, and where it is sparse, of its layers' own counts.
+
+  Args:
+    key: consumed.
+    task: its network, data and layers.
+    density: see `random_ticket`; 1 is the dense network, whose layers keep every weight.
+    initialiser: of the weights; None is the task's.
+  """
+  layers = task.layers if density < 1 else task.free_layers
+  own = task.initialiser if initialiser is None else initialiser
+  return random_ticket(key, task.network, task.data.input_shape, density, initialiser=own, layers=layers)
+
+
 @struct.dataclass
 class Random(Search):
   """Random tickets, at no cost; what nobody sets is the paper's.

@@ -13,7 +13,7 @@ from nets_jax.analysis.history_figures import evolution_figure
 from nets_jax.analysis.progress import Progress
 from nets_jax.analysis.style import save_figure
 from nets_jax.analysis.verdicts import Verdict, judge
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.random_tickets import random_ticket_for
 from nets_jax.engine import saving
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import say
@@ -139,18 +139,7 @@ class SingleRun:
     task = self.task
     if task.epochs == 0:
       return {}, {}
-    shape = task.data.input_shape
-    random, dense = (
-      random_ticket(
-        control_key,
-        task.network,
-        shape,
-        share,
-        initialiser=task.initialiser,
-        layers=task.layers if share < 1 else task.free_layers,
-      )
-      for share in (float(density(ticket)), 1.0)
-    )
+    random, dense = (random_ticket_for(control_key, task, share) for share in (float(density(ticket)), 1.0))
     trained = {self.name: ticket, "random": random, "dense": dense, "unmasked": unmask(ticket)}
     trained |= {self.name: ticket}  # which may be called as one of its controls
     for label, control in list(trained.items())[1:]:

@@ -12,11 +12,10 @@ from jaxtyping import Array, Key
 
 from nets_jax.analysis.verdicts import judge, summarise
 from nets_jax.baselines.one_shot import Snip
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.random_tickets import random_ticket_for
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import SearchFailed, UsageError
-from nets_jax.networks.adapter import Scale
-from nets_jax.networks.initialisation import Initialiser, Normal
+from nets_jax.networks.initialisation import Normal
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.searches import search as find_ticket
 from nets_jax.studies import tables
@@ -38,12 +37,6 @@ Make = Callable[[jax.Array, Ticket, Task, Search], Ticket]
 def _scales(ticket: Ticket) -> tuple[float, ...]:
   """Of its layers, in the order in which the network applies them, as `Normal` takes them."""
   return tuple(float(scale) for scale in layer_scales(ticket).values())
-
-
-def _random(key: jax.Array, task: Task, density: float, initialiser: Initialiser | Scale) -> Ticket:
-  layers = task.layers if density < 1 else task.free_layers
-  shape = task.data.input_shape
-  return random_ticket(key, task.network, shape, density, initialiser=initialiser, layers=layers)
 
 
 def _reinitialised(key: jax.Array, ticket: Ticket, task: Task, snip: Search) -> Ticket:
@@ -70,12 +63,12 @@ CONTROLS: dict[str, Make] = {
   "reinitialise": _reinitialised,
   "reinitialise_plain": _reinitialised_plain,
   "random_layers": _random_layers,
-  "random_scaled": lambda key, ticket, task, snip: _random(
+  "random_scaled": lambda key, ticket, task, snip: random_ticket_for(
     key, task, float(density(ticket)), _scales(ticket)
   ),
   "snip_scaled": _snip_scaled,
-  "dense_scaled": lambda key, ticket, task, snip: _random(key, task, 1.0, _scales(ticket)),
-  "dense": lambda key, ticket, task, snip: _random(key, task, 1.0, task.initialiser),
+  "dense_scaled": lambda key, ticket, task, snip: random_ticket_for(key, task, 1.0, _scales(ticket)),
+  "dense": lambda key, ticket, task, snip: random_ticket_for(key, task, 1.0),
 }
 
 

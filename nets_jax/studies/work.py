@@ -14,7 +14,7 @@ import jax
 from optuna.trial import TrialState
 
 from nets_jax.analysis.progress import RunsDone
-from nets_jax.baselines.random_tickets import random_ticket
+from nets_jax.baselines.random_tickets import random_ticket_for
 from nets_jax.engine.files import seal, set_aside
 from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import in_words, say
@@ -226,10 +226,7 @@ def estimate(runs: Sequence[Run], machine: Machine) -> str:
   for group in groups:
     task = group[0].method.task
     size = make_layout(GENOMES_AT_ONCE, devices=machine.devices).mesh.size
-    tickets = [
-      random_ticket(jax.random.key(i), task.network, task.data.input_shape, 1.0, layers=task.free_layers)
-      for i in range(size)
-    ]
+    tickets = [random_ticket_for(jax.random.key(i), task, 1.0) for i in range(size)]
     steps = min(task.steps_per_epoch, TRIAL_STEPS)
     rows = train_tickets(
       jax.random.key(0),
