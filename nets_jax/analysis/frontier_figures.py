@@ -14,7 +14,7 @@ from nets_jax.analysis.style import COLOURS, TableRow, label_axes
 from nets_jax.training.measures import NATS, Measures, of_rows
 
 LEAST_LOSS = 1e-6  # to be drawn: a few examples that are learnt by heart have a loss of 0
-FARTHEST = 1e3  # times the median, to be drawn of a loss whose size is not known, as that of nats is
+FARTHEST = 10  # times the median, to be drawn of a loss whose size is not known, as that of nats is
 
 
 def frontier_figure(
