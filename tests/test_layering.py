@@ -20,7 +20,7 @@ ORDER = (
 INNER = {
   "engine": (
     "messages", "startup", "seeds", "files", "tables", "interrupts", "watch", "hosts",
-    "layouts", "exhaustion", "batching", "journal",
+    "layouts", "exhaustion", "rewriting", "convolutions", "pooling", "cpu_forms", "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "targets", "dataset", "augmentation", "files", "sources"),

@@ -6,8 +6,9 @@ r"""Speed, memory and scaling beside the machine's own matrix product and what a
 Parts (--parts): `limit`, the rate of a float32 2048 x 2048 x 2048 product on all cores, at the start and at
 the end; `population`, one generation of NeTS at several population sizes; `breeding`, selection and the
 genetic operators alone; `imp`, a cycle of five runs side by side; `peers`, the same training in PyTorch and
-plain JAX; `scaling`, a generation against devices, network width and size of the data set. Medians over
---repeats; compilation and a first run stand apart.
+plain JAX; `scaling`, a generation against devices, network width and size of the data set; `networks`, a
+training step of convolutional networks beside PyTorch's. Medians over --repeats; compilation and a first run
+stand apart.
 
 Every repeat is timed between two measurements of the limit, and its share is its rate over their mean,
 for machines drift. Peers take turns within a repeat; their ratios are medians of ratios within repeats.
@@ -32,6 +33,7 @@ import nets_jax
 from experiments.benchmarking import memory, table
 from experiments.benchmarking.cases import Case, breeding_cases, generation, imp_cycle, make_nets, prepare
 from experiments.benchmarking.limits import Limit
+from experiments.benchmarking.network_cases import SETTINGS, network_cases
 from experiments.benchmarking.peer_cases import peer_cases
 from experiments.benchmarking.table import Row
 from nets_jax.cli import command, records
@@ -41,12 +43,15 @@ from nets_jax.engine.tables import write_json
 from nets_jax.studies.run_files import environment
 
 flags.adopt_module_key_flags(search_flags)
-PARTS = ("limit", "population", "breeding", "imp", "peers", "scaling")
+PARTS = ("limit", "population", "breeding", "imp", "peers", "scaling", "networks")
 REPEATS = flags.DEFINE_integer("repeats", 5, "Times that each line is timed.")
 flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 flags.DEFINE_list("populations", None, "Population sizes; default 2 to 256, on accelerators 4096.")
 flags.DEFINE_integer("peer_population", 6, "Genomes of the peers, and of the scaling.")
 flags.DEFINE_integer("limit_side", 2048, "Rows and columns of the limit's matrices.")
+flags.DEFINE_list(
+  "convolutional", list(SETTINGS), f"Networks of the part networks, of {', '.join(SETTINGS)}."
+)
 flags.DEFINE_integer("imp_epochs", 2, "Epochs of the IMP cycle.")
 
 WIDTHS = (0.5, 1, 2, 4)
@@ -108,6 +113,7 @@ def lines(
     *(("scaling", functools.partial(timed, "devices", few, devices=count)) for count in counts),
     *(("scaling", functools.partial(timed, "width", few, width=width)) for width in WIDTHS),
     *(("scaling", functools.partial(timed, "examples", few, share=share)) for share in SHARES),
+    *(("networks", functools.partial(network_cases, name, values.devices)) for name in values.convolutional),
   ]
 
 
@@ -130,6 +136,9 @@ def run(values: flags.FlagValues) -> None:
   for name in values.parts:
     if name not in PARTS:
       raise nets_jax.UsageError(f"parts may be {', '.join(PARTS)}, not {name!r}")
+  for name in values.convolutional:
+    if name not in SETTINGS:
+      raise nets_jax.UsageError(f"convolutional may be {', '.join(SETTINGS)}, not {name!r}")
   try:
     on_cpu = jax.devices()[0].platform == "cpu"
     populations = [int(p) for p in values.populations or ([2, 6, 16, 64, 256] + [1024, 4096] * (not on_cpu))]

@@ -27,7 +27,7 @@ def earlier_rows(directory: pathlib.Path) -> list[Row]:
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
   """The last of each line's rows, in the order of the parts; the limit first and last."""
-  parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples")
+  parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples", "networks")
   last = {(row["part"], row["name"]): row for row in rows}.values()
 
   def place(row):
@@ -68,7 +68,7 @@ def _cells(row: Row) -> list[str]:
   """A line's cells; what it has no number for stays empty."""
 
   def known(name: str, form: str) -> str:
-    return format(row[name], form) if name in row else ""
+    return format(row[name], form) if row.get(name) else ""
 
   share = known("share_of_limit", ".2f")
   if "share_low" in row:
@@ -79,7 +79,7 @@ def _cells(row: Row) -> list[str]:
     known("genome_epochs_per_second", ".2f"),
     known("gflops", ".1f"),
     share,
-    known("times_the_first", ".3g") if row["part"] in ("peers", "breeding") else "",
+    known("times_the_first", ".3g") if row["part"] in ("peers", "breeding", "networks") else "",
     f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
     known("compile_seconds", ".1f"),
   ]

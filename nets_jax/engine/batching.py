@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from nets_jax.engine.cpu_forms import with_cpu_forms
 from nets_jax.engine.layouts import AXIS, SHARDED, WHOLE, Layout
 
 Row = TypeVar("Row")
@@ -36,6 +37,7 @@ def map_tickets(
     share = layout.rows // layout.mesh.size
     chunk = min(layout.chunk or share, share)
 
+    @with_cpu_forms
     def run(row):
       return function(row, shared)
 

@@ -1,0 +1,94 @@
+"""A training step of convolutional networks: two genomes side by side, and eager PyTorch on one of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import nets_jax
+from experiments.benchmarking import torch_networks
+from experiments.benchmarking.cases import Case
+from experiments.benchmarking.limits import seconds
+from nets_jax.engine.batching import map_tickets
+from nets_jax.engine.layouts import Layout, compile_program, make_layout, replicate
+from nets_jax.engine.messages import say
+from nets_jax.networks.adapter import Params, forward_in_training, initial_state
+from nets_jax.networks.initialisation import He
+from nets_jax.networks.zoo import make_network
+from nets_jax.training.train import advance, start
+
+GENOMES, STEPS, RATE, CLASSES = 2, 4, 0.01, 10
+# By network: the shape of an image and the minibatch, Frankle & Carbin's (2019) and He et al.'s (2016).
+SETTINGS = {
+  "lenet5": ((28, 28, 1), 60),
+  "conv2": ((32, 32, 3), 60),
+  "resnet8": ((32, 32, 3), 128),
+  "resnet20": ((32, 32, 3), 128),
+}
+MOST_APART = 0.01  # nats between a loss of ours and the peer's after the same steps, from rounding alone
+
+
+def network_cases(name: str, devices: int | None) -> list[Case]:
+  """Seconds of a genome's step: ours, then the peer's, whose loss after the same steps is held against ours.
+
+  The images are noise, for a step's cost does not depend on them. Ours is two genomes at once, a core each,
+  and so half of what a step of both takes; PyTorch has all cores for one network.
+
+  Raises:
+    RuntimeError: the peer's loss is not ours.
+  """
+  shape, batch = SETTINGS[name]
+  network, rng = make_network(name, CLASSES), np.random.default_rng(0)
+  images = rng.normal(size=(2 * STEPS * batch, *shape)).astype(np.float32)
+  data = nets_jax.from_arrays(images, rng.integers(0, CLASSES, len(images)))
+  task = nets_jax.Task(network, data, nets_jax.Training("sgd", RATE, batch), initialiser=He())
+  order = np.arange(STEPS * batch).reshape(STEPS, batch)
+  layout = make_layout(GENOMES, devices=devices)
+  tickets = nets_jax.stack(
+    [nets_jax.random_ticket(jax.random.key(i), network, shape, 1.0, initialiser=He()) for i in range(GENOMES)]
+  )
+  train, seconds_to_compile = compile_program(_train, replicate((task, order), layout), tickets, layout)
+  shared = replicate((task, order), layout)
+
+  def ours() -> Params:
+    return jax.block_until_ready(train(shared, tickets))
+
+  train_split = jax.device_get(data.train)
+  inputs, labels = np.asarray(train_split.standardised(train_split.inputs[order])), train_split.labels[order]
+  after = nets_jax.take(ours(), 0)
+  outputs, _ = forward_in_training(
+    network, after, initial_state(network, shape), inputs[0], jax.random.key(0)
+  )
+  expected = float(jnp.mean(task.training_losses(outputs, labels[0])))
+  per_step = GENOMES * STEPS
+  about = {"batch": batch, "compile_seconds": seconds_to_compile}
+  cases = [
+    Case("networks", f"{name}, {GENOMES} genomes side by side", lambda: seconds(ours) / per_step, about=about)
+  ]
+  try:
+    first = nets_jax.take(tickets, 0).weights
+    peer = torch_networks.train(name, first, inputs, labels, RATE)
+    apart = abs(peer() - expected)
+  except ImportError as error:
+    say(f"networks: PyTorch skipped: {error.name} is not installed; pip install -e '.[bench]'")
+    return cases
+  say(f"networks: {name}: PyTorch's loss after {STEPS} steps differs from ours by {apart:.1e}")
+  if not apart < MOST_APART:
+    raise RuntimeError(f"PyTorch does other work than ours: a loss of {peer()}, ours {expected}")
+  about = {"batch": batch, "loss_difference": apart}
+  return [
+    *cases,
+    Case("networks", f"{name}, eager PyTorch on one network", lambda: seconds(peer) / STEPS, about=about),
+  ]
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _train(shared: tuple[nets_jax.Task, jax.Array], tickets: nets_jax.Ticket, layout: Layout) -> Params:
+  """The weights of every ticket after the steps."""
+
+  def train(ticket, shared):
+    task, order = shared
+    return advance(jax.random.key(0), start(ticket, task), ticket.masks, task, order).weights
+
+  return map_tickets(train, layout, tickets, shared)
