@@ -18,6 +18,8 @@ from jax import lax
 
 # Of a block's patches: a core's second-level cache has 0.5 to 2 MB.
 BLOCK_BYTES = 2**20
+# Up to so many, patches are made axis by axis; see `_patches`.
+FEW_CHANNELS = 4
 
 
 class _Window(NamedTuple):
@@ -167,15 +169,13 @@ def _by_images(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> 
   flat = kernel.reshape(entries, per_group, groups, -1)
 
   def convolve(block):
-    taps = list(_taps(block, settings.pads, window))
     if per_group == 1 < groups:  # depthwise: nothing to sum but the entries
       shape = (1,) * (block.ndim - 1)
-      parts = (
-        tap[..., None] * own.reshape(*shape, *own.shape[1:]) for tap, own in zip(taps, flat, strict=True)
-      )
+      taps = zip(_taps(block, settings.pads, window), flat, strict=True)
+      parts = (tap[..., None] * own.reshape(*shape, *own.shape[1:]) for tap, own in taps)
       convolved = functools.reduce(jnp.add, parts).astype(settings.result)
     else:
-      patches = lax.concatenate(taps, block.ndim - 1)
+      patches = _patches(block, settings.pads, window)
       convolved = _product(patches.reshape(-1, entries, groups, per_group), flat, settings)
     return convolved.reshape(len(block), *window.places, -1)
 
@@ -215,15 +215,17 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
   places = math.prod(window.places)
 
   def convolve(block, own):
-    patches = lax.concatenate(list(_taps(block, settings.pads, window.exchanged)), block.ndim - 1)
+    patches = _patches(block, settings.pads, window.exchanged)
     patches = patches.reshape(-1, places, groups, few)
     multiply = functools.partial(
       lax.dot_general, precision=settings.precision, preferred_element_type=settings.result
     )
+    # The kernel first: Eigen packs a long operand faster where what is summed over is not its last axis.
     if groups == 1:
       patches = patches.reshape(len(patches), -1)
-      return multiply(patches, own.reshape(len(patches), -1), (((0,), (0,)), ((), ())))
-    return multiply(patches, own.reshape(len(patches), groups, -1), (((0,), (0,)), ((2,), (1,))))
+      return multiply(own.reshape(len(patches), -1), patches, (((0,), (0,)), ((), ())))
+    own = own.reshape(len(patches), groups, -1)
+    return multiply(own, patches, (((0,), (0,)), ((1,), (2,))))
 
   size = math.prod(window.entries) * places * groups * few * images.dtype.itemsize
   block = _block(count, size)
@@ -234,29 +236,47 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
     nothing = jax.eval_shape(lambda blocks: convolve(*(x[0] for x in blocks)), blocks)
     total = jnp.zeros(nothing.shape, nothing.dtype)
     total = lax.scan(lambda total, own: (total + convolve(*own), None), total, blocks)[0]
-  total = total.reshape(groups, *window.places, few, -1)
+  total = total.reshape(groups, -1, *window.places, few)
   axes = len(window.places)
-  total = lax.transpose(total, (axes + 1, *range(1, axes + 1), 0, axes + 2))
+  total = lax.transpose(total, (axes + 2, *range(2, axes + 2), 0, 1))
   return total.reshape(few, *window.places, -1)
+
+
+def _patches(images: jax.Array, pads: Sequence[tuple[int, int, int]], window: _Window) -> jax.Array:
+  """What a window meets at each place, its entries one after the other: [images, places, entries * channels].
+
+  All entries at once, unless channels are so few that what is copied at a time is short. Then axis by axis
+  from the last, for the copies that one axis makes are copied whole by the next.
+  """
+  if images.shape[-1] > FEW_CHANNELS:
+    return lax.concatenate(_taps(images, pads, window), images.ndim - 1)
+  patches = _padded(images, pads)
+  for axis in reversed(range(1, images.ndim - 1)):
+    entries = range(0, window.entries[axis - 1] * window.dilation[axis - 1], window.dilation[axis - 1])
+    parts = [_slice_of_axis(patches, axis, first, window) for first in entries]
+    patches = lax.concatenate(parts, images.ndim - 1)
+  return patches
 
 
 def _taps(images: jax.Array, pads: Sequence[tuple[int, int, int]], window: _Window) -> list[jax.Array]:
   """For each entry of a window, the pixels that it meets at all places: [images, places, channels]."""
-  padded = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
-  return [
-    lax.slice(
-      padded,
-      (0, *first, 0),
-      (
-        padded.shape[0],
-        *(f + (n - 1) * s + 1 for f, n, s in zip(first, window.places, window.strides, strict=True)),
-        padded.shape[-1],
-      ),
-      (1, *window.strides, 1),
-    )
-    for entry in np.ndindex(*window.entries)
-    for first in [tuple(i * d for i, d in zip(entry, window.dilation, strict=True))]
-  ]
+  padded, taps = _padded(images, pads), []
+  for entry in np.ndindex(*window.entries):
+    tap = padded
+    for axis, (i, d) in enumerate(zip(entry, window.dilation, strict=True), 1):
+      tap = _slice_of_axis(tap, axis, i * d, window)
+    taps.append(tap)
+  return taps
+
+
+def _padded(images: jax.Array, pads: Sequence[tuple[int, int, int]]) -> jax.Array:
+  return lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+def _slice_of_axis(images: jax.Array, axis: int, first: int, window: _Window) -> jax.Array:
+  """Along one axis, what is at each place."""
+  count, stride = window.places[axis - 1], window.strides[axis - 1]
+  return lax.slice_in_dim(images, first, first + (count - 1) * stride + 1, stride, axis)
 
 
 def _block(count: int, size: int) -> int:
