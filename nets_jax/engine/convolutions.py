@@ -1,8 +1,10 @@
-"""Convolutions as matrix products, for CPUs.
+"""Convolutions that are fast on a CPU: matrix products, and XLA's own where that is fast.
 
-XLA's CPU backend multiplies matrices at the machine's rate, but convolves at a hundredth of it in a loop,
-gradients above all. Here every convolution is one product of patches and the kernel. It is worked off in
-blocks of images whose patches fit in a core's cache, for they are several times the images themselves.
+XLA's CPU backend multiplies matrices at the machine's rate. It convolves so too, by Eigen, where it knows the
+form: of images with channels last, forwards. Gradients have other forms, and ran at a hundredth of that rate.
+So the gradient of the images is put as a convolution forwards. All else is a product of patches and the
+kernel. It is worked off in blocks of images whose patches fit in a core's cache, for they are several times
+the images themselves.
 """
 
 import functools
@@ -20,6 +22,8 @@ from jax import lax
 BLOCK_BYTES = 2**20
 # Up to so many, patches are made axis by axis; see `_patches`.
 FEW_CHANNELS = 4
+# From so many on, Eigen's convolution is faster: patches and a product took 1.1 to 1.3 times as long.
+MANY_CHANNELS = 16
 
 
 class _Window(NamedTuple):
@@ -111,7 +115,25 @@ def _convolve(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> j
     return _between(images, kernel, settings)
   if math.prod(window.entries) > math.prod(window.places):
     return _summed_over_images(images, kernel, settings)
+  if _is_known_to_eigen(images, settings):
+    return _as_eigen_has_it(images, kernel, settings)
   return _by_images(images, kernel, settings)
+
+
+def _is_known_to_eigen(images: jax.Array, settings: _Convolution) -> bool:
+  """Whether XLA gives it to Eigen: images of two axes, one group, float32; no padding that cuts off."""
+  is_plain = images.ndim == 4 and settings.groups == 1 and images.dtype == settings.result == jnp.float32
+  return is_plain and images.shape[-1] >= MANY_CHANNELS and all(min(pad) >= 0 for pad in settings.pads)
+
+
+def _as_eigen_has_it(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> jax.Array:
+  """The same by XLA. A reversal of the kernel stays apart, for taken up into the window Eigen knows none."""
+  window, pads = settings.window, settings.pads
+  return lax.conv_general_dilated(
+    images, lax.optimization_barrier(kernel), window.strides, [(low, high) for low, high, _ in pads],
+    [between + 1 for *_, between in pads], window.dilation, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    precision=settings.precision, preferred_element_type=settings.result,
+  )  # fmt: skip
 
 
 def _between(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> jax.Array:
