@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from experiments.benchmarking import cases, measure, memory, table
+from experiments.benchmarking import cases, measure, memory, network_cases, table
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.engine.tables import read_csv
 from nets_jax.networks.zoo import lenet_300_100
@@ -67,12 +67,26 @@ def test_peers_do_the_same_work_or_say_why_not(done):
     assert name in found or f"peers: {name} skipped" in said
 
 
+@pytest.mark.devices
+@pytest.mark.parametrize("name", ["lenet5", "resnet8"])
+def test_a_step_of_a_convolutional_network_is_the_peers_or_it_says_why_not(name, monkeypatch, capsys):
+  shape, _, _ = network_cases.SETTINGS[name]
+  monkeypatch.setitem(network_cases.SETTINGS, name, (shape, 2, 4))
+  ours, *peers = network_cases.network_cases(name, 2)
+  assert ours.run() > 0
+  if peers:
+    assert peers[0].about["loss_difference"] < 1e-4
+  else:
+    assert "PyTorch skipped: torch is not installed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ("argument", "message"),
   [
     ("--elites=99", "elites must be from 0"),
-    ("--parts=speed", "parts may be limit, population, breeding, imp, peers, scaling, not 'speed'"),
+    ("--parts=speed", "parts may be limit, population, breeding, imp, peers, scaling, networks, not 'speed'"),
     ("--populations=two", "populations must be whole numbers"),
+    ("--convolutional=mlp", "convolutional may be lenet5, conv2, resnet8, resnet20, not 'mlp'"),
     ("--activation=tanh", "the peers know sgd of a rate and batch_size alone, cross_entropy"),
     ("--momentum=0.5", "the peers know sgd of a rate and batch_size alone, cross_entropy"),
   ],

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from nets_jax.engine import convolutions
+from nets_jax.engine import convolutions, patches
 from nets_jax.engine.cpu_forms import FORMS, with_cpu_forms
 
 KEY = jax.random.key(0)
@@ -79,9 +79,9 @@ def test_a_convolution_is_xlas_value_gradients_and_their_tangents(kind, block, m
     for x, usual, own in zip(rows, ("NHWC", "HWIO"), layout, strict=False)
   ]
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(convolutions, "BLOCK_BYTES", block)  # one image at a time, or all of them
+    patch.setattr(patches, "BLOCK_BYTES", block)  # one image at a time, or all of them
     patch.setattr(convolutions, "MANY_CHANNELS", many)
-    patch.setattr(convolutions, "FEW_CHANNELS", min(many, 2))
+    patch.setattr(patches, "FEW_CHANNELS", min(many, 2))
     jax.clear_caches()
     assert_as_xla(lambda x, w: lax.conv_general_dilated(x, w, dimension_numbers=layout, **kind), *rows)
 

@@ -20,7 +20,9 @@ ORDER = (
 INNER = {
   "engine": (
     "messages", "startup", "seeds", "files", "tables", "interrupts", "watch", "hosts",
-    "layouts", "exhaustion", "rewriting", "convolutions", "pooling", "cpu_forms", "batching", "journal",
+    "layouts", "exhaustion",
+    "rewriting", "patches", "convolutions", "pooling", "cpu_forms",
+    "batching", "journal",
     "checkpoint_file", "saved", "checkpoints", "saving",
   ),
   "data": ("tfds", "targets", "dataset", "augmentation", "files", "sources"),

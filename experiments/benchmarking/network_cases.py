@@ -18,13 +18,13 @@ from nets_jax.networks.initialisation import He
 from nets_jax.networks.zoo import make_network
 from nets_jax.training.train import advance, start
 
-GENOMES, STEPS, RATE, CLASSES = 2, 4, 0.01, 10
-# By network: the shape of an image and the minibatch, Frankle & Carbin's (2019) and He et al.'s (2016).
+GENOMES, RATE, CLASSES = 2, 0.01, 10
+# By network: the shape of an image; the steps at a time; the minibatch, Frankle & Carbin's and He et al.'s.
 SETTINGS = {
-  "lenet5": ((28, 28, 1), 60),
-  "conv2": ((32, 32, 3), 60),
-  "resnet8": ((32, 32, 3), 128),
-  "resnet20": ((32, 32, 3), 128),
+  "lenet5": ((28, 28, 1), 60, 60),
+  "conv2": ((32, 32, 3), 4, 60),
+  "resnet8": ((32, 32, 3), 4, 128),
+  "resnet20": ((32, 32, 3), 2, 128),
 }
 MOST_APART = 0.01  # nats between a loss of ours and the peer's after the same steps, from rounding alone
 
@@ -38,12 +38,12 @@ def network_cases(name: str, devices: int | None) -> list[Case]:
   Raises:
     RuntimeError: the peer's loss is not ours.
   """
-  shape, batch = SETTINGS[name]
+  shape, steps, batch = SETTINGS[name]
   network, rng = make_network(name, CLASSES), np.random.default_rng(0)
-  images = rng.normal(size=(2 * STEPS * batch, *shape)).astype(np.float32)
+  images = rng.normal(size=(2 * steps * batch, *shape)).astype(np.float32)
   data = nets_jax.from_arrays(images, rng.integers(0, CLASSES, len(images)))
   task = nets_jax.Task(network, data, nets_jax.Training("sgd", RATE, batch), initialiser=He())
-  order = np.arange(STEPS * batch).reshape(STEPS, batch)
+  order = np.arange(steps * batch).reshape(steps, batch)
   layout = make_layout(GENOMES, devices=devices)
   tickets = nets_jax.stack(
     [nets_jax.random_ticket(jax.random.key(i), network, shape, 1.0, initialiser=He()) for i in range(GENOMES)]
@@ -61,7 +61,7 @@ def network_cases(name: str, devices: int | None) -> list[Case]:
     network, after, initial_state(network, shape), inputs[0], jax.random.key(0)
   )
   expected = float(jnp.mean(task.training_losses(outputs, labels[0])))
-  per_step = GENOMES * STEPS
+  per_step = GENOMES * steps
   about = {"batch": batch, "compile_seconds": seconds_to_compile}
   cases = [
     Case("networks", f"{name}, {GENOMES} genomes side by side", lambda: seconds(ours) / per_step, about=about)
@@ -73,13 +73,13 @@ def network_cases(name: str, devices: int | None) -> list[Case]:
   except ImportError as error:
     say(f"networks: PyTorch skipped: {error.name} is not installed; pip install -e '.[bench]'")
     return cases
-  say(f"networks: {name}: PyTorch's loss after {STEPS} steps differs from ours by {apart:.1e}")
+  say(f"networks: {name}: PyTorch's loss after {steps} steps differs from ours by {apart:.1e}")
   if not apart < MOST_APART:
     raise RuntimeError(f"PyTorch does other work than ours: a loss of {peer()}, ours {expected}")
   about = {"batch": batch, "loss_difference": apart}
   return [
     *cases,
-    Case("networks", f"{name}, eager PyTorch on one network", lambda: seconds(peer) / STEPS, about=about),
+    Case("networks", f"{name}, eager PyTorch on one network", lambda: seconds(peer) / steps, about=about),
   ]
 
 

@@ -15,6 +15,7 @@ from nets_jax.engine.tables import read_csv, write_csv
 
 Row = dict[str, Any]  # a line: its part and name are words, all else numbers
 LIMIT_AT_END = "limit, at the end"
+SECONDS = "seconds a genome and training step"
 
 
 def earlier_rows(directory: pathlib.Path) -> list[Row]:
@@ -71,11 +72,14 @@ def _cells(row: Row) -> list[str]:
     return format(row[name], form) if row.get(name) else ""
 
   share = known("share_of_limit", ".2f")
-  if "share_low" in row:
+  if share and "share_low" in row:
     share += f" ({row['share_low']:.2f}-{row['share_high']:.2f})"
   return [
     row["name"],
-    f"{row['seconds']:.3f} ({row['seconds_low']:.3f}-{row['seconds_high']:.3f})",
+    "{:{form}} ({:{form}}-{:{form}})".format(
+      *(row[name] for name in ("seconds", "seconds_low", "seconds_high")),
+      form=".3f" if row["seconds"] > 0.1 else ".4f",
+    ),
     known("genome_epochs_per_second", ".2f"),
     known("gflops", ".1f"),
     share,
@@ -97,27 +101,28 @@ def figure(rows: Sequence[Row]) -> Figure:
     "width": ("width", "width of the hidden layers (LeNet = 1)"),
     "examples": ("examples", "training examples"),
   }
-  by_part = {part: [row for row in rows if row["part"] == part] for part in (*scaling, "peers")}
-  panels = [part for part, lines in by_part.items() if lines] or ["population"]
+  bars = {"peers": ("genome_epochs_per_second", "genome-epochs per second"), "networks": ("seconds", SECONDS)}
+  by_part = {part: [row for row in rows if row["part"] == part] for part in (*scaling, *bars)}
+  panels = [part for part, lines in by_part.items() if lines] or ["peers"]  # bars may be none
   drawn = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
   grid = list(drawn.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat)
   for axes in grid:
     axes.set_visible(False)
   for axes, part in zip(grid, panels, strict=False):
     axes.set_visible(True)
-    if part == "peers":
-      _draw_peers(axes, by_part[part])
+    if part in bars:
+      _draw_bars(axes, by_part[part], *bars[part])
     else:
       _draw_scaling(axes, by_part[part], *scaling[part])
   return drawn
 
 
-def _draw_peers(axes: Axes, rows: Sequence[Row]) -> None:
-  """A bar for each peer, ours first and in colour."""
-  colours = [COLOURS["nets"], *["#9aa5b1"] * (len(rows) - 1)]
-  axes.barh([row["name"] for row in rows], [row["genome_epochs_per_second"] for row in rows], color=colours)
+def _draw_bars(axes: Axes, rows: Sequence[Row], column: str, label: str) -> None:
+  """A bar for each line, ours in colour: those that the others' ratios are to."""
+  colours = [COLOURS["nets"] if row["times_the_first"] == 1 else "#9aa5b1" for row in rows]
+  axes.barh([row["name"] for row in rows], [row[column] for row in rows], color=colours)
   axes.invert_yaxis()
-  label_axes(axes, "genome-epochs per second", "")
+  label_axes(axes, label, "")
 
 
 def _draw_scaling(axes: Axes, rows: Sequence[Row], column: str, label: str) -> None:

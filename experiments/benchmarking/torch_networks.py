@@ -68,8 +68,6 @@ def _parameters(name: str, weights: Params) -> dict:
 def _conv(p, name, x, stride=1, padding=1):
   from torch.nn import functional
 
-  if stride == 2:  # as XLA pads an even image: above alone
-    x, padding = functional.pad(x, (0, 1, 0, 1)), 0
   return functional.conv2d(x, p[f"{name}/kernel"], p.get(f"{name}/bias"), stride, padding)
 
 

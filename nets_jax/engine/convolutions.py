@@ -10,7 +10,6 @@ the images themselves.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,32 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Of a block's patches: a core's second-level cache has 0.5 to 2 MB.
-BLOCK_BYTES = 2**20
-# Up to so many, patches are made axis by axis; see `_patches`.
-FEW_CHANNELS = 4
+from nets_jax.engine.patches import Window, block_size, patches_of, taps_of
+
 # From so many on, Eigen's convolution is faster: patches and a product took 1.1 to 1.3 times as long.
 MANY_CHANNELS = 16
-
-
-class _Window(NamedTuple):
-  """What moves over an image, by axis: its entries and their distance, its places and theirs."""
-
-  entries: tuple[int, ...]
-  dilation: tuple[int, ...]
-  places: tuple[int, ...]
-  strides: tuple[int, ...]
-
-  @property
-  def exchanged(self) -> "_Window":
-    """Entries as places and places as entries: it meets the same pixels, summed over places."""
-    return _Window(self.places, self.strides, self.entries, self.dilation)
 
 
 class _Convolution(NamedTuple):
   """What is the same for every axis, image and channel; `pads` are below, above and between, by axis."""
 
-  window: _Window
+  window: Window
   pads: tuple[tuple[int, int, int], ...]
   groups: int
   precision: lax.PrecisionLike
@@ -98,7 +81,7 @@ def _as_products(
   )
   result = preferred_element_type or jnp.result_type(lhs, rhs)
   settings = _Convolution(
-    _Window(entries, rhs_dilation, places, window_strides),
+    Window(entries, rhs_dilation, places, window_strides),
     pads, max(feature_group_count, batch_group_count), precision, result,
   )  # fmt: skip
   convolved = _convolve(images, kernel, settings)
@@ -154,7 +137,7 @@ def _between(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> ja
     taken = kernel[tuple(one.taken for one in chosen)]
     if not taken.size:
       continue  # between the pixels, where no entry meets any
-    inner = _Window(taken.shape[:-2], window.dilation, tuple(one.places for one in chosen), window.strides)
+    inner = Window(taken.shape[:-2], window.dilation, tuple(one.places for one in chosen), window.strides)
     pads = tuple(one.pad for one in chosen)
     part = _convolve(images, taken, settings._replace(window=inner, pads=pads))
     spread = ((0, 0, 0), *(one.spread for one in chosen), (0, 0, 0))
@@ -193,16 +176,16 @@ def _by_images(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> 
   def convolve(block):
     if per_group == 1 < groups:  # depthwise: nothing to sum but the entries
       shape = (1,) * (block.ndim - 1)
-      taps = zip(_taps(block, settings.pads, window), flat, strict=True)
+      taps = zip(taps_of(block, settings.pads, window), flat, strict=True)
       parts = (tap[..., None] * own.reshape(*shape, *own.shape[1:]) for tap, own in taps)
       convolved = functools.reduce(jnp.add, parts).astype(settings.result)
     else:
-      patches = _patches(block, settings.pads, window)
+      patches = patches_of(block, settings.pads, window)
       convolved = _product(patches.reshape(-1, entries, groups, per_group), flat, settings)
     return convolved.reshape(len(block), *window.places, -1)
 
   size = math.prod(window.places) * entries * images.shape[-1] * images.dtype.itemsize
-  block = _block(len(images), size)
+  block = block_size(len(images), size)
   if block == len(images):
     return convolve(images)
   blocks = images.reshape(-1, block, *images.shape[1:])
@@ -237,7 +220,7 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
   places = math.prod(window.places)
 
   def convolve(block, own):
-    patches = _patches(block, settings.pads, window.exchanged)
+    patches = patches_of(block, settings.pads, window.exchanged)
     patches = patches.reshape(-1, places, groups, few)
     multiply = functools.partial(
       lax.dot_general, precision=settings.precision, preferred_element_type=settings.result
@@ -250,7 +233,7 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
     return multiply(own, patches, (((0,), (0,)), ((1,), (2,))))
 
   size = math.prod(window.entries) * places * groups * few * images.dtype.itemsize
-  block = _block(count, size)
+  block = block_size(count, size)
   if block == count:
     total = convolve(summed_first, of_kernel)
   else:
@@ -262,49 +245,3 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
   axes = len(window.places)
   total = lax.transpose(total, (axes + 2, *range(2, axes + 2), 0, 1))
   return total.reshape(few, *window.places, -1)
-
-
-def _patches(images: jax.Array, pads: Sequence[tuple[int, int, int]], window: _Window) -> jax.Array:
-  """What a window meets at each place, its entries one after the other: [images, places, entries * channels].
-
-  All entries at once, unless channels are so few that what is copied at a time is short. Then axis by axis
-  from the last, for the copies that one axis makes are copied whole by the next.
-  """
-  if images.shape[-1] > FEW_CHANNELS:
-    return lax.concatenate(_taps(images, pads, window), images.ndim - 1)
-  patches = _padded(images, pads)
-  for axis in reversed(range(1, images.ndim - 1)):
-    entries = range(0, window.entries[axis - 1] * window.dilation[axis - 1], window.dilation[axis - 1])
-    parts = [_slice_of_axis(patches, axis, first, window) for first in entries]
-    patches = lax.concatenate(parts, images.ndim - 1)
-  return patches
-
-
-def _taps(images: jax.Array, pads: Sequence[tuple[int, int, int]], window: _Window) -> list[jax.Array]:
-  """For each entry of a window, the pixels that it meets at all places: [images, places, channels]."""
-  padded, taps = _padded(images, pads), []
-  for entry in np.ndindex(*window.entries):
-    tap = padded
-    for axis, (i, d) in enumerate(zip(entry, window.dilation, strict=True), 1):
-      tap = _slice_of_axis(tap, axis, i * d, window)
-    taps.append(tap)
-  return taps
-
-
-def _padded(images: jax.Array, pads: Sequence[tuple[int, int, int]]) -> jax.Array:
-  return lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
-
-
-def _slice_of_axis(images: jax.Array, axis: int, first: int, window: _Window) -> jax.Array:
-  """Along one axis, what is at each place."""
-  count, stride = window.places[axis - 1], window.strides[axis - 1]
-  return lax.slice_in_dim(images, first, first + (count - 1) * stride + 1, stride, axis)
-
-
-def _block(count: int, size: int) -> int:
-  """Of so many images with so many bytes of patches each: how many at a time, in equal blocks."""
-  return max(
-    block
-    for block in range(1, count + 1)
-    if count % block == 0 and (block == 1 or block * size <= BLOCK_BYTES)
-  )

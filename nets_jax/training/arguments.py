@@ -44,9 +44,11 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
   """The tickets, a single one as a population of one.
 
   Raises:
-    UsageError: they are of another network.
+    UsageError: they are none, or of another network.
   """
   if not isinstance(tickets, Ticket):
+    if isinstance(tickets, Task) or not all(isinstance(one, Ticket) for one in tickets):
+      raise UsageError("tickets must be a Ticket, or several; the order of arguments is keys, tickets, task")
     tickets = stack(list(tickets))
   try:
     check_fits(tickets, task.network, task.data.input_shape)
@@ -55,6 +57,22 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
     check_fits(single, task.network, task.data.input_shape)
     return tickets
   return stack([tickets])
+
+
+def as_tasks(task: Task | Sequence[Task]) -> list[Task]:
+  """The task, or those of each ticket, as a list, checked.
+
+  Raises:
+    UsageError: there is none, or a setting is wrong.
+  """
+  tasks = [task] if isinstance(task, Task) else list(task) if isinstance(task, Sequence) else []
+  if not tasks or not all(isinstance(one, Task) for one in tasks):
+    raise UsageError(
+      "task must be a Task, or one for each ticket; the order of arguments is keys, tickets, task"
+    )
+  for each in tasks:
+    each.check()
+  return tasks
 
 
 def _difference(one: Task, other: Task) -> str | None:
