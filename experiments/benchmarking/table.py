@@ -15,7 +15,7 @@ from nets_jax.engine.tables import read_csv, write_csv
 
 Row = dict[str, Any]  # a line: its part and name are words, all else numbers
 LIMIT_AT_END = "limit, at the end"
-SECONDS = "seconds a genome and training step"
+SECONDS = "seconds a step"
 
 
 def earlier_rows(directory: pathlib.Path) -> list[Row]:
