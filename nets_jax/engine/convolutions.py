@@ -33,7 +33,7 @@ class _Convolution(NamedTuple):
   result: np.dtype
 
 
-def convolution(lhs: jax.Array, rhs: jax.Array, **settings) -> jax.Array:
+def convolution(lhs: jax.Array, rhs: jax.Array, **settings: object) -> jax.Array:
   """`lax.conv_general_dilated` as it was traced; products where it is lowered for a CPU.
 
   For every stride, padding, dilation, order of axes and number of groups, and any number of axes. Complex

@@ -20,22 +20,22 @@ class _Windows(NamedTuple):
   pads: tuple[tuple[int, int, int], ...]
 
 
-def largest(x: jax.Array, **settings) -> jax.Array:
+def largest(x: jax.Array, **settings: object) -> jax.Array:
   """`reduce_window_max` as it was traced; maxima of slices where it is lowered for a CPU."""
   return _reduced(lax.reduce_window_max_p, lax.max, -jnp.inf, x, **settings)
 
 
-def smallest(x: jax.Array, **settings) -> jax.Array:
+def smallest(x: jax.Array, **settings: object) -> jax.Array:
   """`reduce_window_min` as it was traced; minima of slices where it is lowered for a CPU."""
   return _reduced(lax.reduce_window_min_p, lax.min, jnp.inf, x, **settings)
 
 
-def total(x: jax.Array, **settings) -> jax.Array:
+def total(x: jax.Array, **settings: object) -> jax.Array:
   """`reduce_window_sum` as it was traced, of averages too; sums of slices where it is lowered for a CPU."""
   return _reduced(lax.reduce_window_sum_p, lax.add, 0, x, **settings)
 
 
-def gradient_of_chosen(cotangent: jax.Array, x: jax.Array, **settings) -> jax.Array:
+def gradient_of_chosen(cotangent: jax.Array, x: jax.Array, **settings: object) -> jax.Array:
   """`select_and_scatter_add` as it was traced: to the entry that a window chose goes the window's gradient.
 
   In slices where it is lowered for a CPU. The first of equal entries is chosen, as XLA has it.
@@ -43,7 +43,7 @@ def gradient_of_chosen(cotangent: jax.Array, x: jax.Array, **settings) -> jax.Ar
   return _by_choice(lax.select_and_scatter_add_p, _scattered, cotangent, x, **settings)
 
 
-def tangent_of_chosen(tangent: jax.Array, x: jax.Array, **settings) -> jax.Array:
+def tangent_of_chosen(tangent: jax.Array, x: jax.Array, **settings: object) -> jax.Array:
   """`select_and_gather_add` as it was traced: of each window the tangent of the entry that it chose."""
   return _by_choice(lax.select_and_gather_add_p, _gathered, tangent, x, **settings)
 
