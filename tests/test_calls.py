@@ -42,6 +42,18 @@ def test_one_ticket_is_a_population_of_one(task, ticket):
   assert_same_bits(alone.weights, stacked.weights)
 
 
+def test_arguments_in_another_order_are_one_line(task, ticket):
+  with pytest.raises(nets_jax.UsageError, match="the order of arguments is keys, tickets, task"):
+    nets_jax.train_tickets(0, task, ticket, epochs=1)
+  with pytest.raises(nets_jax.UsageError, match="task must be a Task, or one for each ticket"):
+    nets_jax.train_tickets(0, ticket, ticket, epochs=1)
+  for wrong in ([task], [], None):
+    with pytest.raises(nets_jax.UsageError, match="tickets must be a Ticket, or several"):
+      nets_jax.train_tickets(0, wrong, task, epochs=1)
+  with pytest.raises(nets_jax.UsageError, match="task must be a Task, or one for each ticket"):
+    nets_jax.train_tickets(0, ticket, [], epochs=1)
+
+
 def test_a_seed_is_the_key_of_it(task, ticket):
   assert_same_results([nets_jax.search(7, task, SEARCH)], [nets_jax.search(KEY, task, SEARCH)])
   assert_same_results(nets_jax.search_all([7], task, SEARCH), [nets_jax.search(KEY, task, SEARCH)])

@@ -342,6 +342,20 @@ def test_feasible_comes_first():
   assert fitness(0.3, 0.1) < fitness(0.3, 0.2)
 
 
+def test_the_nearest_count_of_a_small_network_is_feasible(data):
+  """100 weights of which 0.205 are kept keep 20 or 21, and both are as near."""
+  rule = Feasible(0.205)
+  counted = [float(rule.counted(jnp.float32(kept / 100), 100)) for kept in (19, 20, 21, 22)]
+  assert counted == pytest.approx([0.19, 0.205, 0.205, 0.22])
+  network = nets_jax.MLP((5,), data.num_classes)  # 45 weights, of which 0.35 are 15.75
+  task = nets_jax.Task(network, data, nets_jax.Training(batch_size=12))
+  found = nets_jax.search(
+    0, task, nets_jax.recipes.guided(population_size=3, generations=2, target_density=0.35)
+  )
+  assert float(nets_jax.density(found.ticket)) == pytest.approx(16 / 45)
+  assert found.best["fitness"] == found.best["valid_loss"]
+
+
 @pytest.mark.devices
 def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task):
   plain = GUIDED.change(regrowth_rate=0.1)

@@ -110,7 +110,7 @@ def test_runs_are_listed(job, tmp_path):
 def test_the_flagfile_of_a_run_repeats_it(job, tmp_path):
   status, _, error = job(*SMALL, "--workdir=a", "--seed=7", "--nouse_bias", "--hidden_sizes=6,4")
   assert status == 0
-  assert "to repeat this run: python -m experiments.search --flagfile=a/run.flags\n" in error
+  assert "to repeat this run: python -m nets_jax search --flagfile=a/run.flags\n" in error
   assert job("--flagfile=a/run.flags", "--workdir=b")[0] == 0
   tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in "ab"]
   assert tickets[0] == tickets[1]

@@ -195,8 +195,9 @@ def test_the_flags(job, tmp_path):
   tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in ("he", "again")]
   assert tickets[0] == tickets[1]
   given = ("--init_weights=he/ticket.safetensors", "--noise_rate=0", "--workdir=given")
-  status, _, error = job(*words, *given)
+  status, out, error = job(*words, *given)
   assert status == 0, error
+  assert "against the dense network of the given weights: " in out
   found, source = (nets_jax.load_ticket(tmp_path / name / "ticket.safetensors") for name in ("given", "he"))
   assert_same_bits(found.weights, source.weights)
   for wrong, message in (

@@ -91,7 +91,7 @@ def test_the_documents_examples_are_the_strangers():
   blocks = [own for own in blocks if own and own[0].startswith(("class ", "def ", "@flax", "import "))]
   sources = [path.read_text() for path in (STRANGER / "stranger").glob("*.py")]
   known = {line.strip() for source in sources for line in source.splitlines()}
-  assert len(blocks) == 10
+  assert len(blocks) == 12
   assert [line for own in blocks for line in own if line not in known] == []
 
 
@@ -139,6 +139,14 @@ def test_data_of_a_file(tmp_path):
 def test_a_file_of_other_arrays_is_refused(tmp_path, arrays, message):
   np.savez(tmp_path / "a.npz", **arrays)
   with pytest.raises(nets_jax.UsageError, match=message):
+    nets_jax.load_data(str(tmp_path / "a.npz"))
+
+
+def test_a_file_of_words_is_refused_in_words(tmp_path):
+  (tmp_path / "a.npz").write_text("inputs, labels")
+  with pytest.raises(
+    nets_jax.UsageError, match=r"numbers \(it is not in NumPy's format\); save it by numpy.savez"
+  ):
     nets_jax.load_data(str(tmp_path / "a.npz"))
 
 

@@ -46,6 +46,15 @@ def test_the_states_of_a_training_give_its_last_scores(normalised, trained):
     )
 
 
+def test_an_evaluation_with_the_averages_of_several_is_refused(normalised, trained):
+  task, _ = normalised
+  weights = nets_jax.take(trained.weights, 0)
+  with pytest.raises(
+    nets_jax.UsageError, match="network_state is not of one Normalised; of those of a `Train"
+  ):
+    evaluate(task, weights, task.data.test, trained.network_states)
+
+
 def test_an_evaluation_without_the_averages_is_refused(normalised, trained):
   task, _ = normalised
   weights = nets_jax.take(trained.weights, 0)

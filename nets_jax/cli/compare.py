@@ -58,7 +58,7 @@ def run(values: flags.FlagValues) -> None:
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
   claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
   again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
-  say(f"to repeat this comparison: python -m experiments.compare {again} --workdir={directory}")
+  say(f"to repeat this comparison: python -m nets_jax compare {again} --workdir={directory}")
   found = compare(methods, trials=values.trials, seed=values.seed, directory=directory, options=how)
   note = "quick version, not the paper's setting" if values.quick else ""
   print(found.write(directory, values.dataset, note))

@@ -94,7 +94,7 @@ def run(values: flags.FlagValues) -> None:
       say(f"{path} holds this run, unfinished")
     directory.open(explicit)
     again = records.leave_flagfile(directory / "run.flags", explicit)
-    say(f"to repeat this run: python -m experiments.search {again}")
+    say(f"to repeat this run: python -m nets_jax search {again}")
     try:
       with tensorboard.open_board(path, values.tensorboard) as board:
         print(dataclasses.replace(job, board=board).do(values.seed, records.deciding(values)))

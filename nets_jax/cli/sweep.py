@@ -81,7 +81,7 @@ def run(values: flags.FlagValues) -> None:
   claim(directory, record | {"sweep": own}, keeps=False)
   given = {name: value for name, value in records.as_given(values, OWN_FLAGS).items() if name != "seed"}
   again = records.leave_flagfile(directory / "sweep.flags", {"search": values.search, **given})
-  say(f"to repeat this sweep: python -m experiments.sweep {again} --workdir={directory}")
+  say(f"to repeat this sweep: python -m nets_jax sweep {again} --workdir={directory}")
   if values.pruner != "none":
     prune = make_prune(values.pruner, directory, values.storage)
     how = dataclasses.replace(how, machine=dataclasses.replace(how.machine, prune=prune))

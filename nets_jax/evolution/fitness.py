@@ -12,7 +12,7 @@ from nets_jax.data.dataset import Split
 from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import Number
 from nets_jax.networks.adapter import NetworkState, Params
-from nets_jax.tickets.ticket import Ticket, density, map_kernels
+from nets_jax.tickets.ticket import Ticket, density, map_kernels, maskable_count
 from nets_jax.training.measures import NATS
 from nets_jax.training.statistics import settled
 from nets_jax.training.task import Task
@@ -69,6 +69,10 @@ class Scorer(Protocol):
     """What is minimised, of ONE genome."""
     ...
 
+  def counted(self, density: Array, size: int) -> Array:
+    """A density as this takes it, of a network of so many maskable weights."""
+    ...
+
 
 def density_penalty(density: Number, target_density: Number) -> Array:
   """P = ((d - tau) / (1 - tau))^2 (paper, equation 1); 0 at tau = 1, which asks for nothing."""
@@ -113,7 +117,8 @@ def fitness(
     value = _one_number(objective(candidate))
   # Of a loss in nats a size is known; any other is bounded as an objective of one's own is.
   is_loss = objective is None and task.measures.loss in NATS
-  minimised = ranking.fitness(value, ticket_density, is_loss)
+  counted = ranking.counted(ticket_density, maskable_count(ticket))
+  minimised = ranking.fitness(value, counted, is_loss)
   minimised = jnp.where(jnp.isfinite(minimised), minimised, jnp.inf).astype(jnp.float32)
   return Metrics(minimised, scores.loss, scores.score, ticket_density), trained.weights
 

@@ -54,6 +54,11 @@ class Ranking:
     """
     raise NotImplementedError
 
+  def counted(self, density: Float[Array, ""], size: int) -> Float[Array, ""]:
+    """A density as this ranking takes it, of a network of so many maskable weights; itself, usually."""
+    del size
+    return density
+
   def order(self, metrics: Metrics) -> Float[Array, " population"]:
     """Numbers that order a population, the lowest first; the fitness, if not overridden."""
     return jnp.asarray(metrics.fitness)
@@ -80,8 +85,9 @@ class Penalised(Ranking):
 class Feasible(Ranking):
   """Feasible first: the objective; for a genome denser than the target far more, the denser the more.
 
-  A density of up to `TOLERANCE` above the target counts as feasible, so that rounding decides nothing. A loss
-  of more than `INFEASIBLE` counts as that. Another objective may have any sign and size: see `_bounded`.
+  A density of up to `TOLERANCE` above the target counts as feasible, and so does the count of weights that is
+  nearest to it, so that rounding decides nothing. A loss of more than `INFEASIBLE` counts as that. Another
+  objective may have any sign and size: see `_bounded`.
   """
 
   target_density: Number = _target_density()
@@ -94,6 +100,11 @@ class Feasible(Ranking):
     base = INFEASIBLE if is_loss else 1.5 * INFEASIBLE
     excess = jnp.maximum(density - self.target_density - TOLERANCE, 0)
     return bounded(objective) + jnp.where(excess > 0, base * (1 + excess), 0)
+
+  def counted(self, density: Float[Array, ""], size: int) -> Float[Array, ""]:
+    """The target itself, where no other number of weights is nearer to it."""
+    is_nearest = jnp.abs(density - self.target_density) * size <= 0.5 * (1 + TOLERANCE)
+    return jnp.where(is_nearest, self.target_density, density)
 
 
 @struct.dataclass

@@ -19,6 +19,7 @@ from nets_jax.engine.layouts import make_layout
 from nets_jax.engine.messages import say
 from nets_jax.engine.saved import Saved
 from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
+from nets_jax.networks.initialisation import Given
 from nets_jax.protocol import Search
 from nets_jax.studies import frontier_files, outcome, run_files
 from nets_jax.studies.batches import Machine
@@ -80,8 +81,10 @@ class SingleRun:
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
     write_json(self.where / run_files.SUMMARY, summary)
     lines = [outcome.table(results, summary)]
+    is_given = isinstance(self.task.initialiser, Given)
     for to, verdict in verdicts.items():
-      against = "its own weights unmasked" if to == "unmasked" else "a fresh dense network"
+      dense = "the dense network of the given weights" if is_given else "a fresh dense network"
+      against = "its own weights unmasked" if to == "unmasked" else dense
       lines.append(f"against {against}: {verdict}")
     return "\n".join([*lines, ""])
 

@@ -1,7 +1,7 @@
 """What `train_tickets` takes, as arrays with a row for each ticket."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +44,13 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
   """The tickets, a single one as a population of one.
 
   Raises:
-    UsageError: they are of another network.
+    UsageError: they are none, or of another network.
   """
   if not isinstance(tickets, Ticket):
-    tickets = stack(list(tickets))
+    several = list(tickets) if isinstance(tickets, Iterable) else []
+    if not several or not all(isinstance(one, Ticket) for one in several):
+      raise UsageError("tickets must be a Ticket, or several; the order of arguments is keys, tickets, task")
+    tickets = stack(several)
   try:
     check_fits(tickets, task.network, task.data.input_shape)
   except UsageError:
@@ -55,6 +58,22 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
     check_fits(single, task.network, task.data.input_shape)
     return tickets
   return stack([tickets])
+
+
+def as_tasks(task: Task | Sequence[Task]) -> list[Task]:
+  """The task, or those of each ticket, as a list, checked.
+
+  Raises:
+    UsageError: there is none, or a setting is wrong.
+  """
+  tasks = [task] if isinstance(task, Task) else list(task) if isinstance(task, Iterable) else []
+  if not tasks or not all(isinstance(one, Task) for one in tasks):
+    raise UsageError(
+      "task must be a Task, or one for each ticket; the order of arguments is keys, tickets, task"
+    )
+  for each in tasks:
+    each.check()
+  return tasks
 
 
 def _difference(one: Task, other: Task) -> str | None:

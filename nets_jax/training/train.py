@@ -247,8 +247,15 @@ def evaluate(
 
 
 def _check_state(task: Task, network_state: NetworkState | None) -> None:
-  """Raises UsageError for no state of a network whose averages say nothing before a training."""
-  if network_state is None and keeps_statistics(task.network, task.data.input_shape):
+  """Raises UsageError for no state where averages say nothing before a training, or for that of several."""
+  if network_state is not None:
+    own = initial_state(task.network, task.data.input_shape)
+    if [*map(jnp.shape, jax.tree.leaves(network_state))] != [*map(jnp.shape, jax.tree.leaves(own))]:
+      raise UsageError(
+        f"network_state is not of one {name_of(task.network)}; of those of a `Trained`, take one ticket's by "
+        "nets_jax.take(trained.network_states, i), and its weights likewise"
+      )
+  elif keeps_statistics(task.network, task.data.input_shape):
     raise UsageError(
       f"{name_of(task.network)} keeps averages of batches, which a training settles; give them as "
       "network_state: a candidate's `network_state`, or one of `Trained.network_states` by nets_jax.take"

@@ -26,7 +26,7 @@ from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket
-from nets_jax.training.arguments import as_population, key_of_each, stacked, steps_of
+from nets_jax.training.arguments import as_population, as_tasks, key_of_each, stacked, steps_of
 from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.task import Task
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
@@ -155,10 +155,8 @@ def train_tickets(
     UsageError: nothing to train for, the tickets, network and data do not go together, or a checkpoint cannot
       be written or is of another training.
   """
-  tasks = [task] if isinstance(task, Task) else list(task)
+  tasks = as_tasks(task)
   task = tasks[0]
-  for each in tasks:
-    each.check()
   population = as_population(tickets, task)
   count = len(jax.tree.leaves(population)[0])
   training = stacked(tasks * count if len(tasks) == 1 else tasks, count)
