@@ -47,8 +47,11 @@ def test_arguments_in_another_order_are_one_line(task, ticket):
     nets_jax.train_tickets(0, task, ticket, epochs=1)
   with pytest.raises(nets_jax.UsageError, match="task must be a Task, or one for each ticket"):
     nets_jax.train_tickets(0, ticket, ticket, epochs=1)
-  with pytest.raises(nets_jax.UsageError, match="tickets must be a Ticket, or several"):
-    nets_jax.train_tickets(0, [task], task, epochs=1)
+  for wrong in ([task], [], None):
+    with pytest.raises(nets_jax.UsageError, match="tickets must be a Ticket, or several"):
+      nets_jax.train_tickets(0, wrong, task, epochs=1)
+  with pytest.raises(nets_jax.UsageError, match="task must be a Task, or one for each ticket"):
+    nets_jax.train_tickets(0, ticket, [], epochs=1)
 
 
 def test_a_seed_is_the_key_of_it(task, ticket):

@@ -34,7 +34,7 @@ def npz_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
       arrays = {name: stored[name] for name in stored.files}
   except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, TypeError, MemoryError) as error:
     why = " ".join(str(error).split()) or type(error).__name__
-    why = "it is not in NumPy's format" if "pickled" in why else why
+    why = "it is not in NumPy's format" if isinstance(error, ValueError) and "pickled" in why else why
     raise UsageError(f"{path} cannot be read as arrays of numbers ({why}); save it by numpy.savez") from error
   check_names(str(path), arrays)
   return arrays

@@ -1,7 +1,7 @@
 """What `train_tickets` takes, as arrays with a row for each ticket."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +47,10 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
     UsageError: they are none, or of another network.
   """
   if not isinstance(tickets, Ticket):
-    if isinstance(tickets, Task) or not all(isinstance(one, Ticket) for one in tickets):
+    several = list(tickets) if isinstance(tickets, Iterable) else []
+    if not several or not all(isinstance(one, Ticket) for one in several):
       raise UsageError("tickets must be a Ticket, or several; the order of arguments is keys, tickets, task")
-    tickets = stack(list(tickets))
+    tickets = stack(several)
   try:
     check_fits(tickets, task.network, task.data.input_shape)
   except UsageError:
@@ -65,7 +66,7 @@ def as_tasks(task: Task | Sequence[Task]) -> list[Task]:
   Raises:
     UsageError: there is none, or a setting is wrong.
   """
-  tasks = [task] if isinstance(task, Task) else list(task) if isinstance(task, Sequence) else []
+  tasks = [task] if isinstance(task, Task) else list(task) if isinstance(task, Iterable) else []
   if not tasks or not all(isinstance(one, Task) for one in tasks):
     raise UsageError(
       "task must be a Task, or one for each ticket; the order of arguments is keys, tickets, task"
