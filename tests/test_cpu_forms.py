@@ -1,5 +1,7 @@
 """Convolutions and pooling as products and slices: values and gradients are XLA's own, in every form."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,12 +33,14 @@ def assert_close(found, expected):
     assert one.shape == other.shape
     assert one.dtype == other.dtype
     scale = max(float(jnp.max(jnp.abs(other), initial=0)), 1)
+    assert np.isfinite(scale)
     np.testing.assert_allclose(one / scale, other / scale, atol=1e-5)
 
 
-def assert_as_xla(function, *arguments):
-  whole = everything(function, *arguments)
-  assert_close(jax.jit(with_cpu_forms(whole))(*arguments), jax.jit(whole)(*arguments))
+def assert_as_xla(function, *arguments, reference=None):
+  """Ours is XLA's; `reference` is the same in a form in which XLA is right."""
+  found = jax.jit(with_cpu_forms(everything(function, *arguments)))(*arguments)
+  assert_close(found, jax.jit(everything(reference or function, *arguments))(*arguments))
 
 
 def operations(function, *arguments, platform="cpu"):
@@ -61,12 +65,20 @@ def convolutions_of_all_kinds(draw):
     "images": (draw(st.sampled_from([1, 4])), *size, groups * per_group),
     "kernel": (*window, per_group, groups * outputs),
     "window_strides": both(1, 3),
-    "padding": tuple((draw(st.integers(-1, 2)), draw(st.integers(0, 2))) for _ in range(2)),
+    "padding": tuple((draw(st.integers(-1, 2)), draw(st.integers(0, 2))) for _ in range(2)),  # as lax.pad
     "lhs_dilation": between,
     "rhs_dilation": dilation,
     "feature_group_count": groups,
     "layout": draw(st.sampled_from(LAYOUTS)),
   }
+
+
+def padded_first(convolve, layout, *, padding, lhs_dilation, **kind):
+  """The same of images padded before: where padding cuts off, XLA is wrong on CPUs."""
+  by_axis = dict(zip("HW", zip(padding, lhs_dilation, strict=True), strict=True))
+  pads = [(*by_axis[a][0], by_axis[a][1] - 1) if a in by_axis else (0, 0, 0) for a in layout]
+  nothing = jnp.zeros((), jnp.float32)
+  return lambda x, w: convolve(lax.pad(x, nothing, pads), w, padding="VALID", **kind)
 
 
 @settings(max_examples=25, deadline=None)
@@ -83,7 +95,10 @@ def test_a_convolution_is_xlas_value_gradients_and_their_tangents(kind, block, m
     patch.setattr(convolutions, "MANY_CHANNELS", many)
     patch.setattr(patches, "FEW_CHANNELS", min(many, 2))
     jax.clear_caches()
-    assert_as_xla(lambda x, w: lax.conv_general_dilated(x, w, dimension_numbers=layout, **kind), *rows)
+    convolve = functools.partial(lax.conv_general_dilated, dimension_numbers=layout)
+    assert_as_xla(
+      lambda x, w: convolve(x, w, **kind), *rows, reference=padded_first(convolve, layout[0], **kind)
+    )
 
 
 @pytest.mark.parametrize("axes", [1, 3])
@@ -112,7 +127,7 @@ def test_a_convolution_of_a_population_on_a_cpu():
 @pytest.mark.parametrize("pool", [nn.max_pool, nn.avg_pool, lambda x, *how: -nn.max_pool(-x, *how)])
 @pytest.mark.parametrize(
   "how",
-  [((2, 2), (2, 2)), ((3, 3), (2, 2), "SAME"), ((3, 2), (1, 2)), ((2, 2), (2, 2), [(1, 0), (2, 1)])],
+  [((2, 2), (2, 2)), ((3, 3), (2, 2), "SAME"), ((3, 2), (1, 2)), ((2, 2), (2, 2), [(1, 0), (1, 1)])],
 )
 def test_pooling_is_xlas_with_equal_entries_too(pool, how):
   images = jnp.round(jax.random.normal(KEY, (2, 7, 7, 3)))  # of few values, so that many are equal
@@ -144,6 +159,8 @@ def test_what_has_no_fast_form_is_left_to_xla():
   for images in (integers.reshape(2, 1, 4, 4), jnp.zeros((0, 1, 4, 4)), jnp.ones((2, 1, 4, 4)) * 1j):
     np.testing.assert_array_equal(with_cpu_forms(convolve)(images), convolve(images))
   assert with_cpu_forms(convolve)(jnp.zeros((2, 1, 1, 1))).shape == (2, 1, 0, 0)
+  three = lambda x: lax.conv(x, jnp.ones((1, 1, 3, 3)), (1, 1), "VALID")  # noqa: E731
+  assert with_cpu_forms(three)(jnp.zeros((2, 1, 1, 4))).shape == (2, 1, 0, 2)
   small = jnp.ones((1, 1, 1, 1))
   pooled = lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")  # noqa: E731
   assert with_cpu_forms(pooled)(small).shape == pooled(small).shape == (1, 0, 0, 1)
@@ -183,6 +200,44 @@ def test_it_reaches_into_loops_branches_and_rules():
     jax.jit(with_cpu_forms(differentiated))(images), differentiated(images)
   )  # by the rule: 3, not 2
   assert is_rewritten(with_cpu_forms(differentiated), images)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_short_numbers_are_summed_in_long_ones(groups, monkeypatch):
+  """Of bfloat16 no sum over images, blocks or entries is rounded before its end."""
+  monkeypatch.setattr(patches, "BLOCK_BYTES", 1)
+  jax.clear_caches()
+  images, kernel = jax.random.normal(KEY, (64, 6, 6, 4)), jax.random.normal(KEY, (3, 3, 4 // groups, 4))
+
+  def gradient(images, kernel):
+    convolve = functools.partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    one = lambda w: jnp.sum(  # noqa: E731
+      convolve(images, w, dimension_numbers=LAYOUTS[0], feature_group_count=groups), dtype=jnp.float32
+    )
+    return jax.grad(one)(kernel), convolve(
+      images, kernel, dimension_numbers=LAYOUTS[0], feature_group_count=groups
+    )
+
+  short = [x.astype(jnp.bfloat16) for x in (images, kernel)]
+  exact = gradient(*(x.astype(jnp.float32) for x in short))
+  for found, wanted in zip(with_cpu_forms(gradient)(*short), exact, strict=True):
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+      found.astype(jnp.float32), wanted, rtol=2**-8, atol=0.004 * jnp.abs(wanted).max()
+    )
+
+
+def test_a_solver_over_a_convolution():
+  """Its programs have names."""
+  images, kernel = jax.random.normal(KEY, (1, 1, 4, 4)), jnp.zeros((1, 1, 3, 3)).at[0, 0, 1, 1].set(2.0)
+  solve = lambda b: jax.scipy.sparse.linalg.cg(lambda x: lax.conv(x, kernel, (1, 1), "SAME"), b)[0]  # noqa: E731
+  np.testing.assert_allclose(with_cpu_forms(solve)(images), images / 2, rtol=1e-5)
+
+
+def test_large_windows_are_left_to_xla():
+  images = jnp.ones((1, 20, 20, 2))
+  pooled = with_cpu_forms(lambda x: nn.avg_pool(x, (20, 20)))
+  assert "reduce_window" in operations(pooled, images)
 
 
 def test_an_accelerator_convolves_and_pools_itself():

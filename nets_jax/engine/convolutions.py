@@ -10,7 +10,8 @@ the images themselves.
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from jax import lax
 
 from nets_jax.engine.patches import Window, block_size, patches_of, taps_of
 
+# Each is an operation of the program, and so is compiled; beyond, XLA's own is the lesser evil.
+MOST_SLICES = 128
 # From so many on, Eigen's convolution is faster: patches and a product took 1.1 to 1.3 times as long.
 MANY_CHANNELS = 16
 
@@ -45,11 +48,23 @@ def convolution(lhs: jax.Array, rhs: jax.Array, **settings: object) -> jax.Array
     **settings: those of the primitive.
   """
   as_xla_has_it = functools.partial(lax.conv_general_dilated_p.bind, **settings)
-  if not jnp.issubdtype(lhs.dtype, jnp.floating) or not lhs.size or not rhs.size:
+  is_empty = not lhs.size or not rhs.size
+  if not jnp.issubdtype(lhs.dtype, jnp.floating) or is_empty or _slices(lhs, rhs, settings) > MOST_SLICES:
     return as_xla_has_it(lhs, rhs)
   settings.pop("out_sharding", None)
   products = functools.partial(_as_products, **settings)
   return lax.platform_dependent(lhs, rhs, cpu=products, default=as_xla_has_it)
+
+
+def _slices(lhs: jax.Array, rhs: jax.Array, settings: Mapping[str, object]) -> int:
+  """How many slices the patches are made of: entries of the window, or its places where these are fewer."""
+  convolve = functools.partial(lax.conv_general_dilated_p.bind, **settings)
+  numbers = cast(lax.ConvDimensionNumbers, settings["dimension_numbers"])
+  places = jax.eval_shape(convolve, lhs, rhs).shape
+  return min(
+    math.prod(rhs.shape[axis] for axis in numbers.rhs_spec[2:]),
+    math.prod(places[axis] for axis in numbers.out_spec[2:]),
+  )
 
 
 @functools.partial(jax.jit, static_argnames=(
@@ -74,7 +89,7 @@ def _as_products(
   pads = tuple((low, high, d - 1) for (low, high), d in zip(padding, lhs_dilation, strict=True))
   entries = kernel.shape[:-2]
   places = tuple(
-    (low + high + (size - 1) * (between + 1) + 1 - (count - 1) * d - 1) // stride + 1
+    max(0, (low + high + (size - 1) * (between + 1) - (count - 1) * d) // stride + 1)
     for size, (low, high, between), count, d, stride in zip(
       images.shape[1:-1], pads, entries, rhs_dilation, window_strides, strict=True
     )
@@ -177,7 +192,8 @@ def _by_images(images: jax.Array, kernel: jax.Array, settings: _Convolution) -> 
     if per_group == 1 < groups:  # depthwise: nothing to sum but the entries
       shape = (1,) * (block.ndim - 1)
       taps = zip(taps_of(block, settings.pads, window), flat, strict=True)
-      parts = (tap[..., None] * own.reshape(*shape, *own.shape[1:]) for tap, own in taps)
+      exact = jnp.promote_types(settings.result, jnp.float32)
+      parts = (tap[..., None].astype(exact) * own.reshape(*shape, *own.shape[1:]) for tap, own in taps)
       convolved = functools.reduce(jnp.add, parts).astype(settings.result)
     else:
       patches = patches_of(block, settings.pads, window)
@@ -218,13 +234,12 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
   summed_first = summed_first.reshape(count, *images.shape[1:-1], -1)
   of_kernel = lax.transpose(kernel, (kernel.ndim - 2, *range(kernel.ndim - 2), kernel.ndim - 1))
   places = math.prod(window.places)
+  exact = jnp.promote_types(settings.result, jnp.float32)  # a sum over blocks is rounded once
 
   def convolve(block, own):
     patches = patches_of(block, settings.pads, window.exchanged)
     patches = patches.reshape(-1, places, groups, few)
-    multiply = functools.partial(
-      lax.dot_general, precision=settings.precision, preferred_element_type=settings.result
-    )
+    multiply = functools.partial(lax.dot_general, precision=settings.precision, preferred_element_type=exact)
     # The kernel first: Eigen packs a long operand faster where what is summed over is not its last axis.
     if groups == 1:
       patches = patches.reshape(len(patches), -1)
@@ -241,7 +256,7 @@ def _summed_over_images(images: jax.Array, kernel: jax.Array, settings: _Convolu
     nothing = jax.eval_shape(lambda blocks: convolve(*(x[0] for x in blocks)), blocks)
     total = jnp.zeros(nothing.shape, nothing.dtype)
     total = lax.scan(lambda total, own: (total + convolve(*own), None), total, blocks)[0]
-  total = total.reshape(groups, -1, *window.places, few)
+  total = total.astype(settings.result).reshape(groups, -1, *window.places, few)
   axes = len(window.places)
   total = lax.transpose(total, (axes + 2, *range(2, axes + 2), 0, 1))
   return total.reshape(few, *window.places, -1)

@@ -1,6 +1,7 @@
 """Pooling as slices, for CPUs, where XLA has no fast `reduce_window`, nor a fast gradient of one."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
+
+# Each entry of a window is an operation of the program, and so is compiled; beyond, it is left to XLA.
+MOST_SLICES = 64
 
 
 class _Windows(NamedTuple):
@@ -83,10 +87,11 @@ def _windows(
 
 
 def _has_windows(x: jax.Array, windows: _Windows) -> bool:
-  """Whether there is anything to pool, in numbers that have an infinity."""
+  """Whether there is anything to pool, in numbers that have an infinity, in windows not too large."""
   padded = jax.eval_shape(lambda x: lax.pad(x, jnp.zeros((), x.dtype), windows.pads), x).shape
   fits = all(n > (k - 1) * d for n, k, d in zip(padded, windows.entries, windows.dilation, strict=True))
-  return jnp.issubdtype(x.dtype, jnp.floating) and bool(x.size) and fits
+  is_small = math.prod(windows.entries) <= MOST_SLICES
+  return jnp.issubdtype(x.dtype, jnp.floating) and bool(x.size) and fits and is_small
 
 
 def _slices(x: jax.Array, nothing: float, windows: _Windows) -> list[tuple[tuple[int, ...], jax.Array]]:

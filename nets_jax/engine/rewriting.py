@@ -80,10 +80,14 @@ def _apply_inside(
 def _rewritten_inside(value: object, forms: Mapping[str, Form]) -> object:
   """A program that is a setting of an operation, or several (of its branches), rewritten."""
   if isinstance(value, tuple):
-    return tuple(_rewritten_inside(one, forms) for one in value)
+    changed = [_rewritten_inside(one, forms) for one in value]
+    return value._make(changed) if hasattr(value, "_make") else tuple(changed)  # a solver has them by name
   program = value if isinstance(value, core.ClosedJaxpr) else core.ClosedJaxpr(cast(core.Jaxpr, value), ())
   changed = jax.make_jaxpr(functools.partial(_apply, program, forms))(*program.in_avals)
-  return changed if isinstance(value, core.ClosedJaxpr) else changed.jaxpr
+  if isinstance(value, core.ClosedJaxpr):
+    return changed
+  assert not changed.consts  # no form has any, and an open program has no place for them
+  return changed.jaxpr
 
 
 def _uses(program: core.Jaxpr, forms: Mapping[str, Form]) -> bool:
