@@ -4,7 +4,6 @@ Functions of parameters by name, and not modules, so that both libraries train t
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,38 +11,44 @@ import numpy as np
 from nets_jax.networks.adapter import Params
 
 
-def train(
-  name: str, weights: Params, images: np.ndarray, labels: np.ndarray, rate: float
-) -> Callable[[], float]:
-  """A call that trains by plain SGD, from the weights on; the loss on the first minibatch afterwards.
+class Peer:
+  """Plain SGD of one network from our weights on; what is no training stands apart, to be left untimed."""
 
-  Args:
-    name: of a network in `NETWORKS`.
-    weights: of our network of that name.
-    images: standardised [steps, batch, height, width, channels].
-    labels: [steps, batch].
-    rate: the learning rate.
-  """
-  import torch
+  def __init__(self, name: str, weights: Params, images: np.ndarray, labels: np.ndarray, rate: float):
+    """Takes a network in `NETWORKS`, ours of that name, and standardised images [steps, batch, ...]."""
+    import torch
 
-  forward, x = NETWORKS[name], torch.as_tensor(np.ascontiguousarray(np.moveaxis(images, -1, 2)))
-  y = torch.as_tensor(labels).long()
+    self._forward, self._rate = NETWORKS[name], rate
+    self._fresh = functools.partial(_parameters, name, weights)
+    self._images = torch.as_tensor(np.ascontiguousarray(np.moveaxis(images, -1, 2)))
+    self._labels = torch.as_tensor(labels).long()
+    self.begin()
 
-  def run() -> float:
-    p = _parameters(name, weights)
-    optimizer = torch.optim.SGD(list(p.values()), lr=rate)
+  def begin(self) -> None:
+    """Back to the first weights."""
+    self._parameters = self._fresh()
 
-    def loss(i):
-      return torch.nn.functional.cross_entropy(forward(p, x[i]), y[i])
+  def train(self, steps: int | None = None) -> None:
+    """A step on each minibatch, or on the first so many."""
+    import torch
 
-    for i in range(len(x)):
+    optimizer = torch.optim.SGD(list(self._parameters.values()), lr=self._rate)
+    for i in range(len(self._images) if steps is None else steps):
       optimizer.zero_grad()
-      loss(i).backward()
+      self._loss(i).backward()
       optimizer.step()
-    with torch.no_grad():
-      return float(loss(0))
 
-  return run
+  def loss(self) -> float:
+    """On the first minibatch, as it is now."""
+    import torch
+
+    with torch.no_grad():
+      return float(self._loss(0))
+
+  def _loss(self, i):
+    from torch.nn import functional
+
+    return functional.cross_entropy(self._forward(self._parameters, self._images[i]), self._labels[i])
 
 
 def _parameters(name: str, weights: Params) -> dict:

@@ -23,6 +23,8 @@ def map_tickets(
 ) -> Result:
   """`function(row, shared)` for each row of a population: the one place where tickets are batched.
 
+  On a CPU its convolutions and pooling have other forms; see `engine.cpu_forms`.
+
   Args:
     function: a program for one ticket. Whatever it computes has the same bits on any number of devices.
     layout: of the population.
