@@ -249,7 +249,7 @@ def evaluate(
 def _check_state(task: Task, network_state: NetworkState | None) -> None:
   """Raises UsageError for no state where averages say nothing before a training, or for that of several."""
   if network_state is not None:
-    own = initial_state(task.network, task.data.input_shape)
+    own = jax.eval_shape(lambda: initial_state(task.network, task.data.input_shape))  # its shapes alone
     if [*map(jnp.shape, jax.tree.leaves(network_state))] != [*map(jnp.shape, jax.tree.leaves(own))]:
       raise UsageError(
         f"network_state is not of one {name_of(task.network)}; of those of a `Trained`, take one ticket's by "
