@@ -1,10 +1,10 @@
 """Convolutions that are fast on a CPU: matrix products, and XLA's own where that is fast.
 
 XLA's CPU backend multiplies matrices at the machine's rate. It convolves so too, by Eigen, where it knows the
-form: of images with channels last, forwards. Gradients have other forms, and ran at a hundredth of that rate.
-So the gradient of the images is put as a convolution forwards. All else is a product of patches and the
-kernel. It is worked off in blocks of images whose patches fit in a core's cache, for they are several times
-the images themselves.
+form: of images with channels last, forwards. Gradients have other forms. That of a 3 x 3 convolution over
+32 x 32 images ran at about a hundredth of that rate. So the gradient of the images is put as a convolution
+forwards. All else is a product of patches and the kernel. It is worked off in blocks of images whose patches
+fit in a core's cache, for they are several times the images themselves.
 """
 
 import functools
