@@ -1,0 +1,353 @@
+"""Which axes of a network's parameters count the same units, and which weights read a unit.
+
+The network is traced, in training and in evaluation, and the traced program is walked once. Whatever is added
+entry by entry, or passes through an activation, a pooling, a normalisation over examples or a flattening, has
+the same units. A product or a convolution with a kernel reads the units that it sums over. Units that
+anything else mixes are whole: none of them can be left out. As in torch-pruning (Fang et al., 2023), but the
+groups are found in the program, whatever library wrote it.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+from jax.extend import core
+
+from nets_jax.networks.adapter import (
+  Network,
+  Path,
+  abstract_parameters,
+  forward,
+  forward_in_training,
+  initial_state,
+  input_type,
+  remembered,
+)
+from nets_jax.networks.axis_rules import RULES, Algebra, Label, Labels, shape_of
+from nets_jax.networks.traced import derivative_of, differentiable, inner_program, is_derived, is_forwards
+
+_EXAMPLES = 2  # in the traced batch
+
+
+class Factor(NamedTuple):
+  """A factor of an axis's length, and which units it counts: a place in `Coupling.sizes`; None is whole."""
+
+  size: int
+  units: int | None
+
+
+class Reading(NamedTuple):
+  """A product by a kernel: its leaf, the units it sums over, and how often an example has it computed."""
+
+  leaf: int
+  summed: tuple[int, ...]
+  places: int
+
+
+class Coupling(NamedTuple):
+  """What a network's parameters count.
+
+  Attributes:
+    sizes: units in each group that can be left out in part.
+    leaves: of each parameter, then of each array of the state, in the tree's order: of each axis its factors.
+    readings: where kernels meet the signal, in the order of application; in training, then what evaluation
+      alone has.
+    whole: why units are whole, by parameter and axis: `Dense_0/kernel, axis 1`.
+  """
+
+  sizes: tuple[int, ...]
+  leaves: tuple[tuple[tuple[Factor, ...], ...], ...]
+  readings: tuple[Reading, ...]
+  whole: tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(eq=False)
+class _Atom:
+  """A factor while it is found out: another that it is, or two that it is made of."""
+
+  size: int
+  why_whole: str | None = None
+  parts: tuple["_Atom", ...] = ()
+
+  def resolved(self) -> Iterator["_Atom"]:
+    if not self.parts:
+      yield self
+    for part in self.parts:
+      yield from part.resolved()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+  """What is known of a value: None are the labels of one that no parameter is in; `leaf` if it is one's."""
+
+  labels: Labels | None
+  leaf: int | None = None
+
+
+class _Finder(Algebra):
+  """Unites axes as a traced program is walked."""
+
+  def __init__(self):
+    self.readings: list[tuple[int, list[_Atom], int]] = []
+    self._operands: list[_Value] = []
+    self._in_gradient = False
+
+  def same(self, first: Label, second: Label) -> Label:
+    if first is None or second is None:
+      return first if second is None else second
+    ones, others = list(first)[::-1], list(second)[::-1]  # the next is the last
+    while ones and others:
+      one, other = _next(ones), _next(others)
+      if one is other:
+        continue
+      if one.size == other.size:
+        why = one.why_whole or other.why_whole
+        one.parts, other.why_whole = (other,), why
+      elif one.size > other.size and one.size % other.size == 0:
+        ones.append(_split(one, other.size))
+        others.append(other)
+        ones.append(one.parts[0])
+      elif other.size % one.size == 0:
+        others.append(_split(other, one.size))
+        ones.append(one)
+        others.append(other.parts[0])
+      else:
+        for atom in (one, other, *ones, *others):
+          atom.why_whole = "axes of other factors are joined"
+        break
+    return first
+
+  def apart(self, label: Label, why: str) -> None:
+    for atom in _resolved(label or ()):
+      atom.why_whole = atom.why_whole or why
+
+  def summed(self, equation: core.JaxprEqn, labels: Sequence[Labels], axes: Sequence[Sequence[int]]) -> None:
+    if self._in_gradient:  # that of a unit which nothing reads is zero, so a sum may leave it out
+      return
+    leaves = [i for i, operand in enumerate(self._operands) if operand.leaf is not None]
+    atoms = [atom for axis in axes[0] for atom in _resolved(labels[0][axis] or ())]
+    if len(leaves) != 1:
+      for atom in atoms:
+        atom.why_whole = atom.why_whole or f"{equation.primitive.name} sums over them, of no kernel"
+      return
+    leaf = self._operands[leaves[0]].leaf
+    assert leaf is not None
+    kernel = math.prod(shape_of(equation.invars[leaves[0]]))
+    self.readings.append((leaf, atoms, _multiplications(equation) // (kernel * _EXAMPLES)))
+
+  def regrouped(self, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
+    atoms = [
+      atom
+      for label, size in zip(labels, before, strict=True)
+      for atom in (_resolved(label) if label is not None else _fresh(size))
+    ][::-1]
+    result: list[Label] = []
+    for size in after:
+      own: list[_Atom] = []
+      while size > 1 and atoms:
+        atom = _next(atoms)
+        if size % atom.size:
+          if atom.size % size:
+            return self._torn([*own, atom, *atoms], result, after)
+          atoms.append(_split(atom, size))
+          atom = atom.parts[0]
+        own.append(atom)
+        size //= atom.size
+      result.append(tuple(own))
+    return tuple(result)
+
+  def _torn(self, atoms: Sequence[_Atom], before: Sequence[Label], after: Sequence[int]) -> Labels:
+    """A reshape that cuts across factors: what it is given, and what comes of it, is whole."""
+    why = "a reshape cuts across them"
+    self.apart((*atoms, *(atom for label in before for atom in label or ())), why)
+    return tuple(_fresh(size, why) for size in after)
+
+  def length(self, label: Label, whole: int) -> int:
+    del label
+    return whole
+
+  def walk(self, program: core.Jaxpr, consts: Sequence[object], given: Sequence[_Value]) -> list[_Value]:
+    """What is known of a program's results, given what is known of its arguments."""
+    known = dict(zip(program.constvars, [_Value(None)] * len(consts), strict=True))
+    known |= dict(zip(program.invars, given, strict=True))
+
+    def look(variable):
+      return _Value(None) if isinstance(variable, core.Literal) else known[variable]
+
+    for equation in program.eqns:
+      results = self._apply(equation, program, [look(variable) for variable in equation.invars])
+      known |= dict(zip(equation.outvars, results, strict=True))
+    return [look(variable) for variable in program.outvars]
+
+  def _apply(self, equation: core.JaxprEqn, program: core.Jaxpr, operands: list[_Value]) -> Sequence[_Value]:
+    if all(operand.labels is None for operand in operands):
+      return [_Value(None)] * len(equation.outvars)
+    if (inner := inner_program(equation)) is not None:
+      results = self.walk(inner.jaxpr, inner.consts, operands)
+      if is_derived(equation) and not self._in_gradient:  # the rule for its gradient may mix what it does not
+        self._differentiate(equation, program, operands, results)
+      return results
+    if equation.primitive.name == "cond":
+      return self._branches(equation, operands[1:])
+    rule = RULES.get(equation.primitive.name)
+    self._operands = operands
+    labels = [
+      (None,) * len(shape_of(variable)) if operand.labels is None else operand.labels
+      for variable, operand in zip(equation.invars, operands, strict=True)
+    ]
+    understood = rule(equation, labels, self) if rule is not None else None
+    if understood is None:
+      return self._mixed(equation, labels)
+    leaf = operands[0].leaf if equation.primitive.name in _VIEWS else None
+    why = None if equation.primitive.name == "broadcast_in_dim" else "they are no parameter's"
+    return [
+      _Value(_completed(result, shape_of(variable), why), leaf)
+      for result, variable in zip(understood.results, equation.outvars, strict=True)
+    ]
+
+  def _differentiate(
+    self, equation: core.JaxprEqn, program: core.Jaxpr, operands: list[_Value], results: list[_Value]
+  ) -> None:
+    before, self._in_gradient = self._in_gradient, True
+    rule = derivative_of(equation, program)
+    changed = (operands, equation.invars) if is_forwards(equation) else (results, equation.outvars)
+    self.walk(rule.jaxpr, rule.consts, operands + differentiable(*changed))
+    self._in_gradient = before
+
+  def _mixed(self, equation: core.JaxprEqn, labels: Sequence[Labels]) -> list[_Value]:
+    """An operation that is not understood: all it is given, and all that comes of it, is whole."""
+    why = f"{equation.primitive.name} may mix them"
+    for own in labels:
+      for label in own:
+        self.apart(label, why)
+    shapes = [getattr(variable.aval, "shape", ()) for variable in equation.outvars]
+    return [_Value(tuple(_fresh(size, why) for size in shape)) for shape in shapes]
+
+  def _branches(self, equation: core.JaxprEqn, operands: Sequence[_Value]) -> list[_Value]:
+    """A choice between programs, whose results count the same."""
+    results = [self.walk(one.jaxpr, one.consts, operands) for one in equation.params["branches"]]
+    merged = results[0]
+    for others in results[1:]:
+      merged = [self.united(*both) for both in zip(merged, others, strict=True)]
+    return merged
+
+  def united(self, first: _Value, second: _Value) -> _Value:
+    """Two values that count the same, axis by axis."""
+    if first.labels is None or second.labels is None:
+      return first if second.labels is None else second
+    return _Value(tuple(map(self.same, first.labels, second.labels)))
+
+
+# What only shows a parameter otherwise; a zero among its entries stays one.
+_VIEWS = ("convert_element_type", "copy", "copy_p", "reshape", "squeeze", "transpose", "reduce_precision")
+
+
+def _fresh(size: int, why: str | None = None) -> tuple[_Atom, ...]:
+  return () if size == 1 else (_Atom(size, why),)
+
+
+def _resolved(label: Sequence[_Atom]) -> list[_Atom]:
+  return [one for atom in label for one in atom.resolved()]
+
+
+def _next(atoms: list[_Atom]) -> _Atom:
+  """Takes the next of some atoms, the last, down to what it is made of."""
+  atom = atoms.pop()
+  while atom.parts:
+    atoms += atom.parts[::-1]
+    atom = atoms.pop()
+  return atom
+
+
+def _split(atom: _Atom, size: int) -> _Atom:
+  """Makes an atom of two, the slower of that size; the faster one."""
+  atom.parts = tuple(_Atom(own, atom.why_whole) for own in (size, atom.size // size))
+  return atom.parts[1]
+
+
+def _completed(labels: Labels, shape: Sequence[int], why: str | None) -> Labels:
+  return tuple(
+    _fresh(size, why) if label is None else label for label, size in zip(labels, shape, strict=True)
+  )
+
+
+def _multiplications(equation: core.JaxprEqn) -> int:
+  """Of a product or a convolution, as it was traced."""
+  result, kernel = shape_of(equation.outvars[0]), shape_of(equation.invars[1])
+  if equation.primitive.name == "dot_general":
+    (summed, _), _ = equation.params["dimension_numbers"]
+    return math.prod(result) * math.prod(shape_of(equation.invars[0])[axis] for axis in summed)
+  outs = equation.params["dimension_numbers"].rhs_spec[0]
+  return math.prod(result) * math.prod(kernel) // kernel[outs]
+
+
+def find_coupling(network: Network, input_shape: Sequence[int]) -> Coupling:
+  """What the parameters of a network count; found once, nothing is computed."""
+  return _find_coupling(network, tuple(input_shape))
+
+
+@remembered
+def _find_coupling(network: Network, input_shape: tuple[int, ...]) -> Coupling:
+  weights = abstract_parameters(network, input_shape)
+  state = jax.eval_shape(lambda: initial_state(network, input_shape))
+  inputs = jax.ShapeDtypeStruct((_EXAMPLES, *input_shape), input_type(network, input_shape))
+  leaves = jax.tree.leaves((weights, state))
+  finder = _Finder()
+  values = [
+    _Value(tuple(_fresh(size) for size in leaf.shape), i if i < len(jax.tree.leaves(weights)) else None)
+    for i, leaf in enumerate(leaves)
+  ]
+  others = [_Value(None), _Value(None)]
+  run = functools.partial(forward_in_training, network)
+  traced = jax.make_jaxpr(run)(weights, state, inputs, jax.random.key(0))
+  outputs, changed = _parted(finder.walk(traced.jaxpr, traced.consts, values + others), state)
+  for before, after in zip(values[-len(changed) :] if changed else [], changed, strict=True):
+    finder.united(before, after)
+
+  def evaluated(weights, state, inputs):
+    return forward(network, weights, inputs, state=state)
+
+  of_training = len(finder.readings)
+  traced = jax.make_jaxpr(evaluated)(weights, state, inputs)
+  outputs += finder.walk(traced.jaxpr, traced.consts, values + others[:1])
+  for value in outputs:
+    for label in value.labels or ():
+      finder.apart(label, "they are outputs")
+  paths = [path for path, _ in jax.tree_util.tree_flatten_with_path((weights, state))[0]]
+  return _numbered(values, paths, finder.readings, of_training)
+
+
+def _parted(values: list[_Value], state: object) -> tuple[list[_Value], list[_Value]]:
+  """The results of a training's forward pass as outputs, and as what becomes of the state."""
+  count = len(jax.tree.leaves(state))
+  return values[: len(values) - count], values[len(values) - count :]
+
+
+def _numbered(
+  values: Sequence[_Value],
+  paths: Sequence[Path],
+  readings: Sequence[tuple[int, list[_Atom], int]],
+  of_training: int,
+) -> Coupling:
+  """What was found, with numbers for what has the same units, in the order of the parameters."""
+  numbers: dict[_Atom, int] = {}
+  leaves, whole = [], []
+  for value, path in zip(values, paths, strict=True):
+    axes = [_resolved(label or ()) for label in value.labels or ()]
+    for axis, atoms in enumerate(axes):
+      for atom in atoms:
+        if atom.why_whole is None:
+          numbers.setdefault(atom, len(numbers))
+        elif isinstance(path[0], jax.tree_util.SequenceKey) and path[0].idx == 0:
+          name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+          whole.append((f"{name}, axis {axis}", atom.why_whole))
+    leaves.append(tuple(tuple(Factor(a.size, numbers.get(a)) for a in atoms) for atoms in axes))
+  found = [
+    Reading(leaf, tuple(numbers[a] for a in _resolved(atoms) if a in numbers), places)
+    for leaf, atoms, places in readings
+  ]
+  found = found[:of_training] + [one for one in found[of_training:] if one not in found[:of_training]]
+  return Coupling(tuple(atom.size for atom in numbers), tuple(leaves), tuple(found), tuple(whole))
