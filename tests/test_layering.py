@@ -28,15 +28,17 @@ INNER = {
   "data": ("tfds", "targets", "dataset", "augmentation", "files", "sources"),
   "networks": (
     "precision", "functional", "adapter", "interface", "maskable", "own", "images", "architectures", "zoo",
-    "layers",
+    "layers", "traced", "axis_rules", "factors", "coupling", "narrow_programs", "narrowing",
     "layer_rules",
     "initialisation",
   ),
-  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage"),
+  "tickets": (
+    "ticket", "compaction", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage",
+  ),
   "training": (
     "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "training",
     "task", "train", "statistics",
-    "arguments", "trainer",
+    "arguments", "parts", "loop", "loops", "trainer",
   ),
   "evolution": (
     "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",

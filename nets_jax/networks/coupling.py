@@ -10,7 +10,7 @@ groups are found in the program, whatever library wrote it.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from nets_jax.networks.adapter import (
   remembered,
 )
 from nets_jax.networks.axis_rules import RULES, Algebra, Label, Labels, shape_of
+from nets_jax.networks.factors import Atom, fresh, keep_whole, regroup, resolved, unite
 from nets_jax.networks.traced import derivative_of, differentiable, inner_program, is_derived, is_forwards
 
 _EXAMPLES = 2  # in the traced batch
@@ -64,21 +65,6 @@ class Coupling(NamedTuple):
   whole: tuple[tuple[str, str], ...]
 
 
-@dataclasses.dataclass(eq=False)
-class _Atom:
-  """A factor while it is found out: another that it is, or two that it is made of."""
-
-  size: int
-  why_whole: str | None = None
-  parts: tuple["_Atom", ...] = ()
-
-  def resolved(self) -> Iterator["_Atom"]:
-    if not self.parts:
-      yield self
-    for part in self.parts:
-      yield from part.resolved()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Value:
   """What is known of a value: None are the labels of one that no parameter is in; `leaf` if it is one's."""
@@ -91,47 +77,26 @@ class _Finder(Algebra):
   """Unites axes as a traced program is walked."""
 
   def __init__(self):
-    self.readings: list[tuple[int, list[_Atom], int]] = []
+    self.readings: list[tuple[int, list[Atom], int]] = []
     self._operands: list[_Value] = []
     self._in_gradient = False
 
   def same(self, first: Label, second: Label) -> Label:
     if first is None or second is None:
       return first if second is None else second
-    ones, others = list(first)[::-1], list(second)[::-1]  # the next is the last
-    while ones and others:
-      one, other = _next(ones), _next(others)
-      if one is other:
-        continue
-      if one.size == other.size:
-        why = one.why_whole or other.why_whole
-        one.parts, other.why_whole = (other,), why
-      elif one.size > other.size and one.size % other.size == 0:
-        ones.append(_split(one, other.size))
-        others.append(other)
-        ones.append(one.parts[0])
-      elif other.size % one.size == 0:
-        others.append(_split(other, one.size))
-        ones.append(one)
-        others.append(other.parts[0])
-      else:
-        for atom in (one, other, *ones, *others):
-          atom.why_whole = "axes of other factors are joined"
-        break
+    unite(first, second)
     return first
 
   def apart(self, label: Label, why: str) -> None:
-    for atom in _resolved(label or ()):
-      atom.why_whole = atom.why_whole or why
+    keep_whole(label or (), why)
 
   def summed(self, equation: core.JaxprEqn, labels: Sequence[Labels], axes: Sequence[Sequence[int]]) -> None:
     if self._in_gradient:  # that of a unit which nothing reads is zero, so a sum may leave it out
       return
     leaves = [i for i, operand in enumerate(self._operands) if operand.leaf is not None]
-    atoms = [atom for axis in axes[0] for atom in _resolved(labels[0][axis] or ())]
+    atoms = [atom for axis in axes[0] for atom in resolved(labels[0][axis] or ())]
     if len(leaves) != 1:
-      for atom in atoms:
-        atom.why_whole = atom.why_whole or f"{equation.primitive.name} sums over them, of no kernel"
+      keep_whole(atoms, f"{equation.primitive.name} sums over them, of no kernel")
       return
     leaf = self._operands[leaves[0]].leaf
     assert leaf is not None
@@ -139,31 +104,8 @@ class _Finder(Algebra):
     self.readings.append((leaf, atoms, _multiplications(equation) // (kernel * _EXAMPLES)))
 
   def regrouped(self, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
-    atoms = [
-      atom
-      for label, size in zip(labels, before, strict=True)
-      for atom in (_resolved(label) if label is not None else _fresh(size))
-    ][::-1]
-    result: list[Label] = []
-    for size in after:
-      own: list[_Atom] = []
-      while size > 1 and atoms:
-        atom = _next(atoms)
-        if size % atom.size:
-          if atom.size % size:
-            return self._torn([*own, atom, *atoms], result, after)
-          atoms.append(_split(atom, size))
-          atom = atom.parts[0]
-        own.append(atom)
-        size //= atom.size
-      result.append(tuple(own))
-    return tuple(result)
-
-  def _torn(self, atoms: Sequence[_Atom], before: Sequence[Label], after: Sequence[int]) -> Labels:
-    """A reshape that cuts across factors: what it is given, and what comes of it, is whole."""
-    why = "a reshape cuts across them"
-    self.apart((*atoms, *(atom for label in before for atom in label or ())), why)
-    return tuple(_fresh(size, why) for size in after)
+    lengths = zip(labels, before, strict=True)
+    return regroup([fresh(size) if label is None else label for label, size in lengths], after)
 
   def length(self, label: Label, whole: int) -> int:
     del label
@@ -224,7 +166,7 @@ class _Finder(Algebra):
       for label in own:
         self.apart(label, why)
     shapes = [getattr(variable.aval, "shape", ()) for variable in equation.outvars]
-    return [_Value(tuple(_fresh(size, why) for size in shape)) for shape in shapes]
+    return [_Value(tuple(fresh(size, why) for size in shape)) for shape in shapes]
 
   def _branches(self, equation: core.JaxprEqn, operands: Sequence[_Value]) -> list[_Value]:
     """A choice between programs, whose results count the same."""
@@ -245,32 +187,9 @@ class _Finder(Algebra):
 _VIEWS = ("convert_element_type", "copy", "copy_p", "reshape", "squeeze", "transpose", "reduce_precision")
 
 
-def _fresh(size: int, why: str | None = None) -> tuple[_Atom, ...]:
-  return () if size == 1 else (_Atom(size, why),)
-
-
-def _resolved(label: Sequence[_Atom]) -> list[_Atom]:
-  return [one for atom in label for one in atom.resolved()]
-
-
-def _next(atoms: list[_Atom]) -> _Atom:
-  """Takes the next of some atoms, the last, down to what it is made of."""
-  atom = atoms.pop()
-  while atom.parts:
-    atoms += atom.parts[::-1]
-    atom = atoms.pop()
-  return atom
-
-
-def _split(atom: _Atom, size: int) -> _Atom:
-  """Makes an atom of two, the slower of that size; the faster one."""
-  atom.parts = tuple(_Atom(own, atom.why_whole) for own in (size, atom.size // size))
-  return atom.parts[1]
-
-
 def _completed(labels: Labels, shape: Sequence[int], why: str | None) -> Labels:
   return tuple(
-    _fresh(size, why) if label is None else label for label, size in zip(labels, shape, strict=True)
+    fresh(size, why) if label is None else label for label, size in zip(labels, shape, strict=True)
   )
 
 
@@ -297,7 +216,7 @@ def _find_coupling(network: Network, input_shape: tuple[int, ...]) -> Coupling:
   leaves = jax.tree.leaves((weights, state))
   finder = _Finder()
   values = [
-    _Value(tuple(_fresh(size) for size in leaf.shape), i if i < len(jax.tree.leaves(weights)) else None)
+    _Value(tuple(fresh(size) for size in leaf.shape), i if i < len(jax.tree.leaves(weights)) else None)
     for i, leaf in enumerate(leaves)
   ]
   others = [_Value(None), _Value(None)]
@@ -329,14 +248,14 @@ def _parted(values: list[_Value], state: object) -> tuple[list[_Value], list[_Va
 def _numbered(
   values: Sequence[_Value],
   paths: Sequence[Path],
-  readings: Sequence[tuple[int, list[_Atom], int]],
+  readings: Sequence[tuple[int, list[Atom], int]],
   of_training: int,
 ) -> Coupling:
   """What was found, with numbers for what has the same units, in the order of the parameters."""
-  numbers: dict[_Atom, int] = {}
+  numbers: dict[Atom, int] = {}
   leaves, whole = [], []
   for value, path in zip(values, paths, strict=True):
-    axes = [_resolved(label or ()) for label in value.labels or ()]
+    axes = [resolved(label or ()) for label in value.labels or ()]
     for axis, atoms in enumerate(axes):
       for atom in atoms:
         if atom.why_whole is None:
@@ -346,7 +265,7 @@ def _numbered(
           whole.append((f"{name}, axis {axis}", atom.why_whole))
     leaves.append(tuple(tuple(Factor(a.size, numbers.get(a)) for a in atoms) for atoms in axes))
   found = [
-    Reading(leaf, tuple(numbers[a] for a in _resolved(atoms) if a in numbers), places)
+    Reading(leaf, tuple(numbers[a] for a in resolved(atoms) if a in numbers), places)
     for leaf, atoms, places in readings
   ]
   found = found[:of_training] + [one for one in found[of_training:] if one not in found[:of_training]]

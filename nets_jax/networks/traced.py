@@ -38,7 +38,9 @@ def differentiable(values: Sequence[Value], variables: Sequence[core.Var | core.
   return [value for value, one in zip(values, variables, strict=True) if _is_float(one)]
 
 
-def with_nothing(some: Sequence[Value], variables: Sequence[core.Var | core.Literal]) -> tuple[Any, ...]:
+def with_nothing(
+  some: Sequence[Value], variables: Sequence[core.Var | core.Literal]
+) -> tuple[Value | np.ndarray, ...]:
   """The same backwards: tangents of all values, of whole numbers one of nothing."""
   rest = iter(some)
   return tuple(next(rest) if _is_float(one) else _nothing(one) for one in variables)

@@ -20,15 +20,16 @@ from nets_jax.networks.adapter import Network, NetworkState, Params, initial_sta
 from nets_jax.networks.coupling import Coupling, Reading, find_coupling
 from nets_jax.networks.functional import Functional
 from nets_jax.networks.maskable import layer_name
-from nets_jax.networks.narrowing import Kept, narrow_network, narrowed, places_of, with_kept
+from nets_jax.networks.narrow_programs import Kept, narrowed, places_of
+from nets_jax.networks.narrowing import narrow_network, with_kept
 from nets_jax.tickets.ticket import Ticket, check_fits, layers_of
 
 # Of each group of units which are alive.
 Live = Mapping[int, Bool[Array | np.ndarray, " units"]]
 
 SMALLEST = 8  # units; no group is narrowed below, for fewer are no faster
-LARGEST_SHARE = 0.75  # of a group's units; to take more of them costs what it saves
-WORTH_IT = 0.8  # of the multiplications; more than that does not pay for a program of its own
+LARGEST_SHARE = 0.9  # of a group's units; to take more of them costs what it saves
+WORTH_IT = 0.8  # of the multiplications; to compute more of them does not pay for a program of its own
 
 
 def live_units(masks: Params, coupling: Coupling) -> Live:
@@ -110,13 +111,13 @@ def multiplications(
 
 
 def rounded(count: int, whole: int) -> int:
-  """As many units or more, of few sizes (8, 12, 16, 24, 32, 48, ...); all where that does not pay.
+  """As many units or up to a quarter more, of few sizes (8, 10, 12, 14, 16, 20, 24, ...); or all of them.
 
   So tickets whose counts differ a little share a program. It depends on the ticket alone, and so do the bits
   of its training.
   """
-  power = 2 ** math.ceil(math.log2(max(count, SMALLEST)))
-  size = power * 3 // 4 if count <= power * 3 // 4 >= SMALLEST else power
+  step = max(1, 2 ** int(math.log2(max(count, SMALLEST))) // 4)
+  size = -(-max(count, SMALLEST) // step) * step
   return whole if size > LARGEST_SHARE * whole else size
 
 
@@ -130,7 +131,8 @@ class Compact:
     network_state: what that network begins with.
     kept: those places, of each group of units of which some are left out, ascending.
     live: of all groups, which units are alive.
-    multiplications: of one example's way through the smaller network, and through the whole one.
+    multiplications: of one example's way through the smaller network.
+    whole_multiplications: of its way through the whole one.
     whole: why units cannot be left out, by parameter and axis.
   """
 
@@ -139,8 +141,14 @@ class Compact:
   network_state: NetworkState
   kept: Kept
   live: Live
-  multiplications: tuple[int, int]
+  multiplications: int
+  whole_multiplications: int
   whole: tuple[tuple[str, str], ...]
+
+  @property
+  def pays(self) -> bool:
+    """Whether so much is left out that a training is faster for it, with a program of its own."""
+    return self.multiplications <= WORTH_IT * self.whole_multiplications
 
   @property
   def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -148,16 +156,19 @@ class Compact:
     return tuple((group, len(places)) for group, places in sorted(self.kept.items()))
 
 
-def compact(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> Compact | None:
-  """The ticket and its network without dead units; None where too few are dead for it to pay.
+def compact(
+  ticket: Ticket, network: Network, input_shape: Sequence[int], *, round_up: bool = True
+) -> Compact:
+  """The ticket and its network without dead units.
 
   Exact: the smaller network computes the same outputs and gradients, up to the order of sums. See
-  `networks.coupling` for what is seen of a network.
+  `networks.coupling` for what is seen of a network; what is not, is left whole, and `Compact.whole` says why.
 
   Args:
     ticket: a single one.
     network: that it is of.
     input_shape: shape of one input, without the batch axis.
+    round_up: to few sizes, as trainings do; see `rounded`. Else live units alone are kept, and at least one.
 
   Raises:
     UsageError: the ticket is not of that network.
@@ -166,19 +177,18 @@ def compact(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> Com
   coupling = find_coupling(network, input_shape)
   ticket = jax.tree.map(np.asarray, ticket)
   live = live_units(ticket.masks, coupling)
-  sizes = {group: rounded(int(of.sum()), of.size) for group, of in live.items()}
-  fewer, whole = (cast(int, multiplications(coupling, counts)) for counts in (sizes, {}))
-  if fewer > WORTH_IT * whole:
-    return None
+  counts = {group: max(1, int(of.sum())) for group, of in live.items()}
+  sizes = {group: rounded(count, live[group].size) for group, count in counts.items()} if round_up else counts
   kept = {
     group: np.sort(np.argsort(~of, kind="stable")[: sizes[group]]).astype(np.int32)
     for group, of in live.items()
     if sizes[group] < of.size
   }
   state = with_kept(narrow_state(initial_state(network, input_shape), coupling, kept), kept)
+  fewer, whole = (cast(int, multiplications(coupling, of)) for of in (sizes, {}))
   return Compact(
-    _narrow_ticket(ticket, coupling, kept), narrow_network(network, kept), state, kept, live,
-    (fewer, whole), coupling.whole,
+    _narrow_ticket(ticket, coupling, kept), narrow_network(network, kept), state, kept, live, fewer, whole,
+    coupling.whole,
   )  # fmt: skip
 
 
@@ -205,27 +215,25 @@ def _count(tree: PyTree) -> int:
   return len(jax.tree.leaves(tree))
 
 
-def widened(whole: PyTree, fewer: PyTree, coupling: Coupling, small: Compact, of_state: bool) -> PyTree:
-  """Arrays of the whole network in which those of live units are the compact one's.
+def widened(small: Compact, fewer: PyTree, whole: PyTree, coupling: Coupling, *, state: bool) -> PyTree:
+  """Arrays of the whole network: the compact one's where units are alive, and elsewhere what there was.
 
   Args:
-    whole: what dead units keep: weights or a state.
-    fewer: the compact network's.
+    small: the compact form.
+    fewer: weights or a state of it.
+    whole: what dead units keep.
     coupling: of the whole network.
-    small: which units those are.
-    of_state: whether it is a state, not weights.
+    state: whether these are states.
   """
-  begin = len(coupling.leaves) - _count(whole) if of_state else 0
-  is_live = {group: np.asarray(small.live[group])[places] for group, places in small.kept.items()}
-  alive = {group: places[is_live[group]] for group, places in small.kept.items()}
-  among = {group: np.flatnonzero(own) for group, own in is_live.items()}
+  begin = len(coupling.leaves) - _count(whole) if state else 0
+  lives = {group: np.flatnonzero(np.asarray(small.live[group])[own]) for group, own in small.kept.items()}
+  places = {group: np.asarray(own)[lives[group]] for group, own in small.kept.items()}
   sizes = dict(small.sizes)
   leaves, treedef = jax.tree.flatten(whole)
   found = []
   for leaf, new, axes in zip(leaves, jax.tree.leaves(fewer), coupling.leaves[begin:], strict=False):
     result = np.array(leaf)
-    to = np.ix_(*(places_of(axis, alive, {}) for axis in axes))
-    of = np.ix_(*(places_of(axis, among, sizes) for axis in axes))
-    result[to] = np.asarray(new)[of]
+    there = np.ix_(*(places_of(axis, places) for axis in axes))
+    result[there] = np.asarray(new)[np.ix_(*(places_of(axis, lives, sizes) for axis in axes))]
     found.append(result)
-  return jax.tree.unflatten(treedef, found)
+  return treedef.unflatten(found)

@@ -209,3 +209,43 @@ def describe_optimizer(optimizer: Optimizer) -> str:
   except Exception:  # one that wants other weights than these has its name alone
     return name
   return f"{name} {total:08x}"
+
+
+class DeadWeights(NamedTuple):
+  """What an optimiser does about weights whose gradient is always zero.
+
+  Attributes:
+    move: whether it moves them, as weight decay does.
+    matter: whether others move otherwise because of them, as with a rate for each layer by its norm.
+  """
+
+  move: bool
+  matter: bool
+
+
+def dead_weights(made: optax.GradientTransformation) -> DeadWeights:
+  """What an optimiser does about dead weights: it is tried on a few, with as many beside that are alive.
+
+  Of one that cannot be tried so, or does not move weights at first, the worst is taken.
+  """
+  keys = jax.random.split(jax.random.key(0), 4)
+  begun = jax.random.normal(keys[0], (130, 260))  # adafactor treats matrices of fewer than 128 otherwise
+  is_live = jnp.arange(260) < 130
+
+  def moved(size):
+    weights = {"kernel": begun[:, :size]}
+    state = made.init(weights)
+    for key in keys[1:]:
+      gradient = jnp.where(is_live, jax.random.normal(key, begun.shape), 0)[:, :size]
+      updates, state = made.update({"kernel": gradient}, state, weights)
+      weights = optax.apply_updates(weights, updates)
+    return np.asarray(cast(dict, weights)["kernel"])
+
+  try:
+    beside, alone = moved(260), moved(130)
+  except Exception:  # one that wants other weights than these, or more than gradients
+    return DeadWeights(move=True, matter=True)
+  if np.array_equal(alone, np.asarray(begun)[:, :130]):
+    return DeadWeights(move=True, matter=True)
+  moves = not np.array_equal(beside[:, 130:], np.asarray(begun)[:, 130:])
+  return DeadWeights(moves, not np.allclose(beside[:, :130], alone, rtol=1e-5, atol=1e-7))

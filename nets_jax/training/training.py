@@ -30,10 +30,12 @@ from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import rate_schedules
 from nets_jax.training.optimizers import (
+  DeadWeights,
   Extras,
   Optimizer,
   Rate,
   check_optimizer,
+  dead_weights,
   describe_optimizer,
   is_complete,
   make_optimizer,
@@ -162,6 +164,11 @@ class Training(Struct):
       UsageError: a setting that this optimiser does not take, or a schedule without a length.
     """
     return make_optimizer(self.optimizer, self._rate(), self._extras())
+
+  def dead_weights(self) -> DeadWeights:
+    """What the optimiser does about weights whose gradient is always zero."""
+    begun = self if is_complete(self.optimizer) else self.replace(learning_rate=0.1, schedule=Constant())
+    return dead_weights(begun.make_optimizer())
 
   def _rate(self) -> Rate | None:
     """The learning rate: a number, or a function of the iterations of this training."""
