@@ -98,7 +98,7 @@ class Narrow(Algebra):
       return whole
     return len(self.places(label))
 
-  def places(self, label: Sequence[Factor]) -> jax.Array:
+  def places(self, label: Sequence[Factor]) -> jax.Array | np.ndarray:
     """Where in the whole axis its kept entries are."""
     return places_of(label, self._kept)
 
@@ -107,7 +107,8 @@ class Narrow(Algebra):
     array = value.array
     for axis, (have, want) in enumerate(zip(value.labels, labels, strict=True)):
       if have is None and want is not None:
-        array = jnp.take(array, self.places(want), axis=axis, mode="clip")
+        places, take = self.places(want), np.take if isinstance(array, np.ndarray) else jnp.take
+        array = take(array, places, axis=axis, mode="clip")
     return array
 
   def brought(self, value: Value, labels: Labels, shape: Sequence[int]) -> jax.Array:
@@ -223,7 +224,7 @@ def places_of(
   axis: Sequence[Factor],
   kept: Mapping[int, Int[Array | np.ndarray, " units"]],
   sizes: Mapping[int, int] | None = None,
-) -> jax.Array:
+) -> jax.Array | np.ndarray:
   """Where in an axis the entries of some units are.
 
   Args:
@@ -231,9 +232,11 @@ def places_of(
     kept: the units, of each group that is not whole.
     sizes: how many units the axis has of a group, where these are fewer than the network has.
   """
-  places, lengths = jnp.zeros(1, jnp.int32), sizes or {}
+  on_host = all(isinstance(places, np.ndarray) for places in kept.values())  # where nothing is compiled
+  numbers, lengths = np if on_host else jnp, sizes or {}
+  places = numbers.zeros(1, np.int32)
   for size, group in axis:
-    own = jnp.arange(size) if group not in kept else kept[group]
+    own = kept[group] if group in kept else numbers.arange(size, dtype=np.int32)
     length = size if group is None else lengths.get(group, size)
     places = (places[:, None] * length + own[None]).reshape(-1)
   return places

@@ -2,10 +2,12 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from nets_jax.data.dataset import Split
@@ -14,12 +16,14 @@ from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.engine.layouts import Layout, compile_program, fetch_population, pad, replicate, unpadded
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Rows
-from nets_jax.tickets.ticket import Ticket, take
+from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.parts import Part
 from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.task import Task
 from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
 from nets_jax.training.training import Training
+
+Tree = TypeVar("Tree")
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
@@ -77,10 +81,13 @@ class Loop:
   """Tickets in training: how far they are, and what it has taken."""
 
   def __init__(self, part: Part, keys: jax.Array, training: Training, scored: Mapping[str, Split]):
-    rows, group = jnp.array(part.rows), part.group
+    group = part.group
     self.part, self.layout, self._per_epoch = part, part.layout, group.task.steps_per_epoch
-    mine = take((group.tickets, group.states), rows), take((keys, training), jnp.array(part.places))
-    ((tickets, states), (self._keys, self._training)) = pad(mine, self.layout)
+    tickets, states = _rows((group.tickets, group.states), part.rows, len(group.places))
+    self._keys, self._training = _rows((keys, training), part.places, len(keys))
+    tickets, states, self._keys, self._training = pad(
+      (tickets, states, self._keys, self._training), self.layout
+    )
     self._masks = tickets.masks
     task = group.task.for_search(group.task.precision).replace(training=None, initialiser=None)
     self._task, self._scored = replicate(
@@ -138,3 +145,15 @@ class Loop:
     """A function that gives the two as they are now, however far the loop is when it is called."""
     trees, layout = (self.state, self.settled), self.layout
     return lambda: fetch_population(trees, layout)
+
+
+def _rows(tree: Tree, rows: Sequence[int], of: int) -> Tree:
+  """Some rows of stacked arrays, which have so many; on the host, where nothing need be compiled for it."""
+  if len(rows) == of:
+    return tree
+
+  def own(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf[jnp.array(rows)] if is_key else np.asarray(leaf)[np.array(rows)]
+
+  return jax.tree.map(own, tree)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nets_jax.engine.layouts import Layout, fetch, on_device, resized
@@ -18,7 +17,7 @@ from nets_jax.networks.adapter import NetworkState, Params, initial_state
 from nets_jax.networks.coupling import find_coupling
 from nets_jax.networks.narrowing import kept_of, narrow_network, with_kept
 from nets_jax.tickets.compaction import Compact, compact, narrow_state, widened
-from nets_jax.tickets.ticket import Ticket, phenotype, stack, take
+from nets_jax.tickets.ticket import Ticket, phenotype, take
 from nets_jax.training.task import Task
 
 # Of the time that group after group takes, each on all devices: from which on every device has tickets of its
@@ -60,9 +59,11 @@ def groups_of(tickets: Ticket, task: Task, states: NetworkState | None) -> list[
   """
   count = len(jax.tree.leaves(tickets)[0])
   whole = [Group(tuple(range(count)), tickets, task, states)]
-  if not task.compact or all(bool(mask.all()) for mask in jax.tree.leaves(tickets.masks)):
+  if not task.compact:
     return whole
   own, here = task.at_precision(task.precision), fetch(tickets)
+  if all(mask.all() for mask in jax.tree.leaves(here.masks)):
+    return whole
   forms = [compact(take(here, i), own.network, task.data.input_shape) for i in range(count)]
   by_sizes: dict[tuple[tuple[int, int], ...], list[int]] = {}
   for i, form in enumerate(forms):
@@ -75,7 +76,7 @@ def groups_of(tickets: Ticket, task: Task, states: NetworkState | None) -> list[
   return [
     _compact_group(places, [forms[i] for i in places], own, states)
     if sizes
-    else Group(tuple(places), take(tickets, np.array(places)), task, take(states, np.array(places)))
+    else Group(tuple(places), take(here, np.array(places)), task, take(fetch(states), np.array(places)))
     for sizes, places in by_sizes.items()
   ]
 
@@ -88,15 +89,17 @@ def _compact_group(
   coupling = find_coupling(network, shape)
 
   def state_of(place, form):
-    begun = initial_state(network, shape) if states is None else take(states, place)
+    begun = fetch(initial_state(network, shape) if states is None else take(states, place))
     return with_kept(narrow_state(begun, coupling, form.kept), form.kept)
 
   own = [state_of(place, form) for place, form in zip(places, forms, strict=True)]
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+  stacked, tickets = (
+    jax.tree.map(lambda *leaves: np.stack(leaves), *some) for some in (own, [form.ticket for form in forms])
+  )
   # One network for all of that many units: the first one's own places are nobody's once there are states.
   first = {group: np.arange(size) for group, size in forms[0].sizes}
   return Group(
-    tuple(places), stack([form.ticket for form in forms]),
+    tuple(places), tickets,
     task.replace(network=narrow_network(network, first), precision="float32"), stacked, tuple(forms),
   )  # fmt: skip
 
@@ -117,10 +120,10 @@ def widen(
     return weights, list(states)
   shape = task.data.input_shape
   coupling, begun = find_coupling(task.network, shape), initial_state(task.network, shape)
-  here = fetch(tickets)
+  begun_with = fetch(phenotype(tickets))
 
   def of_ticket(i, form):
-    theta = jax.device_get(phenotype(take(here, group.places[i])))
+    theta = take(begun_with, group.places[i])
     own = [kept_of(take(tree, i))[1] for tree in states]
     return (
       widened(form, take(weights, i), theta, coupling, state=False),
