@@ -41,9 +41,9 @@ INNER = {
     "arguments", "parts", "loop", "loops", "trainer",
   ),
   "evolution": (
-    "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
-    "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",
-    "search", "recipes",
+    "schedules", "saliency", "units", "operators", "density_schedules", "scales", "dormancy", "selection",
+    "pareto", "fitness", "ranking", "configuration", "breeding", "generation", "halving", "history",
+    "frontier", "run_record", "resuming", "search", "recipes",
   ),
   "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp"),
   "analysis": (
