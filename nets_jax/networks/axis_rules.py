@@ -6,6 +6,7 @@ written once and serves two walks of a traced program: the one that finds out wh
 (`coupling`), and the one that computes with fewer of them (`narrowing`).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -55,6 +56,16 @@ Rule = Callable[[core.JaxprEqn, Sequence[Labels], Algebra], Understood | None]
 def shape_of(variable: object) -> tuple[int, ...]:
   """The shape that a traced program has for a value."""
   return tuple(cast(jax.ShapeDtypeStruct, cast(core.Var, variable).aval).shape)
+
+
+def multiplications_of(equation: core.JaxprEqn) -> int:
+  """Of a product or a convolution, as it was traced."""
+  result, kernel = shape_of(equation.outvars[0]), shape_of(equation.invars[1])
+  if equation.primitive.name == "dot_general":
+    (summed, _), _ = equation.params["dimension_numbers"]
+    return math.prod(result) * math.prod(shape_of(equation.invars[0])[axis] for axis in summed)
+  outs = equation.params["dimension_numbers"].rhs_spec[0]
+  return math.prod(result) * math.prod(kernel) // kernel[outs]
 
 
 def _elementwise(equation: core.JaxprEqn, labels: Sequence[Labels], algebra: Algebra) -> Understood:

@@ -26,26 +26,11 @@ from nets_jax.networks.adapter import (
   input_type,
   remembered,
 )
-from nets_jax.networks.axis_rules import RULES, Algebra, Label, Labels, shape_of
-from nets_jax.networks.factors import Atom, fresh, keep_whole, regroup, resolved, unite
+from nets_jax.networks.axis_rules import RULES, Algebra, Label, Labels, multiplications_of, shape_of
+from nets_jax.networks.factors import Atom, Factor, Reading, fresh, keep_whole, regroup, resolved, unite
 from nets_jax.networks.traced import derivative_of, differentiable, inner_program, is_derived, is_forwards
 
 _EXAMPLES = 2  # in the traced batch
-
-
-class Factor(NamedTuple):
-  """A factor of an axis's length, and which units it counts: a place in `Coupling.sizes`; None is whole."""
-
-  size: int
-  units: int | None
-
-
-class Reading(NamedTuple):
-  """A product by a kernel: its leaf, the units it sums over, and how often an example has it computed."""
-
-  leaf: int
-  summed: tuple[int, ...]
-  places: int
 
 
 class Coupling(NamedTuple):
@@ -67,10 +52,17 @@ class Coupling(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Value:
-  """What is known of a value: None are the labels of one that no parameter is in; `leaf` if it is one's."""
+  """What is known of a value.
+
+  Attributes:
+    labels: of its axes; None are those of a value that no parameter is in.
+    leaf: the parameter that it is, if it is one.
+    is_cotangent: whether it is one, up to a factor, in a rule for a gradient: zero where a unit is dead.
+  """
 
   labels: Labels | None
   leaf: int | None = None
+  is_cotangent: bool = False
 
 
 class _Finder(Algebra):
@@ -91,9 +83,10 @@ class _Finder(Algebra):
     keep_whole(label or (), why)
 
   def summed(self, equation: core.JaxprEqn, labels: Sequence[Labels], axes: Sequence[Sequence[int]]) -> None:
-    if self._in_gradient:  # that of a unit which nothing reads is zero, so a sum may leave it out
-      return
     leaves = [i for i, operand in enumerate(self._operands) if operand.leaf is not None]
+    if self._in_gradient:
+      self._summed_in_gradient(equation, labels, axes[0])
+      return
     atoms = [atom for axis in axes[0] for atom in resolved(labels[0][axis] or ())]
     if len(leaves) != 1:
       keep_whole(atoms, f"{equation.primitive.name} sums over them, of no kernel")
@@ -101,7 +94,26 @@ class _Finder(Algebra):
     leaf = self._operands[leaves[0]].leaf
     assert leaf is not None
     kernel = math.prod(shape_of(equation.invars[leaves[0]]))
-    self.readings.append((leaf, atoms, _multiplications(equation) // (kernel * _EXAMPLES)))
+    self.readings.append((leaf, atoms, multiplications_of(equation) // (kernel * _EXAMPLES)))
+
+  def _summed_in_gradient(
+    self, equation: core.JaxprEqn, labels: Sequence[Labels], axes: Sequence[int]
+  ) -> None:
+    """Left out may be units whose cotangents are zero, or that a kernel sums over as it does forwards.
+
+    Any other product, of two values forwards or by weights that the rule alone has, keeps all of them.
+    """
+    mine = {id(atom) for axis in axes for atom in resolved(labels[0][axis] or ())}
+    leaves = [operand.leaf for operand in self._operands if operand.leaf is not None]
+    read = [atoms for leaf, atoms, _ in self.readings if leaf in leaves]
+    if any(operand.is_cotangent for operand in self._operands):
+      if read or not _over_units(labels[0], axes):
+        return
+    elif any(mine <= {id(atom) for atom in resolved(atoms)} for atoms in read):  # as forwards
+      return
+    for own in labels:
+      for label in own:
+        keep_whole(label or (), f"{equation.primitive.name} in a rule for a gradient may mix them")
 
   def regrouped(self, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
     lengths = zip(labels, before, strict=True)
@@ -144,9 +156,10 @@ class _Finder(Algebra):
     if understood is None:
       return self._mixed(equation, labels)
     leaf = operands[0].leaf if equation.primitive.name in _VIEWS else None
+    is_cotangent = equation.primitive.name in _ZERO_OF_ZERO and any(own.is_cotangent for own in operands)
     why = None if equation.primitive.name == "broadcast_in_dim" else "they are no parameter's"
     return [
-      _Value(_completed(result, shape_of(variable), why), leaf)
+      _Value(_completed(result, shape_of(variable), why), leaf, is_cotangent)
       for result, variable in zip(understood.results, equation.outvars, strict=True)
     ]
 
@@ -155,8 +168,19 @@ class _Finder(Algebra):
   ) -> None:
     before, self._in_gradient = self._in_gradient, True
     rule = derivative_of(equation, program)
-    changed = (operands, equation.invars) if is_forwards(equation) else (results, equation.outvars)
-    self.walk(rule.jaxpr, rule.consts, operands + differentiable(*changed))
+    shapes = map(shape_of, equation.invars)  # in the rule inputs meet cotangents, which count units
+    operands = [_in_full(*both) for both in zip(operands, shapes, strict=True)]
+    if is_forwards(equation):
+      given = differentiable([dataclasses.replace(own, leaf=None) for own in operands], equation.invars)
+      found = self.walk(rule.jaxpr, rule.consts, operands + given)[len(results) :]
+      same_as = differentiable(results, equation.outvars)
+    else:
+      cotangents = [dataclasses.replace(own, leaf=None, is_cotangent=True) for own in results]
+      given = differentiable(cotangents, equation.outvars)
+      found = self.walk(rule.jaxpr, rule.consts, operands + given)
+      same_as = differentiable(operands, equation.invars)
+    for one, other in zip(found, same_as, strict=True):
+      self.united(one, other)
     self._in_gradient = before
 
   def _mixed(self, equation: core.JaxprEqn, labels: Sequence[Labels]) -> list[_Value]:
@@ -178,29 +202,32 @@ class _Finder(Algebra):
 
   def united(self, first: _Value, second: _Value) -> _Value:
     """Two values that count the same, axis by axis."""
+    leaf = first.leaf if first.leaf == second.leaf else None
     if first.labels is None or second.labels is None:
-      return first if second.labels is None else second
-    return _Value(tuple(map(self.same, first.labels, second.labels)))
+      return _Value(first.labels if second.labels is None else second.labels, leaf)
+    return _Value(tuple(map(self.same, first.labels, second.labels)), leaf)
 
 
 # What only shows a parameter otherwise; a zero among its entries stays one.
 _VIEWS = ("convert_element_type", "copy", "copy_p", "reshape", "squeeze", "transpose", "reduce_precision")
+
+# What is zero where any of its operands is.
+_ZERO_OF_ZERO = (*_VIEWS, "mul", "neg", "broadcast_in_dim")
+
+
+def _in_full(value: _Value, shape: Sequence[int]) -> _Value:
+  return _Value(tuple(map(fresh, shape))) if value.labels is None else value
+
+
+def _over_units(labels: Labels, axes: Sequence[int]) -> bool:
+  """Whether some of the axes count units that may be left out."""
+  return any(atom.why_whole is None for axis in axes for atom in resolved(labels[axis] or ()))
 
 
 def _completed(labels: Labels, shape: Sequence[int], why: str | None) -> Labels:
   return tuple(
     fresh(size, why) if label is None else label for label, size in zip(labels, shape, strict=True)
   )
-
-
-def _multiplications(equation: core.JaxprEqn) -> int:
-  """Of a product or a convolution, as it was traced."""
-  result, kernel = shape_of(equation.outvars[0]), shape_of(equation.invars[1])
-  if equation.primitive.name == "dot_general":
-    (summed, _), _ = equation.params["dimension_numbers"]
-    return math.prod(result) * math.prod(shape_of(equation.invars[0])[axis] for axis in summed)
-  outs = equation.params["dimension_numbers"].rhs_spec[0]
-  return math.prod(result) * math.prod(kernel) // kernel[outs]
 
 
 def find_coupling(network: Network, input_shape: Sequence[int]) -> Coupling:

@@ -1,7 +1,23 @@
-"""What axes count while it is found out: factors that prove to be others, or to be made of several."""
+"""What axes count: factors, which while they are found out prove to be others, or to be made of several."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Factor(NamedTuple):
+  """A factor of an axis's length, and which units it counts: a place in `Coupling.sizes`; None is whole."""
+
+  size: int
+  units: int | None
+
+
+class Reading(NamedTuple):
+  """A product by a kernel: its leaf, the units it sums over, and how often an example has it computed."""
+
+  leaf: int
+  summed: tuple[int, ...]
+  places: int
 
 
 @dataclasses.dataclass(eq=False)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, PyTree
 
 from nets_jax.engine.rewriting import alone
 from nets_jax.networks.axis_rules import RULES, Algebra, Label, Labels, shape_of
-from nets_jax.networks.coupling import Factor
+from nets_jax.networks.factors import Factor
 from nets_jax.networks.traced import (
   derivative_of,
   differentiable,
@@ -88,9 +88,16 @@ class Narrow(Algebra):
     return (None,) * len(after)
 
   def label_of(self, factors: Sequence[Factor]) -> Label:
-    """The label of an axis that counts these; None where all of its entries are there."""
-    mine = tuple(f if f.units in self._kept else Factor(f.size, None) for f in factors)
-    return mine if any(factor.units is not None for factor in mine) else None
+    """The label of an axis that counts these, whole ones side by side as one; None where all are whole."""
+    mine: list[Factor] = []
+    for factor in factors:
+      if factor.units in self._kept:
+        mine.append(factor)
+      elif mine and mine[-1].units is None:
+        mine[-1] = Factor(mine[-1].size * factor.size, None)
+      else:
+        mine.append(Factor(factor.size, None))
+    return tuple(mine) if any(factor.units is not None for factor in mine) else None
 
   def length(self, label: Label, whole: int) -> int:
     """The kept entries."""

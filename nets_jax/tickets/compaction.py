@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from nets_jax.networks.adapter import Network, NetworkState, Params, initial_state
-from nets_jax.networks.coupling import Coupling, Reading, find_coupling
+from nets_jax.errors import UsageError
+from nets_jax.networks.adapter import Network, NetworkState, Params, initial_state, name_of, remembered
+from nets_jax.networks.coupling import Coupling, find_coupling
+from nets_jax.networks.factors import Reading
 from nets_jax.networks.functional import Functional
 from nets_jax.networks.maskable import layer_name
 from nets_jax.networks.narrow_programs import Kept, narrowed, places_of
@@ -148,7 +150,7 @@ class Compact:
   @property
   def pays(self) -> bool:
     """Whether so much is left out that a training is faster for it, with a program of its own."""
-    return self.multiplications <= WORTH_IT * self.whole_multiplications
+    return bool(self.kept) and self.multiplications <= WORTH_IT * self.whole_multiplications
 
   @property
   def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -184,12 +186,25 @@ def compact(
     for group, of in live.items()
     if sizes[group] < of.size
   }
-  state = with_kept(narrow_state(initial_state(network, input_shape), coupling, kept), kept)
+  state = with_kept(narrow_state(first_state(network, tuple(input_shape)), coupling, kept), kept)
   fewer, whole = (cast(int, multiplications(coupling, of)) for of in (sizes, {}))
   return Compact(
     _narrow_ticket(ticket, coupling, kept), narrow_network(network, kept), state, kept, live, fewer, whole,
     coupling.whole,
   )  # fmt: skip
+
+
+@remembered
+def first_state(network: Network, input_shape: tuple[int, ...]) -> NetworkState:
+  """What every training of the whole network begins with, as NumPy arrays; drawn once.
+
+  Raises:
+    UsageError: it is no plain dict, to which the places of units could be added.
+  """
+  state = jax.device_get(initial_state(network, input_shape))
+  if type(state) is not dict:
+    raise UsageError(f"the state of {name_of(network)} must be a dict, not a {type(state).__name__}")
+  return state
 
 
 def _narrow_ticket(ticket: Ticket, coupling: Coupling, kept: Kept) -> Ticket:

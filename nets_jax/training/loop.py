@@ -24,6 +24,8 @@ from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate
 from nets_jax.training.training import Training
 
 Tree = TypeVar("Tree")
+# Of some steps: the state after them, what it is scored with, and its score on each split.
+Found = tuple[TrainingState, NetworkState, dict[str, Evaluation]]
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
@@ -45,7 +47,7 @@ def _train_some_steps(
   layout: Layout,
   steps: int,
   whole_epochs: bool,
-) -> tuple[TrainingState, NetworkState, dict[str, Evaluation]]:
+) -> Found:
   """Some steps of every ticket, each on the minibatches of its own key, then its score on each split.
 
   Beside these is the state that it is scored with.
@@ -107,23 +109,34 @@ class Loop:
 
   def advance(self, steps: int, eval_every: int, wait: Callable[[PyTree], None]) -> Rows:
     """Trains so many steps and scores; the rows of that evaluation."""
-    rows = (self._keys, self.state, self._masks, self._training)
-    shared = (self.iteration, self._task, self._scored)
 
-    def run(layout: Layout) -> tuple[TrainingState, NetworkState, dict[str, Evaluation]]:
-      if (steps, layout) not in self._programs:
-        whole = eval_every % self._per_epoch == 0
-        self._programs[steps, layout], taken = compile_program(
-          _train_some_steps, rows, shared, layout=layout, steps=steps, whole_epochs=whole
-        )
-        self.compile_seconds += taken
+    def run(layout: Layout) -> Found:
+      program = self.compiled(steps, eval_every, layout)
       begin = time.perf_counter()
-      found = self._programs[steps, layout](rows, shared)
+      found = program()
       wait(found)
       self.seconds += time.perf_counter() - begin
       return found
 
-    (self.state, self.settled, evaluations), self.layout = within_memory(run, self.layout, LESS_TO_TRAIN)
+    found, self.layout = within_memory(run, self.layout, LESS_TO_TRAIN)
+    return self.take_up(found, steps)
+
+  def compiled(self, steps: int, eval_every: int, layout: Layout | None = None) -> Callable[[], Found]:
+    """A function that begins to train so many steps, and to score; it returns before they are done."""
+    layout = layout or self.layout
+    rows = (self._keys, self.state, self._masks, self._training)
+    shared = (self.iteration, self._task, self._scored)
+    if (steps, layout) not in self._programs:
+      whole = eval_every % self._per_epoch == 0
+      self._programs[steps, layout], taken = compile_program(
+        _train_some_steps, rows, shared, layout=layout, steps=steps, whole_epochs=whole
+      )
+      self.compile_seconds += taken
+    return functools.partial(self._programs[steps, layout], rows, shared)
+
+  def take_up(self, found: Found, steps: int) -> Rows:
+    """Has the state after so many steps for its own; the rows of their evaluation."""
+    self.state, self.settled, evaluations = found
     self.iteration += steps
     return self._rows(jax.device_get(evaluations))
 

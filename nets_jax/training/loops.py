@@ -1,8 +1,7 @@
 """Loops of several programs as one: side by side on devices of their own, or one after the other."""
 
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Self, TypeVar
 
 import jax
 import numpy as np
@@ -17,8 +16,6 @@ from nets_jax.training.loop import Loop
 from nets_jax.training.parts import Group, Part, widen
 from nets_jax.training.task import Task
 from nets_jax.training.training import Training
-
-Result = TypeVar("Result")
 
 
 class Loops:
@@ -35,7 +32,7 @@ class Loops:
     scored: Mapping[str, Split],
   ):
     self._lists = [[Loop(part, keys, training, scored) for part in some] for some in parts]
-    self._begun = (0.0, 0.0)  # seconds of earlier processes, running and compiling
+    self.seconds, self._compiled_before = 0.0, 0.0
     self.curves: Rows = []
 
   @property
@@ -54,14 +51,9 @@ class Loops:
     return self._loops[0].iteration
 
   @property
-  def seconds(self) -> float:
-    """Wall-clock time without compilation: of the list that took longest."""
-    return self._begun[0] + max(sum(loop.seconds for loop in some) for some in self._lists)
-
-  @property
   def compile_seconds(self) -> float:
-    """Likewise of compiling."""
-    return self._begun[1] + max(sum(loop.compile_seconds for loop in some) for some in self._lists)
+    """Wall-clock time of compiling."""
+    return self._compiled_before + sum(loop.compile_seconds for loop in self._loops)
 
   @property
   def chunk(self) -> int | None:
@@ -83,25 +75,38 @@ class Loops:
       for loop in mine:
         state, settled = take(trees, np.array(loop.part.rows))
         loop.go_on_from(state, settled, saved.record["iteration"])
-    self._begun = saved.record["seconds"], saved.record["compile_seconds"]
+    self.seconds, self._compiled_before = saved.record["seconds"], saved.record["compile_seconds"]
     self.curves = list(saved.rows)
 
   def advance(self, steps: int, eval_every: int, wait: Callable[[PyTree], None]) -> Rows:
     """Trains so many steps and scores; the rows of that evaluation, in the order of tickets."""
-
-    def work(some: Sequence[Loop], wait: Callable[[PyTree], None]) -> Rows:
-      return [row for loop in some for row in loop.advance(steps, eval_every, wait)]
-
-    if len(self._lists) == 1:
-      found = [work(self._lists[0], wait)]
-    else:
-      found = _side_by_side(
-        [lambda some=some: work(some, jax.block_until_ready) for some in self._lists], wait
-      )
-    rows = sorted((row for some in found for row in some), key=lambda row: row["ticket"])
+    found = self._side_by_side(steps, eval_every, wait) if len(self._lists) > 1 else None
+    if found is None:
+      before = sum(loop.seconds for loop in self._loops)
+      found = [row for loop in self._loops for row in loop.advance(steps, eval_every, wait)]
+      self.seconds += sum(loop.seconds for loop in self._loops) - before
+    rows = sorted(found, key=lambda row: row["ticket"])
     new: Rows = [{**row, "seconds": self.seconds} for row in rows]
     self.curves += new
     return new
+
+  def _side_by_side(self, steps: int, eval_every: int, wait: Callable[[PyTree], None]) -> Rows | None:
+    """All devices at work at once, each on its own parts; None, and nothing done, if memory is not enough.
+
+    Programs are begun here one after the other, and not in threads: those would have other settings of JAX,
+    and could not be left.
+    """
+    begins = [loop.compiled(steps, eval_every) for loop in self._loops]
+    begin = time.perf_counter()
+    try:
+      found = [start() for start in begins]
+      wait(found)
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      return None
+    self.seconds += time.perf_counter() - begin
+    return [row for loop, own in zip(self._loops, found, strict=True) for row in loop.take_up(own, steps)]
 
   def state_to_save(self) -> Callable[[], State]:
     """A function that gives the state as it is now, however far the loops are when it is called."""
@@ -120,13 +125,17 @@ class Loops:
 
     return fetch_all
 
-  def results(self, tickets: Ticket, task: Task) -> tuple[Params, NetworkState, NetworkState]:
+  def results(
+    self, tickets: Ticket, task: Task, begun_states: NetworkState | None
+  ) -> tuple[Params, NetworkState, NetworkState]:
     """Of all tickets, for the whole network: the weights, the states to evaluate with and those carried."""
     found = []
     for group in self._groups:
       mine = [(loop.part.rows, loop.fetched()()) for loop in self._loops if loop.part.group is group]
       state, settled = _in_order(mine)
-      weights, states = widen(group, state.weights, (settled, state.network_state), tickets, task)
+      weights, states = widen(
+        group, state.weights, (settled, state.network_state), tickets, task, begun_states
+      )
       found.append((group.places, (weights, *states)))
     return _in_order(found)
 
@@ -142,40 +151,3 @@ def _in_order(parts: Sequence[tuple[Sequence[int], PyTree]]) -> PyTree:
     return parts[0][1]
   order = np.argsort(np.concatenate([np.array(rows) for rows, _ in parts]))
   return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(tree for _, tree in parts))
-
-
-class _Pending(Generic[Result]):
-  """What a thread is about to give; it can be waited for as an array can."""
-
-  def __init__(self, job: Callable[[], Result]):
-    self._job = job
-    self._found: list[Result] = []
-    self._errors: list[BaseException] = []
-    # It must not keep a process that was asked to stop.
-    self._thread = threading.Thread(target=self._run, daemon=True)
-    self._thread.start()
-
-  def _run(self) -> None:
-    try:
-      self._found.append(self._job())
-    except BaseException as error:  # raised where it is waited for
-      self._errors.append(error)
-
-  def is_ready(self) -> bool:
-    return not self._thread.is_alive()
-
-  def block_until_ready(self) -> Self:
-    self._thread.join()
-    return self
-
-  def result(self) -> Result:
-    for error in self._errors:
-      raise error
-    return self._found[0]
-
-
-def _side_by_side(jobs: Sequence[Callable[[], Result]], wait: Callable[[PyTree], None]) -> list[Result]:
-  """What some functions give, each in a thread of its own."""
-  pending = [_Pending(job) for job in jobs]
-  wait(pending)
-  return [one.result() for one in pending]

@@ -60,6 +60,11 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
+def is_optaxs(optimizer: Optimizer) -> bool:
+  """Whether an optimiser is one of optax's by its name."""
+  return isinstance(optimizer, str) and optimizer in _by_name()
+
+
 def is_complete(optimizer: Optimizer) -> bool:
   """Whether an optimiser is an optax transformation already, with a rate of its own."""
   return isinstance(_found(optimizer), optax.GradientTransformation)

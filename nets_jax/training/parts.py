@@ -9,14 +9,16 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nets_jax.engine.layouts import Layout, fetch, on_device, resized
 from nets_jax.engine.messages import say
-from nets_jax.networks.adapter import NetworkState, Params, initial_state
+from nets_jax.networks.adapter import NetworkState, Params, forward, forward_in_training, name_of
 from nets_jax.networks.coupling import find_coupling
 from nets_jax.networks.narrowing import kept_of, narrow_network, with_kept
-from nets_jax.tickets.compaction import Compact, compact, narrow_state, widened
+from nets_jax.plugins import last_line
+from nets_jax.tickets.compaction import Compact, compact, first_state, narrow_state, widened
 from nets_jax.tickets.ticket import Ticket, phenotype, take
 from nets_jax.training.task import Task
 
@@ -64,14 +66,22 @@ def groups_of(tickets: Ticket, task: Task, states: NetworkState | None) -> list[
   own, here = task.at_precision(task.precision), fetch(tickets)
   if all(mask.all() for mask in jax.tree.leaves(here.masks)):
     return whole
-  forms = [compact(take(here, i), own.network, task.data.input_shape) for i in range(count)]
+  try:
+    forms = [compact(take(here, i), own.network, task.data.input_shape) for i in range(count)]
+  except Exception as error:  # of a network that is traced or made in a way that is not foreseen
+    _say_not_understood(task, error)
+    return whole
   by_sizes: dict[tuple[tuple[int, int], ...], list[int]] = {}
+  refused = set()
   for i, form in enumerate(forms):
-    by_sizes.setdefault(form.sizes if form.pays else (), []).append(i)
+    sizes = form.sizes if form.pays else ()
+    if sizes and sizes not in by_sizes and sizes not in refused and not _can_train(form, task):
+      refused.add(sizes)
+    by_sizes.setdefault(() if sizes in refused else sizes, []).append(i)
   if not any(by_sizes):
     return whole
   if task.training.dead_weights().matter:
-    say("tickets are trained with their dead weights, on which this optimiser's updates depend")
+    say("tickets are trained with their dead weights, on which this optimiser's updates may depend")
     return whole
   return [
     _compact_group(places, [forms[i] for i in places], own, states)
@@ -79,6 +89,34 @@ def groups_of(tickets: Ticket, task: Task, states: NetworkState | None) -> list[
     else Group(tuple(places), take(here, np.array(places)), task, take(fetch(states), np.array(places)))
     for sizes, places in by_sizes.items()
   ]
+
+
+def _say_not_understood(task: Task, error: Exception) -> None:
+  name = name_of(task.network)
+  say(f"tickets are trained with their dead units, which are not understood in {name} ({last_line(error)})")
+
+
+def _can_train(form: Compact, task: Task) -> bool:
+  """Whether a compact network can be traced as in a step of training and an evaluation; says if it cannot."""
+  batch = task.training.batch_size // task.training.accumulate
+  inputs, labels = task.data.train.inputs, task.data.train.labels
+  examples = [jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for leaf in (inputs, labels)]
+
+  def step(weights, inputs, labels):
+    inputs, state = task.data.train.standardised(inputs), form.network_state
+
+    def loss(weights):
+      outputs, _ = forward_in_training(form.network, weights, state, inputs, jax.random.key(0))
+      return jnp.mean(task.training_losses(outputs, labels))
+
+    return jax.grad(loss)(weights), forward(form.network, weights, inputs, state=state)
+
+  try:
+    jax.eval_shape(step, form.ticket.weights, *examples)
+  except Exception as error:
+    _say_not_understood(task, error)
+    return False
+  return True
 
 
 def _compact_group(
@@ -89,7 +127,7 @@ def _compact_group(
   coupling = find_coupling(network, shape)
 
   def state_of(place, form):
-    begun = fetch(initial_state(network, shape) if states is None else take(states, place))
+    begun = first_state(network, tuple(shape)) if states is None else fetch(take(states, place))
     return with_kept(narrow_state(begun, coupling, form.kept), form.kept)
 
   own = [state_of(place, form) for place, form in zip(places, forms, strict=True)]
@@ -105,7 +143,12 @@ def _compact_group(
 
 
 def widen(
-  group: Group, weights: Params, states: Sequence[NetworkState], tickets: Ticket, task: Task
+  group: Group,
+  weights: Params,
+  states: Sequence[NetworkState],
+  tickets: Ticket,
+  task: Task,
+  begun_states: NetworkState | None,
 ) -> tuple[Params, list[NetworkState]]:
   """What came of a group, as weights and states of the whole network. Dead units keep what they began with.
 
@@ -115,15 +158,17 @@ def widen(
     states: trees of states, each likewise.
     tickets: of the whole network, the population that the group's are out of.
     task: of the whole network.
+    begun_states: of the whole networks, stacked, as they were given to the training.
   """
   if not group.compacts:
     return weights, list(states)
   shape = task.data.input_shape
-  coupling, begun = find_coupling(task.network, shape), initial_state(task.network, shape)
-  begun_with = fetch(phenotype(tickets))
+  coupling, own_begun = find_coupling(task.network, shape), first_state(task.network, tuple(shape))
+  thetas, given = fetch((phenotype(tickets), begun_states))
 
   def of_ticket(i, form):
-    theta = take(begun_with, group.places[i])
+    theta = take(thetas, group.places[i])
+    begun = own_begun if given is None else take(given, group.places[i])
     own = [kept_of(take(tree, i))[1] for tree in states]
     return (
       widened(form, take(weights, i), theta, coupling, state=False),

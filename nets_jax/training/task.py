@@ -170,7 +170,8 @@ class Task(Struct):
     smoothed = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
     own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
     chosen = {} if self.maskable == "kernels" else {"maskable": [layer.name for layer in self.layers]}
-    return found | smoothed | chosen | ({"layers": own} if own else {})
+    whole = {} if self.compact else {"compact": False}
+    return found | smoothed | chosen | whole | ({"layers": own} if own else {})
 
   @property
   def layers(self) -> tuple[Layer, ...]:

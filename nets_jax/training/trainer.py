@@ -24,8 +24,8 @@ class Trained:
   """What came of training tickets side by side.
 
   Attributes:
-    weights: theta_T of each, stacked, as NumPy arrays. Of a compact form dead weights are theta_0's: without
-      weight decay no training would move them.
+    weights: theta_T of each, stacked, as NumPy arrays. Of a compact form dead weights are those of theta_0,
+      and so are the states of dead units; a whole training may move these, and the weights by decay.
     network_states: what each network keeps besides and is evaluated with, likewise; `{}` where it keeps
       nothing. `evaluate` with these gives the last row of the curves, up to the order of sums where a ticket
       was trained in its compact form. See `training.statistics`.
@@ -116,7 +116,7 @@ def train_tickets(
     on_rows(rows)
     at = f"iteration {loops.iteration:,} of {steps:,}"
     checkpoints.note(rows, at, loops.state_to_save(), loops.iteration == steps)
-  weights, states, carried = loops.results(population, task)
+  weights, states, carried = loops.results(population, task, network_states)
   if loops.chunk != layout.chunk:
     layout = dataclasses.replace(layout, chunk=loops.chunk)
   return Trained(weights, states, loops.curves, loops.compile_seconds, carried, layout)
@@ -136,5 +136,4 @@ def _identity(
     "keys": fingerprint(keys),
     "tickets": fingerprint(tickets),
     "data": fingerprint(splits),
-    **({} if task.compact else {"compact": False}),
   }
