@@ -96,10 +96,10 @@ class Loops:
     Programs are begun here one after the other, and not in threads: those would have other settings of JAX,
     and could not be left.
     """
-    begins = [loop.compiled(steps, eval_every) for loop in self._loops]
-    begin = time.perf_counter()
     try:
-      found = [start() for start in begins]
+      programs = [loop.compiled(steps, eval_every) for loop in self._loops]
+      begin = time.perf_counter()
+      found = [program() for program in programs]
       wait(found)
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error):
