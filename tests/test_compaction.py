@@ -16,6 +16,8 @@ from test_checkpoints import in_pieces
 
 import nets_jax
 from nets_jax.networks.adapter import draw_variables, forward, forward_in_training
+from nets_jax.networks.architectures.resnets import ResNet
+from nets_jax.networks.architectures.transformers import vit
 from nets_jax.networks.coupling import find_coupling
 from nets_jax.networks.narrowing import kept_of
 from nets_jax.networks.zoo import make_network
@@ -87,10 +89,10 @@ NETWORKS = {
   "mlp": (nets_jax.MLP((40, 30), 5, dropout_rate=0.3), (6, 6, 3)),
   "bfloat16": (nets_jax.MLP((40, 30), 5, precision="bfloat16"), (6, 6, 3)),
   "lenet5": (make_network("lenet5", 5, width=3.0), (12, 12, 1)),
-  "resnet": (make_network("resnet8", 5), (8, 8, 3)),
-  "projection": (make_network("resnet18", 5, width=0.25), (8, 8, 3)),
+  "resnet": (ResNet(5, (1, 1), (16, 32)), (8, 8, 3)),
+  "projection": (ResNet(5, (1, 1), (16, 32), "projection"), (8, 8, 3)),
   "vgg": (make_network("vgg11", 5, width=0.25), (16, 16, 3)),
-  "vit": (make_network("vit", 5), (8, 8, 3)),
+  "vit": (vit(5, depth=2), (8, 8, 3)),
   "depthwise": (Depthwise(), (6, 6, 3)),
   "shared": (Shared(), (6, 6, 3)),
   "functions": (nets_jax.Functional(init_pair, apply_pair), (6, 6, 3)),
@@ -340,7 +342,7 @@ def test_a_ticket_has_the_same_bits_alone_beside_others_and_on_any_devices(compa
     return found, sorted(rows, key=lambda row: (row["ticket"], row["epoch"]))
 
   together, rows = run([0, 1, 2, 3], 4)
-  for some, devices in (([0, 1, 2, 3], 1), ([3, 0], 2), ([2], 1), ([1, 2], 2)):
+  for some, devices in (([3, 0], 1), ([2], 1), ([1, 2], 2)):
     found, own = run(some, devices)
     assert own == [row for row in rows if row["ticket"] in some]
     for place, i in enumerate(some):
@@ -350,19 +352,19 @@ def test_a_ticket_has_the_same_bits_alone_beside_others_and_on_any_devices(compa
 @pytest.mark.devices
 @pytest.mark.parametrize("devices", [1, 3])
 def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, images, devices):
-  task = nets_jax.Task(Normalised(), images, nets_jax.Training("adam", 0.01, batch_size=20), epochs=3)
+  task = nets_jax.Task(Normalised(), images, nets_jax.Training("adam", 0.01, batch_size=20), epochs=2)
   tickets = [
     initialise(jax.random.key(i), task.network, (6, 6, 3), initial_density=share)
-    for i, share in enumerate((0.01, 1.0, 0.012, 0.05))
+    for i, share in enumerate((0.01, 1.0, 0.05))
   ]
 
   def run(checkpoints, devices=devices):
-    layout = nets_jax.make_layout(4, devices=devices)
+    layout = nets_jax.make_layout(3, devices=devices)
     return nets_jax.train_tickets(1, tickets, task, layout=layout, checkpoints=checkpoints)
 
-  whole = run(None, 4)
+  whole = run(None, 2)
   (pieces, stops) = in_pieces(run, tmp_path, 1)
-  assert stops == 3
+  assert stops == 2
   assert without_seconds(pieces.curves) == without_seconds(whole.curves)
   for name in ("weights", "network_states", "carried_states"):
     assert_same_bits(getattr(pieces, name), getattr(whole, name))
