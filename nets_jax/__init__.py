@@ -33,6 +33,7 @@ from nets_jax.networks.functional import Functional, from_nnx
 from nets_jax.networks.zoo import MLP
 from nets_jax.protocol import Search
 from nets_jax.searches import search, search_all
+from nets_jax.tickets.compaction import Compact, compact
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import load_network, load_ticket, save_ticket
 from nets_jax.tickets.ticket import Ticket, density, layer_densities, layer_scales, stack, take
@@ -80,6 +81,7 @@ def __getattr__(name: str) -> NoReturn:
 __all__ = [
   "MLP",
   "Checkpoints",
+  "Compact",
   "Cost",
   "Dataset",
   "Functional",
@@ -95,6 +97,7 @@ __all__ = [
   "Training",
   "UsageError",
   "Verdict",
+  "compact",
   "density",
   "from_arrays",
   "from_nnx",

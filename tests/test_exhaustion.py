@@ -11,7 +11,7 @@ from nets_jax.baselines import one_shot
 from nets_jax.baselines.one_shot import Magnitude, Snip
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.evolution import search as nets_search
-from nets_jax.training import trainer
+from nets_jax.training import loop
 
 FULL = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.\nmore"
 
@@ -47,7 +47,7 @@ def exhausted(module, monkeypatch, at):
 def test_a_training_goes_on_with_fewer_at_once(task, ticket, monkeypatch, capsys):
   tickets = [ticket] * 4
   wanted = nets_jax.train_tickets([1, 2, 3, 4], tickets, task, steps=3, layout=layout(4, 1))
-  chunks = exhausted(trainer, monkeypatch, "compile")
+  chunks = exhausted(loop, monkeypatch, "compile")
   found = nets_jax.train_tickets([1, 2, 3, 4], tickets, task, steps=3, layout=layout(4, None))
   assert chunks == [4, 2, 1]
   lines = capsys.readouterr().err.splitlines()
@@ -78,7 +78,7 @@ def test_scores_go_on_with_fewer_at_once(task, monkeypatch, capsys):
 
 
 def test_every_cycle_of_imp_has_what_the_first_found_room_for(task, monkeypatch):
-  chunks = exhausted(trainer, monkeypatch, "compile")
+  chunks = exhausted(loop, monkeypatch, "compile")
   nets_jax.search_all([0, 1], task, nets_jax.Imp(cycles=3, cycle_epochs=1), layout=layout(2, 2))
   assert chunks == [2, 1, 1, 1]
 
@@ -122,6 +122,6 @@ def test_another_error_is_none_of_memory():
 def test_fewer_at_once_change_no_bit_of_a_result(task, ticket, monkeypatch):
   """Half of what was asked for, and then half of that, against all at once."""
   whole = nets_jax.train_tickets([1, 2, 3, 4], [ticket] * 4, task, steps=3)
-  exhausted(trainer, monkeypatch, "run")
+  exhausted(loop, monkeypatch, "run")
   found = nets_jax.train_tickets([1, 2, 3, 4], [ticket] * 4, task, steps=3, layout=layout(4, None))
   assert_same_bits(found.weights, whole.weights)

@@ -16,7 +16,7 @@ from nets_jax.evolution.configuration import stack_settings
 from nets_jax.evolution.generation import init_all, step_all
 from nets_jax.networks.zoo import make_network
 from nets_jax.tickets.ticket import stack
-from nets_jax.training.trainer import _start_tickets, _train_some_steps
+from nets_jax.training.loop import _start_tickets, _train_some_steps
 
 pytestmark = pytest.mark.zoo
 KEYS = jax.random.split(jax.random.key(0), 2)

@@ -15,6 +15,7 @@ import nets_jax
 from nets_jax import operators
 from nets_jax.changes import change
 from nets_jax.evolution import dormancy, saliency
+from nets_jax.evolution.density_schedules import DENSITY_SCHEDULES, ConstantShare
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.generation import init, step
 from nets_jax.evolution.operators import Context, Crossover
@@ -108,9 +109,9 @@ def test_a_layer_never_dies():
   assert [int(by_layer[name]["kernel"].sum()) for name in LAYERS] == [6, 15, 1]
 
 
-@pytest.mark.parametrize("schedule", dormancy.DENSITY_SCHEDULES)
+@pytest.mark.parametrize("schedule", DENSITY_SCHEDULES)
 def test_schedules(schedule):
-  made = dormancy.ConstantShare(0.1) if schedule == "constant" else dormancy.DENSITY_SCHEDULES[schedule]()
+  made = ConstantShare(0.1) if schedule == "constant" else DENSITY_SCHEDULES[schedule]()
 
   def density(g, first=1.0):
     return float(made(Context(None, 0, g, 20, False, None, 0.1, first, 0.2)))

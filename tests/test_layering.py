@@ -28,20 +28,22 @@ INNER = {
   "data": ("tfds", "targets", "dataset", "augmentation", "files", "sources"),
   "networks": (
     "precision", "functional", "adapter", "interface", "maskable", "own", "images", "architectures", "zoo",
-    "layers",
+    "layers", "traced", "axis_rules", "factors", "coupling", "narrow_programs", "narrowing",
     "layer_rules",
     "initialisation",
   ),
-  "tickets": ("ticket", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage"),
+  "tickets": (
+    "ticket", "compaction", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage",
+  ),
   "training": (
     "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "training",
     "task", "train", "statistics",
-    "arguments", "trainer",
+    "arguments", "parts", "loop", "loops", "trainer",
   ),
   "evolution": (
-    "schedules", "saliency", "operators", "scales", "dormancy", "selection", "pareto", "fitness", "ranking",
-    "configuration", "breeding", "generation", "halving", "history", "frontier", "run_record", "resuming",
-    "search", "recipes",
+    "schedules", "saliency", "units", "operators", "density_schedules", "scales", "dormancy", "selection",
+    "pareto", "fitness", "ranking", "configuration", "breeding", "generation", "halving", "history",
+    "frontier", "run_record", "resuming", "search", "recipes",
   ),
   "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp"),
   "analysis": (

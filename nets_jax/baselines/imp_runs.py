@@ -41,6 +41,9 @@ class Runs:
     self._keys, self._on_rows, self._checkpoints = keys, how.on_rows, how.checkpoints
     self._saved: Saved | None = None
     self.network_states: NetworkState | None = None  # the network's own, as for any ticket
+    # It decides by magnitudes, and weight decay would move those of dead weights too.
+    if task.compact and task.training.dead_weights().move:
+      task = task.replace(compact=False)
     self._search, self._task = search, task
     self._layout = layout
     self._train = functools.partial(trainer.train_tickets, splits=("valid",))

@@ -104,6 +104,11 @@ def resized(layout: Layout, size: int) -> Layout:
   return Layout(size, Mesh(devices, (AXIS,)), layout.chunk)
 
 
+def on_device(layout: Layout, device: jax.Device, size: int) -> Layout:
+  """The same for some tickets on one device."""
+  return Layout(size, Mesh(np.array([device]), (AXIS,)), layout.chunk)
+
+
 def check_memory(ticket: PyTree, layout: Layout) -> None:
   """Raises UsageError if a population cannot be bred in the memory there is.
 

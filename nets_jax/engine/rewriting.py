@@ -51,12 +51,12 @@ def _apply(program: core.ClosedJaxpr, forms: Mapping[str, Form], *arguments: jax
     elif _uses_inside(equation, forms):
       results = _apply_inside(equation, forms, operands)
     else:
-      results = core.jaxpr_as_fun(_alone(equation, program.jaxpr))(*operands)
+      results = core.jaxpr_as_fun(alone(equation, program.jaxpr))(*operands)
     known |= dict(zip(equation.outvars, results, strict=True))
   return [read(variable) for variable in program.jaxpr.outvars]
 
 
-def _alone(equation: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
+def alone(equation: core.JaxprEqn, program: core.Jaxpr) -> core.ClosedJaxpr:
   """A program of one operation out of another, which takes all that the operation does, literals too."""
   names: list[core.Var | core.Literal] = [core.Var(variable.aval) for variable in equation.invars]
   alone = program.replace(

@@ -12,11 +12,12 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key, Num
 
 from nets_jax.evolution import saliency as measures
-from nets_jax.evolution import schedules
+from nets_jax.evolution.density_schedules import DENSITY_SCHEDULES, GROUP, GeometricDensity
 from nets_jax.evolution.operators import Context, Operator
 from nets_jax.evolution.saliency import Measure
 from nets_jax.evolution.schedules import RATE, Rate
-from nets_jax.kinds import NUMBER, SHARE, Number, choice, one_of
+from nets_jax.evolution.units import with_units
+from nets_jax.kinds import NUMBER, SHARE, Number, at_least, choice, one_of
 from nets_jax.networks.adapter import Params
 from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layer_rules import own_counts
@@ -27,7 +28,6 @@ from nets_jax.tickets.ticket import Ticket, from_layers, maskable_count
 from nets_jax.training.task import Task
 
 LAYER_FLOOR = 0.1  # in global scope a layer keeps at least this much of its proportional share
-GROUP = "guided dormancy"
 Count = int | Int[Array, ""]
 # `(ticket, scores, count, regrow) -> ticket`; see `keep_global`.
 Keep = Callable[[Ticket, Params, Count, Count], Ticket]
@@ -116,60 +116,13 @@ def _keep_of(masks: Params, scores: Params, count: Count, regrow: Count) -> Para
   return jax.tree.map(jnp.logical_or, stay, regrown)
 
 
-@struct.dataclass
-class GeometricDensity:
-  """d_0 * (tau / d_0)^x, with x the share of the generations that is over."""
-
-  def __call__(self, context: Context) -> Number:
-    """The density of the context's generation."""
-    return schedules.Geometric(context.initial_density, _target(context))(context.progress)
-
-
-@struct.dataclass
-class CubicDensity:
-  """tau + (d_0 - tau) * (1 - x)^3 (Zhu & Gupta, 2018)."""
-
-  def __call__(self, context: Context) -> Number:
-    """The density of the context's generation."""
-    return schedules.Cubic(context.initial_density, _target(context))(context.progress)
-
-
-@struct.dataclass
-class ConstantShare:
-  """max(tau, d_0 * (1 - rate)^g): the same share each generation g, until the target is reached."""
-
-  rate: float = setting(
-    0.2, "constant: share of the expressed genes that fall dormant in a generation.", group=GROUP,
-    kind=NUMBER,
-    rule=SHARE, flag="dormancy_rate",
-  )  # fmt: skip
-
-  def __call__(self, context: Context) -> Number:
-    """The density of the context's generation."""
-    first, target = context.initial_density, _target(context)
-    passed = context.progress * context.generations
-    return jnp.maximum(jnp.minimum(first, target), first * (1 - self.rate) ** passed)
-
-
-def _target(context: Context) -> Number:
-  """The target density; that there is one has been checked, for an operator that `needs_target`."""
-  assert context.target_density is not None
-  return context.target_density
-
-
-DENSITY_SCHEDULES: dict[str, Callable[[], Callable[[Context], Number]]] = {
-  "geometric": GeometricDensity,
-  "cubic": CubicDensity,
-  "constant": ConstantShare,
-}
-
-
 class _Guided(Operator):
   """What both kinds of guided dormancy share: a saliency, a scope, regrowth."""
 
   saliency: str | Measure
   scope: str
   regrowth_rate: float
+  structured: float
 
   @property
   def measure(self) -> Measure | None:
@@ -187,9 +140,8 @@ class _Guided(Operator):
     """The genome with its saliencies."""
     if self.measure is None:
       return genome
-    return genome.replace(
-      scores=measures.saliency(self.measure, genome, trained, task, order, self.regrowth_rate > 0)
-    )
+    scores = measures.saliency(self.measure, genome, trained, task, order, self.regrowth_rate > 0)
+    return genome.replace(scores=with_units(scores, task, self.structured) if self.structured else scores)
 
   def keep(
     self,
@@ -234,6 +186,13 @@ def _regrowth_rate():
   )  # fmt: skip
 
 
+def _structured():
+  return setting(
+    0.0, "Exponent of a unit's saliency in that of its genes: above 0, whole units fall dormant.",
+    group=GROUP, kind=NUMBER, rule=at_least(0), static=True, flag="structured",
+  )  # fmt: skip
+
+
 @struct.dataclass
 class GuidedDormancy(_Guided):
   """A child's genes of the lowest saliency fall dormant: a share `rate` of those expressed.
@@ -248,6 +207,7 @@ class GuidedDormancy(_Guided):
   saliency: str | Measure = _saliency()
   scope: str = _scope()
   regrowth_rate: float = _regrowth_rate()
+  structured: float = _structured()
   name: str = struct.field(pytree_node=False, default="dormancy")
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
@@ -272,6 +232,7 @@ class ScheduledDormancy(_Guided):
   )  # fmt: skip
   scope: str = _scope()
   regrowth_rate: float = _regrowth_rate()
+  structured: float = _structured()
   name: str = struct.field(pytree_node=False, default="dormancy")
 
   on_elites = True

@@ -11,7 +11,9 @@ from jaxtyping import Array, Float, Int, Key
 from nets_jax.data.dataset import Split
 from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import Number
-from nets_jax.networks.adapter import NetworkState, Params
+from nets_jax.networks.adapter import Network, NetworkState, Params
+from nets_jax.networks.coupling import find_coupling
+from nets_jax.tickets.compaction import Live, live_units, multiplications
 from nets_jax.tickets.ticket import Ticket, density, map_kernels, maskable_count
 from nets_jax.training.measures import NATS
 from nets_jax.training.statistics import settled
@@ -30,6 +32,7 @@ class Candidate:
     valid: the validation examples, as a network takes them.
     valid_loss, valid_score: on them, by the task's loss and score.
     density: of the ticket's mask.
+    network, input_shape: what it is a ticket of (static).
   """
 
   ticket: Ticket
@@ -39,6 +42,24 @@ class Candidate:
   valid_loss: Float[Array, ""]
   valid_score: Float[Array, ""]
   density: Float[Array, ""]
+  network: Network = struct.field(pytree_node=False)
+  input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+  @property
+  def live_units(self) -> Live:
+    """Of each group of units in `networks.coupling`, which have a path of unmasked weights to an output."""
+    return live_units(self.ticket.masks, find_coupling(self.network, self.input_shape))
+
+  @property
+  def multiplications(self) -> Float[Array, ""]:
+    """Of one example's way through the network without its dead units."""
+    counts = {group: jnp.sum(of, dtype=jnp.float32) for group, of in self.live_units.items()}
+    return jnp.float32(multiplications(find_coupling(self.network, self.input_shape), counts))
+
+  @property
+  def whole_multiplications(self) -> int:
+    """The same of the whole network."""
+    return int(multiplications(find_coupling(self.network, self.input_shape), {}))
 
 
 # What to minimise in place of the loss, a scalar; it need not be differentiable, and whatever is not finite
@@ -113,7 +134,10 @@ def fitness(
   value = scores.loss
   if objective is not None:
     valid = task.data.valid.prepared()
-    candidate = Candidate(ticket, trained.weights, state, valid, scores.loss, scores.score, ticket_density)
+    candidate = Candidate(
+      ticket, trained.weights, state, valid, scores.loss, scores.score, ticket_density, task.network,
+      task.data.input_shape,
+    )  # fmt: skip
     value = _one_number(objective(candidate))
   # Of a loss in nats a size is known; any other is bounded as an objective of one's own is.
   is_loss = objective is None and task.measures.loss in NATS

@@ -60,6 +60,11 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
+def is_optaxs(optimizer: Optimizer) -> bool:
+  """Whether an optimiser is one of optax's by its name."""
+  return isinstance(optimizer, str) and optimizer in _by_name()
+
+
 def is_complete(optimizer: Optimizer) -> bool:
   """Whether an optimiser is an optax transformation already, with a rate of its own."""
   return isinstance(_found(optimizer), optax.GradientTransformation)
@@ -209,3 +214,45 @@ def describe_optimizer(optimizer: Optimizer) -> str:
   except Exception:  # one that wants other weights than these has its name alone
     return name
   return f"{name} {total:08x}"
+
+
+class DeadWeights(NamedTuple):
+  """What an optimiser does about weights whose gradient is always zero.
+
+  Attributes:
+    move: whether it moves them, as weight decay does.
+    matter: whether others move otherwise because of them, as with a rate for each layer by its norm.
+  """
+
+  move: bool
+  matter: bool
+
+
+def dead_weights(made: optax.GradientTransformation) -> DeadWeights:
+  """What an optimiser does about dead weights: it is tried on a few, with as many beside that are alive.
+
+  Of one that cannot be tried so, or does not move weights at first, the worst is taken.
+  """
+  rng = np.random.default_rng(0)  # draws of JAX's would have to be compiled
+  # adafactor treats matrices of fewer rows than 128 otherwise
+  begun, *gradients = rng.normal(size=(4, 130, 260)).astype(np.float32)
+  live = slice(0, 130)
+  for gradient in gradients:
+    gradient[:, 130:] = 0
+
+  def moved(columns):
+    weights = {"kernel": jnp.asarray(begun[:, columns])}
+    state = made.init(weights)
+    for gradient in gradients:
+      updates, state = made.update({"kernel": jnp.asarray(gradient[:, columns])}, state, weights)
+      weights = optax.apply_updates(weights, updates)
+    return np.asarray(cast(dict, weights)["kernel"])
+
+  try:
+    beside, alone = moved(slice(None)), moved(live)
+  except Exception:  # one that wants other weights than these, or more than gradients
+    return DeadWeights(move=True, matter=True)
+  if np.array_equal(alone, begun[:, live]):
+    return DeadWeights(move=True, matter=True)
+  moves = not np.array_equal(beside[:, 130:], begun[:, 130:])
+  return DeadWeights(moves, not np.allclose(beside[:, live], alone, rtol=1e-5, atol=1e-7))

@@ -56,6 +56,7 @@ class Task(Struct):
     score: likewise, of `scores.SCORES`; its mean is reported beside the loss, in columns of its name
       (static).
     precision: of the final training's matrix products; a search has its own (static).
+    compact: whether a training of tickets leaves out their dead units; see `tickets.compaction` (static).
     dense_layers: names of layers that keep every weight, or patterns such as `hidden_*` (static).
     layer_densities: densities of single layers by name or pattern, of which the first that fits counts; or a
       function `(name, shape) -> None | density` (static). Their counts are exact in every method. A target
@@ -95,6 +96,10 @@ class Task(Struct):
     "float32", "Of the matrix products in the final training.", group="machine",
     kind=choice(tuple(PRECISIONS)),
     rule=one_of(tuple(PRECISIONS)), static=True, flag="train_precision",
+  )  # fmt: skip
+  compact: bool = setting(
+    True, "Train tickets without their dead units, where that is faster.", group="machine", kind=SWITCH,
+    static=True, flag="compact",
   )  # fmt: skip
   dense_layers: tuple[str, ...] | None = setting(
     None, "Layers that keep every weight: names, or patterns such as hidden_*.", group="network", kind=WORDS,
@@ -165,7 +170,8 @@ class Task(Struct):
     smoothed = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
     own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
     chosen = {} if self.maskable == "kernels" else {"maskable": [layer.name for layer in self.layers]}
-    return found | smoothed | chosen | ({"layers": own} if own else {})
+    whole = {} if self.compact else {"compact": False}
+    return found | smoothed | chosen | whole | ({"layers": own} if own else {})
 
   @property
   def layers(self) -> tuple[Layer, ...]:

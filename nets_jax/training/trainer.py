@@ -1,87 +1,22 @@
 """Trains tickets side by side, each as it would be alone, with their curves."""
 
 import dataclasses
-import functools
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from nets_jax.data.dataset import Split
-from nets_jax.engine.batching import keep_replicated, map_tickets
-from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
-from nets_jax.engine.layouts import (
-  Layout,
-  compile_program,
-  fetch_population,
-  make_layout,
-  pad,
-  replicate,
-  unpadded,
-)
-from nets_jax.engine.saved import LoopCheckpoints, Saved, State, Unsaved, fingerprint
+from nets_jax.engine.layouts import Layout, make_layout
+from nets_jax.engine.saved import LoopCheckpoints, Unsaved, fingerprint
 from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.arguments import as_population, as_tasks, key_of_each, stacked, steps_of
-from nets_jax.training.statistics import BATCHES, settled
+from nets_jax.training.loops import Loops
+from nets_jax.training.parts import groups_of, placed
 from nets_jax.training.task import Task
-from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
 from nets_jax.training.training import Training, numbers
-
-
-@functools.partial(jax.jit, static_argnames=("layout",))
-def _start_tickets(
-  rows: tuple[Ticket, Training, NetworkState | None], task: Task, *, layout: Layout
-) -> TrainingState:
-  def begin(row, task):
-    ticket, training, network_state = row
-    return start(ticket, task.replace(training=training), network_state)
-
-  return map_tickets(begin, layout, rows, task)
-
-
-@functools.partial(jax.jit, static_argnames=("layout", "steps", "whole_epochs"))
-def _train_some_steps(
-  rows: tuple[jax.Array, TrainingState, Params, Training],
-  shared: tuple[int, Task, dict[str, Split]],
-  *,
-  layout: Layout,
-  steps: int,
-  whole_epochs: bool,
-) -> tuple[TrainingState, NetworkState, dict[str, Evaluation]]:
-  """Some steps of every ticket, each on the minibatches of its own key, then its score on each split.
-
-  Beside these is the state that it is scored with.
-  """
-
-  def train_and_score(row, shared):
-    key, state, masks, training = row
-    first, task, scored = shared
-    task = task.replace(training=training)
-    order_key, dropout_key = jax.random.split(key)
-    order = minibatch_order(
-      order_key, len(task.data.train), training.batch_size, steps, first=first, whole_epochs=whole_epochs
-    )
-    state = advance(dropout_key, state, masks, task, order, first, order_key)
-    # The last minibatches of the training so far, also where it is scored more often than that.
-    end = first + steps
-    last = minibatch_order(
-      order_key,
-      len(task.data.train),
-      training.batch_size,
-      BATCHES,
-      first=jnp.maximum(end - BATCHES, 0),
-      whole_epochs=False,
-    )
-    by = settled(dropout_key, task, state.weights, state.network_state, last)
-    return state, by, {name: evaluate(task, state.weights, split, by) for name, split in scored.items()}
-
-  state, by, evaluations = map_tickets(train_and_score, layout, rows, shared)
-  return state, by, keep_replicated(evaluations, layout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +24,11 @@ class Trained:
   """What came of training tickets side by side.
 
   Attributes:
-    weights: theta_T of each, stacked, as NumPy arrays.
+    weights: theta_T of each, stacked, as NumPy arrays. Of a compact form dead weights are those of theta_0,
+      and so are the states of dead units; a whole training may move these, and the weights by decay.
     network_states: what each network keeps besides and is evaluated with, likewise; `{}` where it keeps
-      nothing. `evaluate` with these gives the last row of the curves. See `training.statistics`.
+      nothing. `evaluate` with these gives the last row of the curves, up to the order of sums where a ticket
+      was trained in its compact form. See `training.statistics`.
     curves: a dict for each evaluation and ticket with keys `iteration`, `epoch`, `ticket`, for each
       split its `<split>_loss` and its score, such as `<split>_accuracy`, and `seconds`, the wall-clock time
       since the start without compilation.
@@ -169,87 +106,20 @@ def train_tickets(
   splits_of, length = [task.data.train, *scored.values()], {"steps": steps, "eval_every": eval_every}
   begun = {"network_states": fingerprint(network_states)} if jax.tree.leaves(network_states) else {}
   saved = checkpoints.restore(lambda: _identity(task, training, keys, population, splits_of) | begun | length)
-  loop = _Loop(keys, population, training, task, scored, network_states, layout or make_layout(count))
+  layout = layout or make_layout(count)
+  groups = groups_of(population, task, network_states)
+  loops = Loops(placed(groups, layout), keys, training, scored)
   if saved is not None:
-    loop.go_on_from(saved)
-  for first in range(loop.iteration, steps, eval_every):
-    rows = loop.advance(min(eval_every, steps - first), eval_every, checkpoints.wait)
+    loops.go_on_from(saved)
+  for first in range(loops.iteration, steps, eval_every):
+    rows = loops.advance(min(eval_every, steps - first), eval_every, checkpoints.wait)
     on_rows(rows)
-    at = f"iteration {loop.iteration:,} of {steps:,}"
-    checkpoints.note(rows, at, loop.state_to_save(), loop.iteration == steps)
-  kept = (loop.state.weights, loop.settled, loop.state.network_state)
-  weights, states, carried = fetch_population(kept, loop.layout)
-  return Trained(weights, states, loop.curves, loop.compile_seconds, carried, loop.layout)
-
-
-class _Loop:
-  """Tickets in training: how far they are, their curves, and what it has taken."""
-
-  def __init__(
-    self,
-    keys: jax.Array,
-    tickets: Ticket,
-    training: Training,
-    task: Task,
-    scored: Mapping[str, Split],
-    network_states: NetworkState | None,
-    layout: Layout,
-  ):
-    self.layout, self._count, self._per_epoch = layout, len(keys), task.steps_per_epoch
-    self._keys, tickets, self._training, states = pad((keys, tickets, training, network_states), layout)
-    self._masks = tickets.masks
-    task = task.for_search(task.precision).replace(training=None, initialiser=None)
-    self._task, self._scored = replicate((task.replace(data=task.data.replace(valid=None)), scored), layout)
-    self.state: TrainingState = _start_tickets((tickets, self._training, states), self._task, layout=layout)
-    self.settled = self.state.network_state  # what the last evaluation was with
-    self.iteration, self.seconds, self.compile_seconds = 0, 0.0, 0.0
-    self.curves: Rows = []
-    self._programs: dict[tuple[int, Layout], Callable] = {}
-
-  def go_on_from(self, saved: Saved) -> None:
-    """Takes up what an earlier process has saved."""
-    for name, tree in (("state", "training"), ("settled", "settled")):
-      like = unpadded(getattr(self, name), self.layout)
-      setattr(self, name, pad(saved.tree(tree, like), self.layout))
-    self.iteration, self.seconds, self.compile_seconds = (
-      saved.record[name] for name in ("iteration", "seconds", "compile_seconds")
-    )
-    self.curves = list(saved.rows)
-
-  def advance(self, steps: int, eval_every: int, wait: Callable[[PyTree], None]) -> Rows:
-    """Trains so many steps and scores; the rows of that evaluation."""
-    rows = (self._keys, self.state, self._masks, self._training)
-    shared = (self.iteration, self._task, self._scored)
-
-    def run(layout: Layout) -> tuple[TrainingState, NetworkState, dict[str, Evaluation]]:
-      if (steps, layout) not in self._programs:
-        whole = eval_every % self._per_epoch == 0
-        self._programs[steps, layout], taken = compile_program(
-          _train_some_steps, rows, shared, layout=layout, steps=steps, whole_epochs=whole
-        )
-        self.compile_seconds += taken
-      begin = time.perf_counter()
-      found = self._programs[steps, layout](rows, shared)
-      wait(found)
-      self.seconds += time.perf_counter() - begin
-      return found
-
-    found, self.layout = within_memory(run, self.layout, LESS_TO_TRAIN)
-    self.state, self.settled, evaluations = found
-    self.iteration += steps
-    epoch = self.iteration / self._per_epoch
-    score, found = self._task.measures.score, jax.device_get(evaluations)
-    new = _curve_rows(self.iteration, epoch, self._count, found, self.seconds, score)
-    self.curves += new
-    return new
-
-  def state_to_save(self) -> Callable[[], State]:
-    """A function that gives the state as it is now, however far the loop is when it is called."""
-    record = {
-      "iteration": self.iteration, "seconds": self.seconds, "compile_seconds": self.compile_seconds
-    }  # fmt: skip
-    trees, layout = {"training": self.state, "settled": self.settled}, self.layout
-    return lambda: (fetch_population(trees, layout), record)
+    at = f"iteration {loops.iteration:,} of {steps:,}"
+    checkpoints.note(rows, at, loops.state_to_save(), loops.iteration == steps)
+  weights, states, carried = loops.results(population, task, network_states)
+  if loops.chunk != layout.chunk:
+    layout = dataclasses.replace(layout, chunk=loops.chunk)
+  return Trained(weights, states, loops.curves, loops.compile_seconds, carried, layout)
 
 
 def _identity(
@@ -267,15 +137,3 @@ def _identity(
     "tickets": fingerprint(tickets),
     "data": fingerprint(splits),
   }
-
-
-def _curve_rows(
-  iteration: int, epoch: float, count: int, evaluations: Mapping[str, Evaluation], seconds: float, score: str
-) -> Rows:
-  return [
-    {"iteration": iteration, "epoch": epoch, "ticket": i}
-    | {f"{name}_loss": float(split.loss[i]) for name, split in evaluations.items()}
-    | {f"{name}_{score}": float(split.score[i]) for name, split in evaluations.items()}
-    | {"seconds": seconds}
-    for i in range(count)
-  ]

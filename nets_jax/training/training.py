@@ -30,12 +30,15 @@ from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import rate_schedules
 from nets_jax.training.optimizers import (
+  DeadWeights,
   Extras,
   Optimizer,
   Rate,
   check_optimizer,
+  dead_weights,
   describe_optimizer,
   is_complete,
+  is_optaxs,
   make_optimizer,
 )
 from nets_jax.training.rate_schedules import BELOW_1, Constant, Schedule
@@ -163,6 +166,10 @@ class Training(Struct):
     """
     return make_optimizer(self.optimizer, self._rate(), self._extras())
 
+  def dead_weights(self) -> DeadWeights:
+    """What the optimiser does about weights whose gradient is zero; of one's own the worst is taken."""
+    return _dead_weights(self.optimizer, self._extras())
+
   def _rate(self) -> Rate | None:
     """The learning rate: a number, or a function of the iterations of this training."""
     rate, schedule = self.learning_rate, self.schedule
@@ -235,6 +242,12 @@ class Training(Struct):
       rates = [float(self.learning_rate.function(step)) for step in (0, 1, 10, 100, 1000, 10000)]
       record["learning_rate"] = [describe(self.learning_rate.function), *rates]
     return record
+
+
+def _dead_weights(optimizer: Optimizer, extras: Extras) -> DeadWeights:
+  if not is_optaxs(optimizer):  # it may do anything, to a layer by its name, at any time
+    return DeadWeights(move=True, matter=True)
+  return dead_weights(make_optimizer(optimizer, 0.1, extras))
 
 
 def numbers(training: Training) -> dict[str, object]:
