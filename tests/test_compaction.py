@@ -155,9 +155,8 @@ def test_outputs_gradients_and_state_are_the_whole_networks(name):
   )
   for whole, fewer in zip(of_whole[:2], of_small[:2], strict=True):
     np.testing.assert_allclose(fewer, whole, rtol=1e-4, atol=1e-4 * float(jnp.abs(whole).max()))
-  coupling = find_coupling(network, shape)
   nothing = jax.tree.map(np.zeros_like, of_whole[3])
-  gradient = widened(small, of_small[3], nothing, coupling, state=False)
+  gradient = widened(small, of_small[3], nothing, state=False)
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(of_whole[3]))
   for whole, fewer in zip(jax.tree.leaves(of_whole[3]), jax.tree.leaves(gradient), strict=True):
     np.testing.assert_allclose(fewer, whole, rtol=1e-3, atol=1e-4 * largest)
@@ -165,7 +164,7 @@ def test_outputs_gradients_and_state_are_the_whole_networks(name):
   assert {group: places.tolist() for group, places in kept.items()} == {
     group: places.tolist() for group, places in small.kept.items()
   }
-  after = widened(small, after, of_whole[2], coupling, state=True)  # what is dead is taken from the whole one
+  after = widened(small, after, of_whole[2], state=True)  # what is dead is taken from the whole one
   for whole, fewer in zip(jax.tree.leaves(of_whole[2]), jax.tree.leaves(after), strict=True):
     np.testing.assert_allclose(fewer, whole, rtol=1e-4, atol=1e-5)
 

@@ -88,3 +88,9 @@ def test_a_candidate_knows_its_multiplications(task):
       assert found == small.multiplications
     else:
       assert found < small.multiplications
+
+
+def test_structure_where_chance_decides_is_refused(task):
+  search = nets_jax.recipes.guided(structured=1.0, saliency="random")
+  with pytest.raises(nets_jax.UsageError, match="structured goes by the saliencies of units, of"):
+    nets_jax.search(0, task, search)

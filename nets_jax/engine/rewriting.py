@@ -11,7 +11,7 @@ from jax.extend import core
 Form = Callable[..., jax.Array]
 Result = TypeVar("Result")
 # The rule for differentiating what is inside decides nothing any more, once a whole program is traced.
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 
 
 def rewritten(function: Callable[..., Result], forms: Mapping[str, Form]) -> Callable[..., Result]:
@@ -70,7 +70,7 @@ def _apply_inside(
 ) -> list[jax.Array]:
   """An operation with the programs inside it rewritten."""
   primitive, settings = equation.primitive, equation.params
-  if primitive.name in _CUSTOM:
+  if primitive.name in CUSTOM:
     return _apply(settings["call_jaxpr"], forms, *operands)
   changed = {name: _rewritten_inside(settings[name], forms) for name, _ in _inner(equation)}
   results = primitive.bind(*operands, **settings | changed)

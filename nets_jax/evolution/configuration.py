@@ -117,6 +117,7 @@ class NetsSettings(Search):
           "an operator is a function (key, child, context) -> child, or one of nets_jax.operators, not "
           f"{operator!r}"
         )
+      operator.check()
     super().check(task)
     seen = [name for name, _ in places(self)]
     for name in seen:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key, Num
 
+from nets_jax.errors import UsageError
 from nets_jax.evolution import saliency as measures
 from nets_jax.evolution.density_schedules import DENSITY_SCHEDULES, GROUP, GeometricDensity
 from nets_jax.evolution.operators import Context, Operator
@@ -128,6 +129,13 @@ class _Guided(Operator):
   def measure(self) -> Measure | None:
     """The saliency's function; None is chance."""
     return measures.SALIENCIES[self.saliency] if isinstance(self.saliency, str) else self.saliency
+
+  def check(self) -> None:
+    """Raises UsageError for structure where chance decides."""
+    if self.structured and self.measure is None:
+      raise UsageError(
+        "structured goes by the saliencies of units, of which saliency=random has none; leave one of them out"
+      )
 
   @property
   def observes(self) -> bool:

@@ -77,8 +77,7 @@ class Operator:
   Attributes:
     on_first: whether it also acts on the genomes of generation 0.
     on_elites: whether it also acts on elites, which else go on unchanged.
-    paired: whether two children side by side (an even index and the next) have one key, so that they may take
-      the same draw, each in its own way.
+    paired: whether two children side by side (an even index and the next) have one key, for mirrored draws.
     observes: whether `observe` is to be called after a genome's training.
     needs_target: whether it goes by the ranking's target density, so that there must be one.
     brings_layers: whether it brings those layers that have a density of their own to it by itself; where no
@@ -95,6 +94,9 @@ class Operator:
   def observes(self) -> bool:
     """Not, unless a subclass says so; a plain attribute will do."""
     return False
+
+  def check(self) -> None:
+    """Raises UsageError for settings that do not go together; if not overridden, all do."""
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child as the operator leaves it."""

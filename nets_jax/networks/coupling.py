@@ -11,11 +11,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 from jax.extend import core
 
+from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import (
   Network,
   Path,
@@ -24,30 +24,25 @@ from nets_jax.networks.adapter import (
   forward_in_training,
   initial_state,
   input_type,
+  name_of,
   remembered,
 )
 from nets_jax.networks.axis_rules import RULES, Algebra, Label, Labels, multiplications_of, shape_of
-from nets_jax.networks.factors import Atom, Factor, Reading, fresh, keep_whole, regroup, resolved, unite
+from nets_jax.networks.factors import (
+  Atom,
+  Coupling,
+  Factor,
+  Reading,
+  fresh,
+  keep_whole,
+  regroup,
+  resolved,
+  unite,
+)
 from nets_jax.networks.traced import derivative_of, differentiable, inner_program, is_derived, is_forwards
+from nets_jax.plugins import last_line
 
 _EXAMPLES = 2  # in the traced batch
-
-
-class Coupling(NamedTuple):
-  """What a network's parameters count.
-
-  Attributes:
-    sizes: units in each group that can be left out in part.
-    leaves: of each parameter, then of each array of the state, in the tree's order: of each axis its factors.
-    readings: where kernels meet the signal, in the order of application; in training, then what evaluation
-      alone has.
-    whole: why units are whole, by parameter and axis: `Dense_0/kernel, axis 1`.
-  """
-
-  sizes: tuple[int, ...]
-  leaves: tuple[tuple[tuple[Factor, ...], ...], ...]
-  readings: tuple[Reading, ...]
-  whole: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +205,6 @@ class _Finder(Algebra):
 
 # What only shows a parameter otherwise; a zero among its entries stays one.
 _VIEWS = ("convert_element_type", "copy", "copy_p", "reshape", "squeeze", "transpose", "reduce_precision")
-
 # What is zero where any of its operands is.
 _ZERO_OF_ZERO = (*_VIEWS, "mul", "neg", "broadcast_in_dim")
 
@@ -231,8 +225,15 @@ def _completed(labels: Labels, shape: Sequence[int], why: str | None) -> Labels:
 
 
 def find_coupling(network: Network, input_shape: Sequence[int]) -> Coupling:
-  """What the parameters of a network count; found once, nothing is computed."""
-  return _find_coupling(network, tuple(input_shape))
+  """What the parameters of a network count; found once, nothing is computed.
+
+  Raises:
+    UsageError: the network cannot be traced with two examples.
+  """
+  try:
+    return _find_coupling(network, tuple(input_shape))
+  except Exception as error:  # whatever a stranger's code raises
+    raise UsageError(f"the units of {name_of(network)} cannot be found ({last_line(error)})") from error
 
 
 @remembered

@@ -20,6 +20,23 @@ class Reading(NamedTuple):
   places: int
 
 
+class Coupling(NamedTuple):
+  """What a network's parameters count.
+
+  Attributes:
+    sizes: units in each group that can be left out in part.
+    leaves: of each parameter, then of each array of the state, in the tree's order: of each axis its factors.
+    readings: where kernels meet the signal, in the order of application; in training, then what evaluation
+      alone has.
+    whole: why units are whole, by parameter and axis: `Dense_0/kernel, axis 1`.
+  """
+
+  sizes: tuple[int, ...]
+  leaves: tuple[tuple[tuple[Factor, ...], ...], ...]
+  readings: tuple[Reading, ...]
+  whole: tuple[tuple[str, str], ...]
+
+
 @dataclasses.dataclass(eq=False)
 class Atom:
   """A factor while it is found out: another that it is, or two that it is made of."""

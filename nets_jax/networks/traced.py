@@ -8,16 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from nets_jax.engine.rewriting import alone
+from nets_jax.engine.rewriting import CUSTOM, alone
 
 Value = TypeVar("Value")
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
-_DERIVED = ("custom_jvp_call", "custom_vjp_call")
 
 
 def inner_program(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
   """The program that an operation is no more than a call of; None if it is none, or a loop or a choice."""
-  if equation.primitive.name not in (*_CALLS, *_DERIVED):
+  if equation.primitive.name not in (*_CALLS, *CUSTOM):
     return None
   inner: Any = equation.params.get("call_jaxpr", equation.params.get("jaxpr"))
   return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
@@ -25,12 +24,12 @@ def inner_program(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
 
 def is_derived(equation: core.JaxprEqn) -> bool:
   """Whether a call has a rule of its own for its gradient (`jax.custom_jvp`, `jax.custom_vjp`)."""
-  return equation.primitive.name in _DERIVED
+  return equation.primitive.name in CUSTOM
 
 
 def is_forwards(equation: core.JaxprEqn) -> bool:
   """Whether that rule is of tangents (`jax.custom_jvp`), or else of cotangents."""
-  return equation.primitive.name == _DERIVED[0]
+  return equation.primitive.name == CUSTOM[0]
 
 
 def differentiable(values: Sequence[Value], variables: Sequence[core.Var | core.Literal]) -> list[Value]:

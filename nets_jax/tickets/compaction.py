@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Network, NetworkState, Params, initial_state, name_of, remembered
-from nets_jax.networks.coupling import Coupling, find_coupling
-from nets_jax.networks.factors import Reading
+from nets_jax.networks.coupling import find_coupling
+from nets_jax.networks.factors import Coupling, Reading
 from nets_jax.networks.functional import Functional
 from nets_jax.networks.maskable import layer_name
 from nets_jax.networks.narrow_programs import Kept, narrowed, places_of
@@ -133,9 +133,9 @@ class Compact:
     network_state: what that network begins with.
     kept: those places, of each group of units of which some are left out, ascending.
     live: of all groups, which units are alive.
+    coupling: what the parameters of the whole network count.
     multiplications: of one example's way through the smaller network.
     whole_multiplications: of its way through the whole one.
-    whole: why units cannot be left out, by parameter and axis.
   """
 
   ticket: Ticket
@@ -143,9 +143,14 @@ class Compact:
   network_state: NetworkState
   kept: Kept
   live: Live
+  coupling: Coupling
   multiplications: int
   whole_multiplications: int
-  whole: tuple[tuple[str, str], ...]
+
+  @property
+  def whole(self) -> tuple[tuple[str, str], ...]:
+    """Why units cannot be left out, by parameter and axis."""
+    return self.coupling.whole
 
   @property
   def pays(self) -> bool:
@@ -189,8 +194,8 @@ def compact(
   state = with_kept(narrow_state(first_state(network, tuple(input_shape)), coupling, kept), kept)
   fewer, whole = (cast(int, multiplications(coupling, of)) for of in (sizes, {}))
   return Compact(
-    _narrow_ticket(ticket, coupling, kept), narrow_network(network, kept), state, kept, live, fewer, whole,
-    coupling.whole,
+    _narrow_ticket(ticket, coupling, kept), narrow_network(network, kept), state, kept, live, coupling,
+    fewer, whole,
   )  # fmt: skip
 
 
@@ -230,23 +235,22 @@ def _count(tree: PyTree) -> int:
   return len(jax.tree.leaves(tree))
 
 
-def widened(small: Compact, fewer: PyTree, whole: PyTree, coupling: Coupling, *, state: bool) -> PyTree:
+def widened(small: Compact, fewer: PyTree, whole: PyTree, *, state: bool) -> PyTree:
   """Arrays of the whole network: the compact one's where units are alive, and elsewhere what there was.
 
   Args:
     small: the compact form.
     fewer: weights or a state of it.
     whole: what dead units keep.
-    coupling: of the whole network.
     state: whether these are states.
   """
-  begin = len(coupling.leaves) - _count(whole) if state else 0
+  axes_of = small.coupling.leaves[len(small.coupling.leaves) - _count(whole) if state else 0 :]
   lives = {group: np.flatnonzero(np.asarray(small.live[group])[own]) for group, own in small.kept.items()}
   places = {group: np.asarray(own)[lives[group]] for group, own in small.kept.items()}
   sizes = dict(small.sizes)
   leaves, treedef = jax.tree.flatten(whole)
   found = []
-  for leaf, new, axes in zip(leaves, jax.tree.leaves(fewer), coupling.leaves[begin:], strict=False):
+  for leaf, new, axes in zip(leaves, jax.tree.leaves(fewer), axes_of, strict=False):
     result = np.array(leaf)
     there = np.ix_(*(places_of(axis, places) for axis in axes))
     result[there] = np.asarray(new)[np.ix_(*(places_of(axis, lives, sizes) for axis in axes))]

@@ -15,7 +15,6 @@ import numpy as np
 from nets_jax.engine.layouts import Layout, fetch, on_device, resized
 from nets_jax.engine.messages import say
 from nets_jax.networks.adapter import NetworkState, Params, forward, forward_in_training, name_of
-from nets_jax.networks.coupling import find_coupling
 from nets_jax.networks.narrowing import kept_of, narrow_network, with_kept
 from nets_jax.plugins import last_line
 from nets_jax.tickets.compaction import Compact, compact, first_state, narrow_state, widened
@@ -123,12 +122,11 @@ def _compact_group(
   places: Sequence[int], forms: Sequence[Compact], task: Task, states: NetworkState | None
 ) -> Group:
   """Tickets of as many live units, each of which has its places of them in its network's state."""
-  network, shape = task.network, task.data.input_shape
-  coupling = find_coupling(network, shape)
 
   def state_of(place, form):
-    begun = first_state(network, tuple(shape)) if states is None else fetch(take(states, place))
-    return with_kept(narrow_state(begun, coupling, form.kept), form.kept)
+    if states is None:
+      return form.network_state
+    return with_kept(narrow_state(fetch(take(states, place)), form.coupling, form.kept), form.kept)
 
   own = [state_of(place, form) for place, form in zip(places, forms, strict=True)]
   stacked, tickets = (
@@ -138,7 +136,7 @@ def _compact_group(
   first = {group: np.arange(size) for group, size in forms[0].sizes}
   return Group(
     tuple(places), tickets,
-    task.replace(network=narrow_network(network, first), precision="float32"), stacked, tuple(forms),
+    task.replace(network=narrow_network(task.network, first), precision="float32"), stacked, tuple(forms),
   )  # fmt: skip
 
 
@@ -162,8 +160,7 @@ def widen(
   """
   if not group.compacts:
     return weights, list(states)
-  shape = task.data.input_shape
-  coupling, own_begun = find_coupling(task.network, shape), first_state(task.network, tuple(shape))
+  own_begun = first_state(task.network, tuple(task.data.input_shape))
   thetas, given = fetch((phenotype(tickets), begun_states))
 
   def of_ticket(i, form):
@@ -171,8 +168,8 @@ def widen(
     begun = own_begun if given is None else take(given, group.places[i])
     own = [kept_of(take(tree, i))[1] for tree in states]
     return (
-      widened(form, take(weights, i), theta, coupling, state=False),
-      [widened(form, state, begun, coupling, state=True) for state in own],
+      widened(form, take(weights, i), theta, state=False),
+      [widened(form, state, begun, state=True) for state in own],
     )
 
   found = [of_ticket(i, form) for i, form in enumerate(group.compacts)]
