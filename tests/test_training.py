@@ -8,6 +8,7 @@ from conftest import assert_same_bits
 
 import nets_jax
 from nets_jax.tickets.ticket import phenotype
+from nets_jax.training import evaluation
 from nets_jax.training import train as training
 from nets_jax.training.losses import cross_entropy
 
@@ -88,8 +89,8 @@ def test_evaluation_is_the_numpy_reference(task, data, ticket, monkeypatch):
     reference.layers(ticket), np.asarray(data.train.inputs), np.asarray(data.train.labels)
   )
   for batch in (1000, 32):  # the second leaves a smaller last batch
-    monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
-    got = training.evaluate(task, phenotype(ticket), data.train)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
+    got = evaluation.evaluate(task, phenotype(ticket), data.train)
     np.testing.assert_allclose([got.loss, got.score], want, rtol=1e-5)
 
 

@@ -151,8 +151,12 @@ def replicate(tree: Tree, layout: Layout) -> Tree:
 def pad(population: Tree, layout: Layout) -> Tree:
   """Puts `layout.size` rows on their devices, with copies of the first as padding."""
   extra = layout.rows - layout.size
-  padded = jax.tree.map(lambda x: jnp.concatenate([x] + [x[:1]] * extra), population)
-  return _place(padded, NamedSharding(layout.mesh, SHARDED))
+  return shard(jax.tree.map(lambda x: jnp.concatenate([x] + [x[:1]] * extra), population), layout)
+
+
+def shard(population: Tree, layout: Layout) -> Tree:
+  """Puts `layout.rows` rows on their devices."""
+  return _place(population, NamedSharding(layout.mesh, SHARDED))
 
 
 def unpadded(population: Tree, layout: Layout) -> Tree:
