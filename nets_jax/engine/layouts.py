@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import jax
@@ -192,6 +193,23 @@ def _place(tree: Tree, sharding: NamedSharding) -> Tree:
     return jax.make_array_from_callback(local.shape, sharding, lambda part: local[part])
 
   return jax.tree.map(place, tree)
+
+
+def compile_in_thread(program: jax.stages.Wrapped, *args: object) -> Future[jax.stages.Compiled]:
+  """Traces a jitted program now, and compiles it beside whatever comes next.
+
+  Args:
+    program: a function under `jax.jit`.
+    *args: their shapes, types and shardings, or arrays; and the static ones.
+
+  Returns:
+    What holds the compiled program, or the error, once that is done.
+  """
+  lowered = program.lower(*args)
+  executor = ThreadPoolExecutor(1, "compile")
+  compiled = executor.submit(lowered.compile)
+  executor.shutdown(wait=False)
+  return compiled
 
 
 def compile_program(

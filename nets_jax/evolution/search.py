@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,7 +14,14 @@ from jaxtyping import Array, Int, Key
 
 from nets_jax.engine.batching import fetch_rows
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
-from nets_jax.engine.layouts import Layout, check_memory, compile_program, replicate, resized
+from nets_jax.engine.layouts import (
+  Layout,
+  check_memory,
+  compile_in_thread,
+  compile_program,
+  replicate,
+  resized,
+)
 from nets_jax.engine.saved import Saved
 from nets_jax.errors import UsageError
 from nets_jax.evolution import halving, resuming
@@ -24,7 +32,7 @@ from nets_jax.evolution.generation import State, init_all, step_all
 from nets_jax.evolution.history import History
 from nets_jax.evolution.places import rows_of
 from nets_jax.evolution.run_record import RunRecord
-from nets_jax.evolution.stages import Stage, narrow, stage_of
+from nets_jax.evolution.stages import Stage, compiles_ahead, narrow, narrowed_shapes, next_stage, stage_of
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket, initialise, take
@@ -109,6 +117,7 @@ class _Loop:
     generation: the next.
     seconds, compile_seconds: so far; the former of all runs over their number.
     compiled: the program; None before it is made.
+    ahead: the layout and the program of the stage to come, which is being compiled.
     program: evaluates a generation of the present stage and breeds the next; None before it is ready.
   """
 
@@ -124,6 +133,7 @@ class _Loop:
   seconds: float = 0.0
   compile_seconds: float = 0.0
   compiled: jax.stages.Compiled | None = None
+  ahead: tuple[Layout, Future[jax.stages.Compiled]] | None = None
   program: Callable[[State], tuple[State, Metrics]] | None = None
 
   @property
@@ -151,6 +161,8 @@ class _Loop:
       program = self.program or self._make_ready()
       begin = time.perf_counter()
       state, metrics = program(before)
+      if self.ahead is None and compiles_ahead(layout):
+        self._compile_next_stage()
       self.how.checkpoints.wait(metrics)
       metrics, parents = jax.tree.map(
         lambda leaf: leaf[:, : self.stage.genomes], jax.device_get((metrics, before.parents))
@@ -170,12 +182,27 @@ class _Loop:
   def _make_ready(self) -> Callable[[State], tuple[State, Metrics]]:
     """Readies the program of the present stage: makes it, unless it is told its bounds when it runs."""
     task, settings, bounds = replicate((self.task, self.stage.settings, self.stage.bounds), self.layout)
-    if self.compiled is None or bounds is None:
-      self.compiled, seconds = compile_program(step_all, self.state, task, settings, self.layout, bounds)
-      self.compile_seconds += seconds
+    begin = time.perf_counter()
+    if self.ahead is not None and self.ahead[0] == self.layout:
+      self.compiled = self.ahead[1].result()
+    elif self.compiled is None or bounds is None:
+      self.compiled, _ = compile_program(step_all, self.state, task, settings, self.layout, bounds)
+    self.ahead = None
+    self.compile_seconds += time.perf_counter() - begin
     compiled = self.compiled
     self.program = lambda state: compiled(state, task, settings, bounds)
     return self.program
+
+  def _compile_next_stage(self) -> None:
+    """Begins to make the program of the stage to come, while the devices are at work on this one."""
+    first = next_stage(self.searches, self.generation)
+    if first is None:
+      return
+    stage = stage_of(self.tasks, self.searches, first, self.layout)
+    layout = resized(self.layout, len(self.tasks) * stage.genomes)
+    shapes = narrowed_shapes(self.state, stage.genomes, layout)
+    task, settings = replicate((self.task, stage.settings), layout)
+    self.ahead = layout, compile_in_thread(step_all, shapes, task, settings, layout, None)
 
   def _begin_stage(self) -> None:
     """Goes over to the genomes, and the length of training, of the generation to come."""

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
-from nets_jax.engine.layouts import Layout, replicate
+from nets_jax.engine.layouts import SHARDED, WHOLE, Layout, replicate
 from nets_jax.evolution import halving
 from nets_jax.evolution.configuration import NetsSettings, Settings, stack_settings
 from nets_jax.evolution.generation import State
@@ -38,6 +39,39 @@ def stage_of(
     return Stage(stack_settings(tasks, stages), now.genomes, None)
   of_all = [search.replace(elites=own.elites) for search, own in zip(searches, stages, strict=True)]
   return Stage(stack_settings(tasks, of_all), now.genomes, halving.Bounds.of(now))
+
+
+def compiles_ahead(layout: Layout) -> bool:
+  """Whether the next stage is compiled beside the present one: where devices train, and not the host's cores.
+
+  Several processes would have to keep step in it.
+  """
+  return layout.chunk != 1 and jax.process_count() == 1
+
+
+def next_stage(searches: Sequence[NetsSettings], generation: int) -> int | None:
+  """The first generation of the stage after that of a generation; None if there is none."""
+  later = range(generation + 1, searches[0].generations + 1)
+  return next((each for each in later if halving.begins_stage(searches[0], each)), None)
+
+
+def narrowed_shapes(state: State, size: int, layout: Layout) -> State:
+  """The shapes, types and places of what `narrow` gives on another layout."""
+  runs = len(state.fitness)
+
+  def shape(leaf, sharding, rows=None):
+    shape = leaf.shape if rows is None else (*rows, *leaf.shape[len(rows) :])
+    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=NamedSharding(layout.mesh, sharding))
+
+  def whole(leaf):
+    return shape(leaf, WHOLE)
+
+  others = jax.tree.map(whole, state.replace(population=None, parents=None, fitness=None))
+  return others.replace(
+    population=jax.tree.map(lambda leaf: shape(leaf, SHARDED, (layout.rows,)), state.population),
+    parents=shape(state.parents, WHOLE, (runs, size)),
+    fitness=shape(state.fitness, WHOLE, (runs, size)),
+  )
 
 
 def narrow(state: State, size: int, before: Layout, layout: Layout) -> State:
