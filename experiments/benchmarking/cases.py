@@ -76,12 +76,20 @@ def prepare(
   devices: int | None = None,
   width: float = 1.0,
   share: float = 1.0,
+  precision: str | None = None,
 ) -> Prepared:
-  """A search whose hidden layers are `width` times as wide as the flags say, on part of the data."""
+  """A search whose hidden layers are `width` times as wide as the flags say, on part of the data.
+
+  At a precision, or the flags'.
+  """
   kept = int(share * len(data.train))
   data = data.replace(train=data.train.take(slice(kept)))
   search = make_nets(values)
-  search = search.replace(population_size=population, elites=min(search.elites, population - 1))
+  search = search.replace(
+    population_size=population,
+    elites=min(search.elites, population - 1),
+    precision=precision or search.precision,
+  )
   network = search_flags.make_network(values, data.num_classes)
   if not isinstance(network, nets_jax.MLP):
     raise nets_jax.UsageError(f"the benchmark is of fully connected networks, not --network={values.network}")
