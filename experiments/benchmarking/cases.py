@@ -28,6 +28,7 @@ class Case:
     run: does it once, results computed, and says how many seconds that took.
     flops, genome_epochs: the work in it.
     about: further columns of its row.
+    is_cold: whether compiling counts, so that nothing is gained by a first run.
   """
 
   part: str
@@ -36,6 +37,7 @@ class Case:
   flops: float = 0.0
   genome_epochs: float = 0.0
   about: Row = dataclasses.field(default_factory=dict)
+  is_cold: bool = False
 
 
 def training_flops(ticket: nets_jax.Ticket, samples: int) -> int:

@@ -77,7 +77,7 @@ def measure(cases: Sequence[Case], repeats: int, limit: Callable[[], float]) -> 
     limit: measures the machine's rate at a large product, in flop/s.
   """
   times, shares, peaks = ({case.name: [] for case in cases} for _ in range(3))
-  for case in cases:
+  for case in (case for case in cases if not case.is_cold):
     case.run()  # compiles what is not compiled, and warms caches
   for repeat in range(repeats):
     before = limit()

@@ -49,14 +49,14 @@ def guided_cases(values: flags.FlagValues, data: nets_jax.Dataset) -> list[Case]
     with cold():
       return seconds(functools.partial(search, guided))
 
-  def case(name, run):
+  def case(name, run, is_cold=False):
     about = {"devices": make_layout(GENOMES, devices=values.devices).mesh.size}
-    return Case("guided", name, run, genome_epochs=epochs, about=about)
+    return Case("guided", name, run, genome_epochs=epochs, about=about, is_cold=is_cold)
 
   return [
     case(f"the paper's search, {epochs:.0f} genome-epochs, compiled", lambda: search(paper).seconds),
     case("guided NeTS, compiled", lambda: search(guided).seconds),
-    case("guided NeTS from cold caches, all that it takes", from_cold),
+    case("guided NeTS from cold caches, all that it takes", from_cold, is_cold=True),
   ]
 
 
@@ -88,7 +88,7 @@ def compact_cases(
     epochs = COPIES * values.compact_epochs
     return Case(
       "compact", f"{name}: {words}", lambda: train(compact), genome_epochs=epochs,
-      about=about | {"multiplications": left},
+      about=about | {"multiplications": left}, is_cold=True,
     )  # fmt: skip
 
   return [case(f"compact, {left:.0%} of the multiplications", True, left), case("whole", False, 1.0)]
