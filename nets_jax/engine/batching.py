@@ -35,7 +35,7 @@ def map_tickets(
     rows: a pytree whose leaves have `layout.rows` rows.
     shared: a pytree that every ticket sees whole.
     live: how many tickets there are, known when the program runs, for devices that take one at a time. They
-      are dealt to the devices in turn, so each works off its first rows; results of the others are zeros.
+      are dealt to the devices in turn, so each works off its first rows. Results of others mean nothing.
 
   Returns:
     The results, stacked, sharded as the population is.
@@ -51,8 +51,8 @@ def map_tickets(
 
     if live is not None:
       assert chunk == 1, "a device that runs tickets at once has programs of its own for fewer of them"
-      own = (live - jax.lax.axis_index(AXIS) + layout.mesh.size - 1) // layout.mesh.size
-      return _map_first(run, rows, own)
+      # As many on every device, also where there is no ticket: XLA gives up on devices that wait for long.
+      return _map_first(run, rows, -(-live // layout.mesh.size))
     if chunk == share and share > 1:
       return jax.vmap(run)(rows)
     return jax.lax.map(run, rows, batch_size=None if chunk == 1 else chunk)
