@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import assert_same_bits, assert_same_results, changed, without_seconds
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_checkpoints import in_pieces
 
@@ -99,6 +99,7 @@ def test_the_densities_are_those_of_the_schedule(result):
     assert {round(row["density"] * total) for row in own} == {round(0.2 ** (generation / 6) * total)}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.data())
 def test_every_genome_has_a_row_of_its_own(runs, size, devices, draw):
   """Those that a halving keeps are the first on each device, shared out evenly."""
