@@ -1,5 +1,7 @@
 """Successive halving: who goes on and for how long they train; else a halved search is as any other."""
 
+from concurrent.futures import Future
+
 import jax
 import numpy as np
 import pytest
@@ -13,14 +15,16 @@ from nets_jax.changes import change
 from nets_jax.engine.layouts import resized
 from nets_jax.evolution import halving, places
 from nets_jax.evolution import search as nets_search
-from nets_jax.evolution.configuration import fitness_steps
+from nets_jax.evolution.breeding import choose_parents
+from nets_jax.evolution.configuration import fitness_steps, last_stage
 from nets_jax.evolution.dormancy import GuidedDormancy
 from nets_jax.evolution.generation import init_all, step_all
 from nets_jax.evolution.operators import Crossover
 from nets_jax.evolution.ranking import Feasible
 from nets_jax.evolution.scales import ScaleLayers
 from nets_jax.evolution.schedules import Linear
-from nets_jax.evolution.stages import narrow, stage_of
+from nets_jax.evolution.selection import Rank, Roulette, Tournament, Truncation
+from nets_jax.evolution.stages import narrow, share_program, stage_of
 
 # On a CPU its stages share a program; each training is at least as long as what looks back on it.
 SEARCH = nets_jax.recipes.guided(
@@ -60,14 +64,16 @@ def test_the_course_of_a_search(generations, halvings, size, elites):
   numbers = [halving.stage_number(search, generation) for generation in range(generations + 3)]
   assert numbers[0] == 0
   assert (np.diff(numbers) >= 0).all()
-  assert numbers[-1] == numbers[generations] <= halvings
+  assert numbers[-1] == numbers[generations] == last_stage(search) <= halvings
   lengths = np.bincount(numbers[: generations + 1], minlength=halvings + 1)
   assert lengths.max() - lengths.min() <= 1
   for generation, i in enumerate(numbers):
     own = halving.stage(search, generation)
     assert own.population_size == max(1, size // 2**i)
     assert own.fitness_epochs == 0.3 * 2**i
-    np.testing.assert_allclose(own.valid_share, 0.125 ** (1 - i / halvings) if halvings else 0.125)
+    last = numbers[-1]
+    share = 0.125 ** (1 - i / last) if last else 1.0
+    np.testing.assert_allclose(own.valid_share, share if halvings else 0.125)
     assert own.elites == min(search.elites, own.population_size)
     assert halving.begins_stage(search, generation) == (generation > 0 and i > numbers[generation - 1])
 
@@ -138,7 +144,8 @@ def test_the_ticket_is_the_best_of_the_last_stage(task):
 def last_state(task, search):
   """A search by hand: `step`, and `narrow` where a stage begins."""
   layout = nets_jax.make_layout(search.population_size)
-  own = stage_of([task], [search], 0, layout)
+  shared = share_program(search, task, layout)
+  own = stage_of([task], [search], 0, shared)
   state = init_all(KEY[None], task, own.settings, layout)
   seen = []
   for generation in range(search.generations + 1):
@@ -146,7 +153,7 @@ def last_state(task, search):
     seen.append(np.asarray(metrics.fitness[0, : own.genomes]))
     assert np.isinf(metrics.fitness[0, own.genomes :]).all()
     if halving.begins_stage(search, generation + 1):
-      own = stage_of([task], [search], generation + 1, layout)
+      own = stage_of([task], [search], generation + 1, shared)
       before = layout
       layout = layout if own.bounds is not None else resized(layout, own.genomes)
       state = narrow(state, own.genomes, before, layout)
@@ -196,10 +203,42 @@ def count(calls, function):
   return counted
 
 
+@pytest.mark.devices
+def test_compiling_ahead_that_fails_is_done_again(task, monkeypatch, capsys):
+  apart(monkeypatch)
+  search = SEARCH.replace(halvings=1)
+  want = nets_jax.search(KEY, task, search)
+  monkeypatch.setattr(nets_search, "compiles_ahead", lambda layout: True)
+  failed = Future()
+  failed.set_exception(RuntimeError("RESOURCE_EXHAUSTED: as if"))
+  monkeypatch.setattr(nets_search, "compile_in_thread", lambda *args: failed)
+  assert_same_results([nets_jax.search(KEY, task, search)], [want])
+  assert "compiling ahead failed, and is done again (RESOURCE_EXHAUSTED: as if)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("selection", [Tournament(), Truncation(), Rank(), Roulette()])
+def test_where_none_is_finite_all_genomes_of_the_stage_are_equal(selection):
+  """Those that the stage has no more are none."""
+  search = nets_jax.Nets(population_size=8, elites=1, selection=selection)
+  keys = jax.random.split(KEY, (64, 2))
+  places = jax.numpy.zeros(64, int), jax.numpy.arange(64) % 8
+  search = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], search)
+  parents, is_elite = choose_parents(keys, jax.numpy.full((1, 8), np.inf), places, search, jax.numpy.int32(3))
+  assert set(np.asarray(parents).reshape(-1)) == {0, 1, 2}
+  assert not np.asarray(is_elite).any()
+
+
 class LooksAtAll(GuidedDormancy):
   """An observer that does not say how far it looks back."""
 
-  minibatches = None
+  def observe(self, genome, trained, task, order):
+    return super().observe(genome, trained, task, order)
+
+
+class LooksAtFive(LooksAtAll):
+  """One that says so."""
+
+  minibatches = 5
 
 
 class OwnRanking(Feasible):
@@ -217,6 +256,17 @@ class OwnRanking(Feasible):
 )
 def test_what_may_look_at_shapes_has_programs_of_its_own(task, changes):
   assert not halving.shares_program(SEARCH.replace(**changes), task)
+
+
+def test_an_observer_says_how_far_it_looks_back(task):
+  assert halving.shares_program(SEARCH.replace(operators=(Crossover(), LooksAtFive())), task)
+
+
+@pytest.mark.parametrize("generations", [0, 1, 2, 7])
+def test_the_last_generation_is_scored_on_all_examples(task, generations):
+  """Also where there are not as many as stages."""
+  search = nets_jax.recipes.halved(generations=generations)
+  assert halving.extent(halving.stage(search, generations), task).examples == len(task.data.valid)
 
 
 def test_a_schedule_as_long_as_each_training_has_programs_of_its_own(task):

@@ -61,7 +61,7 @@ def map_tickets(
 
 
 def _map_first(function: Callable[[Row], Result], rows: Row, count: Int[Array, ""]) -> Result:
-  """`function` of the first `count` rows, one after the other; zeros for the rest."""
+  """`function` of the first `count` rows, one after the other; zeros for those after them."""
   function = jax.jit(function)  # traced once for its shapes and for the loop
 
   def visit(i, results):

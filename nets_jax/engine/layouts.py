@@ -48,7 +48,7 @@ class Layout:
   def rows(self) -> int:
     """Leading axis of a stored population: `size` rounded up to fill every device equally.
 
-    Rows from `size` on are padding; nothing reads them.
+    Rows beyond the tickets are padding; nothing reads them. Where they lie, `pad` and `evolution.places` say.
     """
     return -(-self.size // self.mesh.size) * self.mesh.size
 

@@ -96,6 +96,7 @@ def choose_parents(
   fitness: Float[Array, "runs population"],
   places: tuple[Int[Array, " rows"], Int[Array, " rows"]],
   search: NetsSettings,
+  genomes: Int[Array, ""] | None = None,
 ) -> tuple[Int[Array, "rows parents"], Bool[Array, " rows"]]:
   """Whose children the next genomes are, by index among the genomes of their run.
 
@@ -104,6 +105,7 @@ def choose_parents(
     fitness: of each genome, minimised.
     places: each row's run, and its index there.
     search: of the runs, each traced leaf with a leading axis [runs].
+    genomes: how many there are in each run, if fewer than there is room for.
 
   Returns:
     The parents of each row, an elite's both itself; and whether the row is an elite.
@@ -114,6 +116,9 @@ def choose_parents(
     return jax.tree.map(lambda leaf: leaf[run], search.selection)(key, fitness[run])
 
   drawn = jax.vmap(jax.vmap(draw, (0, None)))(keys, run)
+  if genomes is not None:  # where none is finite, all are equal, but for those that the stage has no more
+    of_all = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, genomes)))(keys)
+    drawn = jnp.where(jnp.isfinite(fitness).any(axis=1)[run][:, None], drawn, of_all)
   last = search.population_size - 1
   ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, last)]
   is_elite = (index < jnp.asarray(search.elites)[run]) & jnp.isfinite(fitness[run, ranked])
@@ -149,7 +154,7 @@ def breed(
   child_key = jax.vmap(lambda run, i: jax.random.split(jax.random.fold_in(keys[run], i), 4))
   child_keys = child_key(run, index)
   streams = child_keys[:, 2], child_key(run, index - index % 2)[:, 3]
-  chosen, is_elite = choose_parents(child_keys[:, :2], fitness, (run, index), settings.search)
+  chosen, is_elite = choose_parents(child_keys[:, :2], fitness, (run, index), settings.search, genomes)
   chosen = keep_replicated(chosen, layout)
   rows = rows_of(run[:, None], chosen, runs, layout)
   parents = take_rows(population, (rows[:, 0], rows[:, 1]), layout)

@@ -132,7 +132,7 @@ class NetsSettings(Search):
           f"two operators have a setting {name!r}; give one of them a name: name='late_noise', say"
         )
     most = self.population_size - 1
-    task.training_of_search(longest_steps(self, task))
+    task.training_of_search(longest_steps(self.replace(halvings=last_stage(self)), task))
     if self.elites > most:
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
     self.selection.check(self.population_size)
@@ -177,8 +177,13 @@ def fitness_steps(search: NetsSettings, task: Task) -> int:
   return max(1, round(search.fitness_epochs * task.steps_per_epoch))
 
 
+def last_stage(search: NetsSettings) -> int:
+  """The number of the last stage that a search comes to: its halvings, if it has as many generations."""
+  return search.generations * (search.halvings + 1) // (search.generations + 1)
+
+
 def longest_steps(search: NetsSettings, task: Task) -> int:
-  """The same of the last stage of a search with halvings."""
+  """The same of the last stage of a search that comes to all its stages."""
   return fitness_steps(search.replace(fitness_epochs=search.fitness_epochs * 2**search.halvings), task)
 
 

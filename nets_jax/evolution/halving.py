@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from nets_jax.evolution.configuration import NetsSettings, fitness_steps
+from nets_jax.evolution.configuration import NetsSettings, fitness_steps, last_stage
+from nets_jax.evolution.operators import Operator
 from nets_jax.evolution.ranking import RANKINGS
 from nets_jax.evolution.selection import SELECTIONS
 from nets_jax.training.statistics import BATCHES
@@ -58,9 +59,9 @@ def begins_stage(search: NetsSettings, generation: int) -> bool:
 def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """The settings that a generation is evaluated by, and the next is bred by.
 
-  In stage i of h halvings there are max(1, population_size // 2^i) genomes, elites no more than genomes. A
-  fitness evaluation takes 2^i * fitness_epochs and is scored on a share valid_share^(1 - i / h) of the
-  validation examples.
+  In stage i of 0 to h there are max(1, population_size // 2^i) genomes, elites no more than genomes. A
+  fitness evaluation takes 2^i * fitness_epochs. It is scored on a share valid_share^(1 - i / h) of the
+  validation examples; on all where the first stage is the last.
 
   Args:
     search: its settings, `generations` a number.
@@ -68,7 +69,9 @@ def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """
   i = stage_number(search, generation)
   size = max(1, search.population_size >> i)
-  share = search.valid_share ** (1 - i / search.halvings) if search.halvings else search.valid_share
+  share, last = search.valid_share, last_stage(search)
+  if search.halvings:
+    share = share ** (1 - i / last) if last else 1.0
   return search.replace(
     population_size=size,
     elites=min(search.elites, size),
@@ -87,15 +90,15 @@ def extent(search: NetsSettings, task: Task) -> Extent:
 def shares_program(search: NetsSettings, task: Task) -> bool:
   """Whether the stages can be one program, which is told when it runs how many genomes and steps there are.
 
-  Devices that train one genome at a time need not do more than they are told. What is the user's own may
-  look at shapes, so a search with a ranking, a selection or an observer of another kind than ours has a
+  Devices that train one genome at a time may do as many as they are told. What is the user's own may look at
+  shapes, so a search with a ranking, a selection or an observer of another kind than ours has a
   program for each stage; and so has one whose first trainings are shorter than what is made of their last
   minibatches, or whose stages have learning rates of other lengths.
   """
   if not search.halvings:
     return False
   observer, first = search.observer, stage(search, 0)
-  looks_back = 0 if observer is None else observer.minibatches
+  looks_back = 0 if observer is None else _looks_back(observer)
   is_ours = type(search.ranking) in RANKINGS.values() and type(search.selection) in SELECTIONS.values()
   if not is_ours or looks_back is None or extent(first, task).steps < max(looks_back, BATCHES):
     return False
@@ -103,6 +106,19 @@ def shares_program(search: NetsSettings, task: Task) -> bool:
     task.training_of_search(fitness_steps(each, task)) for each in (first, stage(search, search.generations))
   ]
   return jax.tree.structure(trainings[0]) == jax.tree.structure(trainings[1])
+
+
+def _looks_back(observer: Operator) -> int | None:
+  """How many minibatches an operator's `observe` says it looks at; None is all.
+
+  A class that brings an `observe` of its own has to say it anew.
+  """
+  for cls in type(observer).__mro__:
+    if "minibatches" in vars(cls):
+      return observer.minibatches
+    if "observe" in vars(cls):
+      return None
+  return None
 
 
 def genome_epochs(search: NetsSettings, task: Task, generations: int) -> float:

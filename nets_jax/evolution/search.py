@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,7 +31,17 @@ from nets_jax.evolution.generation import State, init_all, step_all
 from nets_jax.evolution.history import History
 from nets_jax.evolution.places import rows_of
 from nets_jax.evolution.run_record import RunRecord
-from nets_jax.evolution.stages import Stage, compiles_ahead, narrow, narrowed_shapes, next_stage, stage_of
+from nets_jax.evolution.stages import (
+  Ahead,
+  Stage,
+  compiles_ahead,
+  narrow,
+  narrowed_shapes,
+  next_stage,
+  replicated_shapes,
+  share_program,
+  stage_of,
+)
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket, initialise, take
@@ -54,8 +63,8 @@ class Nets(NetsSettings):
     """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
 
     Runs may differ in all that is traced. One that has had its generations, or its patience, keeps its result
-    and waits for the others. With halvings the losses are after trainings of different lengths, so a frontier
-    holds hardly more than the last tickets.
+    and waits for the others. With halvings the losses are after trainings of different lengths, and on
+    different shares of the examples, so a frontier holds hardly more than the last tickets.
 
     Returns:
       For each run the ticket, its history, its cost and its frontier. The history is a dict for each
@@ -92,16 +101,17 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
 def _begin(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How) -> "_Loop":
   """All runs before generation 0 is evaluated."""
   layout = how.layout_of(len(tasks) * searches[0].population_size)
-  stage = stage_of(tasks, searches, 0, layout)
+  shared = share_program(searches[0], tasks[0], layout)
+  stage = stage_of(tasks, searches, 0, shared)
   check_memory(_abstract_genome(tasks[0], searches[0]), layout)
   task = tasks[0].for_search(searches[0].precision).replace(training=None, initialiser=None)
-  keys, shared = replicate((keys, stage.settings), layout)
-  state = init_all(keys, task, shared, layout)
+  keys, settings = replicate((keys, stage.settings), layout)
+  state = init_all(keys, task, settings, layout)
   records = [
     RunRecord(search, of_run, History((), of_run.measures.score), Frontier(how.frontier_size))
     for search, of_run in zip(searches, tasks, strict=True)
   ]
-  return _Loop(tasks, searches, how, task, stage, layout, state, records)
+  return _Loop(tasks, searches, how, task, shared, stage, layout, state, records)
 
 
 @dataclass
@@ -111,13 +121,14 @@ class _Loop:
   Attributes:
     tasks, searches, how: what was asked for.
     task: what the runs have in common, without training and initialiser.
+    shared: whether all stages are one program.
     stage: what the next generation is evaluated by.
     layout, state: of the population.
     records: of each run.
     generation: the next.
     seconds, compile_seconds: so far; the former of all runs over their number.
     compiled: the program; None before it is made.
-    ahead: the layout and the program of the stage to come, which is being compiled.
+    ahead: the program of the stage to come.
     program: evaluates a generation of the present stage and breeds the next; None before it is ready.
   """
 
@@ -125,6 +136,7 @@ class _Loop:
   searches: Sequence[NetsSettings]
   how: How
   task: Task
+  shared: bool
   stage: Stage
   layout: Layout
   state: State
@@ -133,7 +145,7 @@ class _Loop:
   seconds: float = 0.0
   compile_seconds: float = 0.0
   compiled: jax.stages.Compiled | None = None
-  ahead: tuple[Layout, Future[jax.stages.Compiled]] | None = None
+  ahead: Ahead | None = None
   program: Callable[[State], tuple[State, Metrics]] | None = None
 
   @property
@@ -161,8 +173,6 @@ class _Loop:
       program = self.program or self._make_ready()
       begin = time.perf_counter()
       state, metrics = program(before)
-      if self.ahead is None and compiles_ahead(layout):
-        self._compile_next_stage()
       self.how.checkpoints.wait(metrics)
       metrics, parents = jax.tree.map(
         lambda leaf: leaf[:, : self.stage.genomes], jax.device_get((metrics, before.parents))
@@ -183,11 +193,11 @@ class _Loop:
     """Readies the program of the present stage: makes it, unless it is told its bounds when it runs."""
     task, settings, bounds = replicate((self.task, self.stage.settings, self.stage.bounds), self.layout)
     begin = time.perf_counter()
-    if self.ahead is not None and self.ahead[0] == self.layout:
-      self.compiled = self.ahead[1].result()
-    elif self.compiled is None or bounds is None:
+    if bounds is None:
+      self.compiled = None if self.ahead is None else self.ahead.program(self.layout)
+    if self.compiled is None:
       self.compiled, _ = compile_program(step_all, self.state, task, settings, self.layout, bounds)
-    self.ahead = None
+    self._compile_next_stage()
     self.compile_seconds += time.perf_counter() - begin
     compiled = self.compiled
     self.program = lambda state: compiled(state, task, settings, bounds)
@@ -195,18 +205,18 @@ class _Loop:
 
   def _compile_next_stage(self) -> None:
     """Begins to make the program of the stage to come, while the devices are at work on this one."""
-    first = next_stage(self.searches, self.generation)
-    if first is None:
+    self.ahead, first = None, next_stage(self.searches, self.generation)
+    if self.shared or first is None or not compiles_ahead(self.layout):
       return
-    stage = stage_of(self.tasks, self.searches, first, self.layout)
+    stage = stage_of(self.tasks, self.searches, first, self.shared)
     layout = resized(self.layout, len(self.tasks) * stage.genomes)
     shapes = narrowed_shapes(self.state, stage.genomes, layout)
-    task, settings = replicate((self.task, stage.settings), layout)
-    self.ahead = layout, compile_in_thread(step_all, shapes, task, settings, layout, None)
+    task, settings = replicated_shapes((self.task, stage.settings), layout)
+    self.ahead = Ahead(layout, compile_in_thread(step_all, shapes, task, settings, layout, None))
 
   def _begin_stage(self) -> None:
     """Goes over to the genomes, and the length of training, of the generation to come."""
-    self.stage, self.program = stage_of(self.tasks, self.searches, self.generation, self.layout), None
+    self.stage, self.program = stage_of(self.tasks, self.searches, self.generation, self.shared), None
     layout, runs = self.layout, len(self.tasks)
     if self.stage.bounds is None:
       layout = resized(layout, runs * self.stage.genomes)

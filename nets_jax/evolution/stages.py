@@ -1,18 +1,22 @@
 """A stage of a halving search: what evaluates its generations, and how a population goes over to it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from concurrent.futures import Future
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from nets_jax.engine.layouts import SHARDED, WHOLE, Layout, replicate
+from nets_jax.engine.messages import say
 from nets_jax.evolution import halving
-from nets_jax.evolution.configuration import NetsSettings, Settings, stack_settings
+from nets_jax.evolution.configuration import NetsSettings, Settings, last_stage, stack_settings
 from nets_jax.evolution.generation import State
 from nets_jax.evolution.places import gathered, spread
 from nets_jax.training.task import Task
+
+Tree = TypeVar("Tree")
 
 
 class Stage(NamedTuple):
@@ -29,16 +33,47 @@ class Stage(NamedTuple):
   bounds: halving.Bounds | None
 
 
-def stage_of(
-  tasks: Sequence[Task], searches: Sequence[NetsSettings], generation: int, layout: Layout
-) -> Stage:
-  """The stage of a generation: of one program for all on a CPU, elsewhere of a program of its own."""
+def share_program(search: NetsSettings, task: Task, layout: Layout) -> bool:
+  """Whether all stages of a search are one program: on a CPU, whose devices train one genome at a time."""
+  return on_cpu(layout) and layout.chunk == 1 and halving.shares_program(search, task)
+
+
+def on_cpu(layout: Layout) -> bool:
+  """Whether a population lives on CPU devices."""
+  return layout.mesh.devices.flat[0].platform == "cpu"
+
+
+def stage_of(tasks: Sequence[Task], searches: Sequence[NetsSettings], generation: int, shared: bool) -> Stage:
+  """The stage of a generation: of one program for all, or of a program of its own."""
   stages = [halving.stage(search, generation) for search in searches]
   now = halving.extent(stages[0], tasks[0])
-  if layout.chunk != 1 or not halving.shares_program(searches[0], tasks[0]):
+  if not shared:
     return Stage(stack_settings(tasks, stages), now.genomes, None)
-  of_all = [search.replace(elites=own.elites) for search, own in zip(searches, stages, strict=True)]
+  last = last_stage(searches[0])
+  of_all = [
+    search.replace(elites=own.elites, halvings=last) for search, own in zip(searches, stages, strict=True)
+  ]
   return Stage(stack_settings(tasks, of_all), now.genomes, halving.Bounds.of(now))
+
+
+class Ahead(NamedTuple):
+  """The program of a stage to come, which is being compiled.
+
+  Attributes:
+    layout: of its population.
+    compiled: holds it once it is there.
+  """
+
+  layout: Layout
+  compiled: Future[jax.stages.Compiled]
+
+  def program(self, layout: Layout) -> jax.stages.Compiled | None:
+    """The program, if it is of this layout and could be made; else it is to be made again."""
+    try:
+      return self.compiled.result() if layout == self.layout else None
+    except Exception as error:
+      say(f"compiling ahead failed, and is done again ({str(error).splitlines()[0]})")
+      return None
 
 
 def compiles_ahead(layout: Layout) -> bool:
@@ -46,13 +81,23 @@ def compiles_ahead(layout: Layout) -> bool:
 
   Several processes would have to keep step in it.
   """
-  return layout.chunk != 1 and jax.process_count() == 1
+  return not on_cpu(layout) and jax.process_count() == 1
 
 
 def next_stage(searches: Sequence[NetsSettings], generation: int) -> int | None:
   """The first generation of the stage after that of a generation; None if there is none."""
   later = range(generation + 1, searches[0].generations + 1)
   return next((each for each in later if halving.begins_stage(searches[0], each)), None)
+
+
+def replicated_shapes(tree: Tree, layout: Layout) -> Tree:
+  """The shapes, types and places of what `replicate` gives, without putting anything anywhere."""
+  sharding = NamedSharding(layout.mesh, WHOLE)
+
+  def shape(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
+
+  return jax.tree.map(shape, jax.eval_shape(lambda tree: tree, tree))
 
 
 def narrowed_shapes(state: State, size: int, layout: Layout) -> State:

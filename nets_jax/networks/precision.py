@@ -75,8 +75,10 @@ def multiplies_bfloat16() -> bool:
 
 
 def _in_bfloat16(lhs, rhs, dimension_numbers, **settings):
-  """A product of numbers that bfloat16 holds, in float32."""
+  """A product of float32 numbers that bfloat16 holds, in float32; of others as they are."""
   del settings
+  if not lhs.dtype == rhs.dtype == jnp.float32:
+    return jax.lax.dot_general(lhs, rhs, dimension_numbers)
   lhs, rhs = lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16)
   return jax.lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.float32)
 

@@ -54,7 +54,7 @@ def evaluate_some(
   examples: int | Int[Array, ""],
   fewest: int,
 ) -> Evaluation:
-  """As `evaluate`, over the first so many examples of a split in an order of chance, the same for ever.
+  """As `evaluate`, over the first so many examples of a split, in one order of chance for all calls.
 
   Args:
     task, weights, split, network_state: see `evaluate`.
