@@ -65,7 +65,7 @@ _ELSEWHERE = {
   "networks.initialisation": ("Given", "Glorot", "He", "Normal", "Own"),
   "networks.zoo": ("lenet_300_100", "make_network"),
   "tickets.ticket": ("empty_layers", "phenotype"),
-  "training.train": ("class_accuracies", "evaluate"),
+  "training.evaluation": ("class_accuracies", "evaluate"),
 }
 
 

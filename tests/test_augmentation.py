@@ -17,7 +17,8 @@ from nets_jax.baselines.one_shot import Snip, prune_at_initialisation
 from nets_jax.data import augmentation
 from nets_jax.data.augmentation import chain, crop, cutout, flip
 from nets_jax.evolution.generation import genome_fitness
-from nets_jax.training.train import advance, evaluate, minibatch_order, start, train
+from nets_jax.training.evaluation import evaluate
+from nets_jax.training.train import advance, minibatch_order, start, train
 
 KEY = jax.random.key(5)
 NO_SIZES = {"crop_padding": None, "cutout_size": None}

@@ -11,7 +11,7 @@ import nets_jax
 from nets_jax.baselines import one_shot
 from nets_jax.errors import Diverged
 from nets_jax.tickets.ticket import empty_layers
-from nets_jax.training.train import class_accuracies
+from nets_jax.training.evaluation import class_accuracies
 
 SEARCH = nets_jax.recipes.paper(population_size=3, generations=3, elites=0, dormancy_rate=0.3)
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=12)

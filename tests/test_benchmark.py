@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nets_jax
-from experiments.benchmarking import cases, measure, memory, network_cases, table
+from experiments.benchmarking import cases, measure, memory, network_cases, peers, search_cases, table
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.engine.tables import read_csv
 from nets_jax.networks.zoo import lenet_300_100
@@ -67,6 +67,46 @@ def test_peers_do_the_same_work_or_say_why_not(done):
     assert name in found or f"peers: {name} skipped" in said
 
 
+def patched(change, *words):
+  """Runs the benchmark with something of it changed."""
+  code = f"from experiments.benchmarking import measure, peer_cases\n{change}\n"
+  code += "from nets_jax.cli.command import start\nstart(measure)"
+  command = [sys.executable, "-c", code, *COMMAND[3:], *words]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  return done
+
+
+@pytest.mark.devices
+def test_the_search_and_its_tickets_from_cold_caches(tmp_path):
+  patched(
+    "measure.TICKETS = {0.05: (0.5,)}", "--parts=guided,compact", "--compact_epochs=1", "--repeats=1",
+    "--batch_size=2", f"--workdir={tmp_path}",
+  )  # fmt: skip
+  rows = read_csv(tmp_path / "benchmark.csv")
+  paper, warm, cold = (row for row in rows if row["part"] == "guided")
+  assert paper["times_the_first"] == 1
+  assert paper["genome_epochs_per_second"] * paper["seconds"] == pytest.approx(
+    cold["genome_epochs_per_second"] * cold["seconds"]
+  )
+  assert cold["seconds"] > warm["seconds"]  # by seconds of compiling
+  compact, whole = (row for row in rows if row["part"] == "compact")
+  assert (compact["density"], compact["structured"]) == (whole["density"], whole["structured"]) == (0.05, 0.5)
+  assert 0 < compact["multiplications"] <= whole["multiplications"] == 1
+  assert whole["name"] == "5%, structured 0.5, 1 epochs: whole"
+
+
+def test_what_was_compiled_is_compiled_again_in_the_cold():
+  seen = []
+  double = jax.jit(lambda x: seen.append(x) or 2 * x)
+  for _ in range(2):
+    double(1.0)
+  assert len(seen) == 1
+  with search_cases.cold():
+    double(1.0)
+  assert len(seen) == 2
+
+
 @pytest.mark.devices
 @pytest.mark.parametrize("name", ["lenet5", "resnet8"])
 def test_a_step_of_a_convolutional_network_is_the_peers_or_it_says_why_not(name, monkeypatch, capsys):
@@ -84,7 +124,10 @@ def test_a_step_of_a_convolutional_network_is_the_peers_or_it_says_why_not(name,
   ("argument", "message"),
   [
     ("--elites=99", "elites must be from 0"),
-    ("--parts=speed", "parts may be limit, population, breeding, imp, peers, scaling, networks, not 'speed'"),
+    (
+      "--parts=speed",
+      "parts may be limit, population, breeding, imp, peers, scaling, networks, guided, compact, not 'speed'",
+    ),
     ("--populations=two", "populations must be whole numbers"),
     ("--convolutional=mlp", "convolutional may be lenet5, conv2, resnet8, resnet20, not 'mlp'"),
     ("--activation=tanh", "the peers know sgd of a rate and batch_size alone, cross_entropy"),
@@ -173,3 +216,14 @@ def test_a_figure_of_one_part_alone():
   }
   figure = table.figure([{**row, "share_of_limit": 0.5, "width": math.nan}])
   assert next(axes.get_xlabel() for axes in figure.axes if axes.get_visible()) == "devices"
+
+
+@pytest.mark.devices
+def test_peers_in_bfloat16_do_nearly_the_same_where_the_machine_can(tmp_path):
+  """Had it such products; the numbers are the same on a machine that has not."""
+  done = patched("peer_cases.multiplies_bfloat16 = lambda: True", "--parts=peers", f"--workdir={tmp_path}")
+  found = {row["name"]: row for row in read_csv(tmp_path / "benchmark.csv")}
+  assert "nets_jax, bfloat16" in found
+  assert 0 < found["JAX, Python loop of jitted epochs, bfloat16"]["loss_difference"] < 0.1
+  for name in peers.IN_BFLOAT16:
+    assert name in found or f"peers: {name} skipped" in done.stderr

@@ -53,6 +53,10 @@ elif what == "runs":
   alone = [of_result(nets_jax.search(key, task, search)) for key in keys[:2]]
   together = nets_jax.search_all(keys[:2], task, search)
   found = [b"".join(alone), b"".join(map(of_result, together))]
+elif what == "halved":  # whose program is told when it runs how much there is to do
+  search = nets_jax.recipes.halved(population_size=5, generations=3, halvings=1)
+  alone = [of_result(nets_jax.search(keys[0], task, search, devices=n)) for n in (1, 4)]
+  found = [*alone, of_result(nets_jax.search_all(keys[:2], task, search)[0])]
 elif what == "steps":
   found = [of_steps(keys[0], search), bits(nets_jax.search(keys[0], task, search).ticket)]
 elif what == "training":
@@ -69,7 +73,7 @@ print(len(found), "runs,", len(set(found)), "of them different")
 
 
 @pytest.mark.parametrize(
-  ("what", "runs"), [("devices", 3), ("runs", 2), ("steps", 2), ("training", 4), ("imp", 2)]
+  ("what", "runs"), [("devices", 3), ("runs", 2), ("halved", 3), ("steps", 2), ("training", 4), ("imp", 2)]
 )
 def test_the_same_bits(what, runs):
   environment = os.environ | {"XLA_FLAGS": ""}  # conftest's tests do without optimisation

@@ -13,7 +13,7 @@ import nets_jax
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.data import tfds
 from nets_jax.engine.layouts import replicate
-from nets_jax.training.train import class_accuracies, evaluate
+from nets_jax.training.evaluation import class_accuracies, evaluate
 
 
 def test_digits_are_split_and_standardised():

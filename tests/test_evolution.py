@@ -43,6 +43,7 @@ def test_each_run_is_the_run_alone(pairs, alone, devices):
   assert_same_results(together, alone)
 
 
+@pytest.mark.devices
 def test_a_run_ends_by_itself(task):
   """Generations and patience are each run's own; what comes after its end does not touch its result."""
   searches = [SEARCH.replace(generations=1), SEARCH.replace(generations=8, patience=0), SEARCH]

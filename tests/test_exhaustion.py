@@ -10,6 +10,7 @@ import nets_jax
 from nets_jax.baselines import one_shot
 from nets_jax.baselines.one_shot import Magnitude, Snip
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
+from nets_jax.evolution import halving
 from nets_jax.evolution import search as nets_search
 from nets_jax.training import loop
 
@@ -66,6 +67,29 @@ def test_a_search_goes_on_with_fewer_at_once(task, monkeypatch, capsys):
   assert chunks == [2, 1]
   assert "for 2 networks at once; goes on with 1 (--chunk)" in capsys.readouterr().err
   assert_same_results([found], [wanted])
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("full_from", [0, 2])
+def test_a_halving_search_goes_on_in_its_later_stages(task, monkeypatch, full_from):
+  """From its first stage on, or its second; each stage has a program of its own."""
+  search = nets_jax.recipes.halved(population_size=4, generations=3, halvings=1, fitness_epochs=1.5)
+  monkeypatch.setattr(halving, "shares_program", lambda search, task: False)
+  wanted = nets_jax.search(0, task, search, layout=layout(4, 1))
+  monkeypatch.undo()
+  original, chunks = nets_search.compile_program, []
+
+  def compile_program(program, *arguments):
+    chunks.append(min(arguments[3].chunk, arguments[3].size))
+    if chunks[-1] > 1 and len(chunks) > full_from - 1:
+      raise jax.errors.JaxRuntimeError(FULL)
+    return original(program, *arguments)
+
+  monkeypatch.setattr(nets_search, "compile_program", compile_program)
+  found = nets_jax.search(0, task, search, layout=layout(4, 4))
+  assert chunks == ([4, 2, 1, 1] if full_from == 0 else [4, 2, 1])
+  if full_from == 0:
+    assert_same_results([found], [wanted])
 
 
 def test_scores_go_on_with_fewer_at_once(task, monkeypatch, capsys):

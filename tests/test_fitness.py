@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import nets_jax
 from nets_jax.evolution.fitness import Metrics, density_penalty, fitness, retain
 from nets_jax.evolution.ranking import Penalised, Unconstrained
-from nets_jax.training.train import class_accuracies, minibatch_order
+from nets_jax.training.evaluation import class_accuracies
+from nets_jax.training.train import minibatch_order
 
 
 @settings(deadline=None, max_examples=50)

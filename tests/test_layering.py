@@ -37,13 +37,13 @@ INNER = {
   ),
   "training": (
     "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "training",
-    "task", "train", "statistics",
+    "task", "train", "evaluation", "statistics",
     "arguments", "parts", "loop", "loops", "trainer",
   ),
   "evolution": (
     "schedules", "saliency", "units", "operators", "density_schedules", "scales", "dormancy", "selection",
-    "pareto", "fitness", "ranking", "configuration", "breeding", "generation", "halving", "history",
-    "frontier", "run_record", "resuming", "search", "recipes",
+    "pareto", "fitness", "ranking", "configuration", "halving", "places", "breeding", "generation", "history",
+    "frontier", "run_record", "stages", "resuming", "search", "recipes",
   ),
   "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp"),
   "analysis": (

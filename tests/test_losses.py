@@ -18,8 +18,9 @@ from nets_jax.evolution.fitness import fitness
 from nets_jax.evolution.ranking import Feasible
 from nets_jax.studies.methods import task_identity
 from nets_jax.training import losses, scores
+from nets_jax.training.evaluation import class_accuracies, evaluate
 from nets_jax.training.measures import Measures, column_name, of_rows
-from nets_jax.training.train import class_accuracies, evaluate, minibatch_order
+from nets_jax.training.train import minibatch_order
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(60, 4))

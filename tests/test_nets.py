@@ -16,6 +16,7 @@ from nets_jax.changes import change
 from nets_jax.evolution import dormancy
 from nets_jax.evolution.configuration import fitness_steps
 from nets_jax.evolution.generation import genome_fitness, init, step
+from nets_jax.evolution.places import gathered
 from nets_jax.tickets.ticket import initialise
 from nets_jax.training.train import minibatch_order
 
@@ -94,11 +95,12 @@ def test_a_genome_of_a_population_is_that_genome_alone(task, network, data):
   shuffle_key, training_key, _ = jax.random.split(jax.random.fold_in(state.key, 0), 3)
   order = minibatch_order(shuffle_key, len(data.train), 12, fitness_steps(search, task))
   population_key = jax.random.split(KEY)[0]
+  population = gathered(state.population, 1, 8, layout)
   for i in (0, 5):
     genome = jax.jit(lambda k: initialise(k, network, data.input_shape))(
       jax.random.fold_in(population_key, i)
     )
-    assert_same_bits(jax.device_get(nets_jax.take(state.population, i)), jax.device_get(genome))
+    assert_same_bits(nets_jax.take(population, i), jax.device_get(genome))
     alone, _ = jax.jit(genome_fitness)(training_key, i, genome, task, order, search)
     assert_same_bits(
       jax.device_get(alone), jax.tree.map(lambda x, i=i: np.asarray(x[i]), jax.device_get(metrics))

@@ -15,8 +15,9 @@ from nets_jax.baselines.one_shot import Grasp, Magnitude, Snip, Synflow
 from nets_jax.baselines.random_tickets import Random
 from nets_jax.networks.adapter import forward, initial_state
 from nets_jax.tickets.ticket import initialise, phenotype, stack, take, unmasked_count
+from nets_jax.training.evaluation import evaluate
 from nets_jax.training.statistics import BATCHES, settled
-from nets_jax.training.train import TrainingState, evaluate, minibatch_order, train
+from nets_jax.training.train import TrainingState, minibatch_order, train
 from nets_jax.training.trainer import train_tickets
 
 pytestmark = pytest.mark.zoo

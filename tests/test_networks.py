@@ -8,6 +8,7 @@ from conftest import assert_same_bits
 
 import nets_jax
 from nets_jax.networks import initialisation
+from nets_jax.networks import precision as precision_module
 from nets_jax.networks.adapter import forward
 from nets_jax.networks.precision import matrix_product
 from nets_jax.networks.zoo import ACTIVATIONS, lenet_300_100, make_network
@@ -142,8 +143,12 @@ def rounded(x, mantissa_bits):
   )
 
 
-@pytest.mark.parametrize(("precision", "bits"), [("bfloat16", 7), ("tensorfloat32", 10), ("float32", 23)])
-def test_products_have_operands_of_the_precision_in_both_directions(precision, bits):
+@pytest.mark.parametrize(
+  ("precision", "bits", "native"),
+  [("bfloat16", 7, False), ("bfloat16", 7, True), ("tensorfloat32", 10, False), ("float32", 23, False)],
+)
+def test_products_have_operands_of_the_precision_in_both_directions(precision, bits, native, monkeypatch):
+  monkeypatch.setattr(precision_module, "multiplies_bfloat16", lambda: native)
   rng = np.random.default_rng(0)
   x, w, g = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 40), (40, 3), (5, 3)))
 

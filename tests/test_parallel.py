@@ -8,7 +8,7 @@ import nets_jax
 from nets_jax.engine.batching import fetch_rows, map_tickets, take_rows
 from nets_jax.engine.layouts import SHARDED, Layout, compile_program
 from nets_jax.tickets.ticket import initialise
-from nets_jax.training.train import evaluate
+from nets_jax.training.evaluation import evaluate
 
 pytestmark = pytest.mark.devices
 TRAINING = nets_jax.Training(learning_rate=0.1, batch_size=8)

@@ -17,7 +17,7 @@ from nets_jax.networks.initialisation import Given
 from nets_jax.tickets.storage import load_weights
 from nets_jax.tickets.ticket import initialise
 from nets_jax.tickets.trained import TrainedNetwork, save_trained
-from nets_jax.training.train import class_accuracies, evaluate
+from nets_jax.training.evaluation import class_accuracies, evaluate
 from nets_jax.training.trainer import train_tickets
 
 

@@ -8,6 +8,7 @@ from conftest import assert_same_bits
 
 import nets_jax
 from nets_jax.tickets.ticket import phenotype
+from nets_jax.training import evaluation
 from nets_jax.training import train as training
 from nets_jax.training.losses import cross_entropy
 
@@ -88,8 +89,8 @@ def test_evaluation_is_the_numpy_reference(task, data, ticket, monkeypatch):
     reference.layers(ticket), np.asarray(data.train.inputs), np.asarray(data.train.labels)
   )
   for batch in (1000, 32):  # the second leaves a smaller last batch
-    monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
-    got = training.evaluate(task, phenotype(ticket), data.train)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
+    got = evaluation.evaluate(task, phenotype(ticket), data.train)
     np.testing.assert_allclose([got.loss, got.score], want, rtol=1e-5)
 
 
@@ -104,3 +105,36 @@ def test_dropout_depends_on_the_key_and_on_nothing_else(task, data, ticket):
 def test_cross_entropy():
   logits = jnp.array([[0.0, 0.0], [100.0, 0.0]])
   np.testing.assert_allclose(cross_entropy(logits, jnp.array([0, 1])), [np.log(2), 100.0], rtol=1e-6)
+
+
+def test_so_many_steps_as_the_program_is_told_when_it_runs(task, data, ticket):
+  """The same minibatches and weights as of an order that is so long."""
+  key, per_epoch = jax.random.key(1), len(data.train) // 12
+
+  @jax.jit
+  def told(steps):
+    order = training.minibatch_order(key, len(data.train), 12, 3 * per_epoch, needed=steps)
+    return order, training.train(jax.random.key(0), ticket, task, order, steps=steps).weights
+
+  for steps in (1, per_epoch, per_epoch + 2, 3 * per_epoch):
+    order, weights = told(steps)
+    want = training.minibatch_order(key, len(data.train), 12, steps)
+    np.testing.assert_array_equal(order[:steps], want)
+    alone = training.train(jax.random.key(0), ticket, task, want).weights
+    for a, b in zip(jax.tree.leaves(weights), jax.tree.leaves(alone), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("piece", [1000, 4])
+def test_a_score_on_some_examples_is_that_of_the_first_in_an_order_of_chance(
+  task, data, ticket, piece, monkeypatch
+):
+  monkeypatch.setattr(evaluation, "EVALUATION_BATCH", piece)
+  some = jax.jit(lambda count: evaluation.evaluate_some(task, phenotype(ticket), data.train, None, count, 7))
+  order = np.random.default_rng(0).permutation(len(data.train))
+  inputs, labels = np.asarray(data.train.inputs), np.asarray(data.train.labels)
+  for count in (7, 8, 20, len(data.train)):
+    first = order[:count]
+    want = reference.loss_and_accuracy(reference.layers(ticket), inputs[first], labels[first])
+    got = some(count)
+    np.testing.assert_allclose((got.loss, got.score), want, rtol=1e-5)

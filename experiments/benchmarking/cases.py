@@ -28,6 +28,7 @@ class Case:
     run: does it once, results computed, and says how many seconds that took.
     flops, genome_epochs: the work in it.
     about: further columns of its row.
+    is_cold: whether compiling counts, so that nothing is gained by a first run.
   """
 
   part: str
@@ -36,6 +37,7 @@ class Case:
   flops: float = 0.0
   genome_epochs: float = 0.0
   about: Row = dataclasses.field(default_factory=dict)
+  is_cold: bool = False
 
 
 def training_flops(ticket: nets_jax.Ticket, samples: int) -> int:
@@ -76,12 +78,20 @@ def prepare(
   devices: int | None = None,
   width: float = 1.0,
   share: float = 1.0,
+  precision: str | None = None,
 ) -> Prepared:
-  """A search whose hidden layers are `width` times as wide as the flags say, on part of the data."""
+  """A search whose hidden layers are `width` times as wide as the flags say, on part of the data.
+
+  At a precision, or the flags'.
+  """
   kept = int(share * len(data.train))
   data = data.replace(train=data.train.take(slice(kept)))
   search = make_nets(values)
-  search = search.replace(population_size=population, elites=min(search.elites, population - 1))
+  search = search.replace(
+    population_size=population,
+    elites=min(search.elites, population - 1),
+    precision=precision or search.precision,
+  )
   network = search_flags.make_network(values, data.num_classes)
   if not isinstance(network, nets_jax.MLP):
     raise nets_jax.UsageError(f"the benchmark is of fully connected networks, not --network={values.network}")

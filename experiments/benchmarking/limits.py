@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarking.table import Row
+from nets_jax.networks import precision
 
 PRODUCTS = 4
 COPIED = 2**28  # numbers of four bytes
@@ -20,14 +21,23 @@ def seconds(run: Callable[[], object]) -> float:
   return time.perf_counter() - begin
 
 
-class Limit:
-  """A float32 product of square matrices on all cores; a call gives its rate in flop/s."""
+def multiplies_bfloat16() -> bool:
+  """Whether the machine has such products, and does not make them of float32's."""
+  return jax.devices()[0].platform != "cpu" or precision.multiplies_bfloat16()
 
-  def __init__(self, side: int):
+
+class Limit:
+  """A product of square matrices on all cores, its sums in float32; a call gives its rate in flop/s."""
+
+  def __init__(self, side: int, dtype: jnp.dtype = jnp.float32):
     """Compiles the product and warms it up."""
     self.flops = PRODUCTS * 2 * side**3
-    product = jax.jit(lambda a: [a @ (a + i) for i in range(PRODUCTS)])
-    self._square = jax.random.normal(jax.random.key(0), (side, side), jnp.float32)
+
+    @jax.jit
+    def product(a):
+      return [jnp.matmul(a, a + i, preferred_element_type=jnp.float32) for i in range(PRODUCTS)]
+
+    self._square = jax.random.normal(jax.random.key(0), (side, side), dtype)
     with jax.default_matmul_precision("float32"):
       self._run = product.lower(self._square).compile()
     self()

@@ -3,12 +3,19 @@ r"""Speed, memory and scaling beside the machine's own matrix product and what a
   pip install -e '.[bench]'
   python -m experiments.benchmark --flagfile=experiments/presets/paper_mnist.flags
 
-Parts (--parts): `limit`, the rate of a float32 2048 x 2048 x 2048 product on all cores, at the start and at
-the end; `population`, one generation of NeTS at several population sizes; `breeding`, selection and the
-genetic operators alone; `imp`, a cycle of five runs side by side; `peers`, the same training in PyTorch and
-plain JAX; `scaling`, a generation against devices, network width and size of the data set; `networks`, a
-training step of convolutional networks beside PyTorch's. Medians over --repeats; compilation and a first run
-stand apart.
+Parts (--parts), medians over --repeats; where it is not said, compilation and a first run stand apart:
+
+- `limit`: the rate of a float32 2048 x 2048 x 2048 product on all cores, at the start and at the end; and of
+  a bfloat16 one where the machine has such products.
+- `population`: one generation of NeTS at several population sizes.
+- `breeding`: selection and the genetic operators alone.
+- `imp`: a cycle of five runs side by side.
+- `peers`: the same training in PyTorch and plain JAX; in bfloat16 too where the machine has such products.
+- `scaling`: a generation against devices, network width and size of the data set.
+- `networks`: a training step of convolutional networks beside PyTorch's.
+- `guided`: a halved search at 5 % from its beginning to its end, beside as many genome-epochs of the paper's.
+- `compact`: the final training of its tickets by density, without their dead units and as they are, each with
+  what it compiles.
 
 Every repeat is timed between two measurements of the limit, and its share is its rate over their mean,
 for machines drift. Peers take turns within a repeat; their ratios are medians of ratios within repeats.
@@ -27,14 +34,16 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 
 import nets_jax
 from experiments.benchmarking import memory, table
 from experiments.benchmarking.cases import Case, breeding_cases, generation, imp_cycle, make_nets, prepare
-from experiments.benchmarking.limits import Limit
+from experiments.benchmarking.limits import Limit, multiplies_bfloat16
 from experiments.benchmarking.network_cases import SETTINGS, network_cases
 from experiments.benchmarking.peer_cases import peer_cases
+from experiments.benchmarking.search_cases import TICKETS, compact_cases, guided_cases
 from experiments.benchmarking.table import Row
 from nets_jax.cli import command, records
 from nets_jax.cli import setting_flags as search_flags
@@ -43,7 +52,7 @@ from nets_jax.engine.tables import write_json
 from nets_jax.studies.run_files import environment
 
 flags.adopt_module_key_flags(search_flags)
-PARTS = ("limit", "population", "breeding", "imp", "peers", "scaling", "networks")
+PARTS = ("limit", "population", "breeding", "imp", "peers", "scaling", "networks", "guided", "compact")
 REPEATS = flags.DEFINE_integer("repeats", 5, "Times that each line is timed.")
 flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 flags.DEFINE_list("populations", None, "Population sizes; default 2 to 256, on accelerators 4096.")
@@ -53,6 +62,7 @@ flags.DEFINE_list(
   "convolutional", list(SETTINGS), f"Networks of the part networks, of {', '.join(SETTINGS)}."
 )
 flags.DEFINE_integer("imp_epochs", 2, "Epochs of the IMP cycle.")
+flags.DEFINE_integer("compact_epochs", 50, "Epochs of the trainings of the part compact.")
 
 WIDTHS = (0.5, 1, 2, 4)
 SHARES = (0.25, 0.5, 1.0)
@@ -67,7 +77,7 @@ def measure(cases: Sequence[Case], repeats: int, limit: Callable[[], float]) -> 
     limit: measures the machine's rate at a large product, in flop/s.
   """
   times, shares, peaks = ({case.name: [] for case in cases} for _ in range(3))
-  for case in cases:
+  for case in (case for case in cases if not case.is_cold):
     case.run()  # compiles what is not compiled, and warms caches
   for repeat in range(repeats):
     before = limit()
@@ -114,6 +124,12 @@ def lines(
     *(("scaling", functools.partial(timed, "width", few, width=width)) for width in WIDTHS),
     *(("scaling", functools.partial(timed, "examples", few, share=share)) for share in SHARES),
     *(("networks", functools.partial(network_cases, name, values.devices)) for name in values.convolutional),
+    ("guided", lambda: guided_cases(values, data)),
+    *(
+      ("compact", functools.partial(compact_cases, values, data, density, structured))
+      for density, exponents in TICKETS.items()
+      for structured in exponents
+    ),
   ]
 
 
@@ -153,6 +169,8 @@ def run(values: flags.FlagValues) -> None:
   limit = Limit(values.limit_side)
   if "limit" in values.parts:
     rows.append(limit.row("limit, at the start", values.repeats))
+    if multiplies_bfloat16():
+      rows.append(Limit(values.limit_side, jnp.bfloat16).row("limit in bfloat16", values.repeats))
   for part, cases in lines(values, data, populations):
     if part in values.parts:
       rows += measure(cases(), values.repeats, limit)

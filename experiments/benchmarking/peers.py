@@ -80,13 +80,21 @@ def jax_loop(work: Work) -> Callable[[], np.ndarray]:
   return lambda: np.array([float(run(genome, data, work.order)) for genome in genomes])
 
 
+def jax_loop_bfloat16(work: Work) -> Callable[[], np.ndarray]:
+  """The same loop with the network's products in bfloat16."""
+  return jax_loop(dataclasses.replace(work, task=work.task.at_precision("bfloat16")))
+
+
 def _on_first_device(work: Work) -> tuple[nets_jax.Dataset, nets_jax.Ticket]:
   host = jax.device_get((work.data, fetch(work.population)))
   return jax.device_put(host, jax.devices()[0])
 
 
-def torch_loop(work: Work, compiled: bool = False) -> Callable[[], np.ndarray]:
-  """PyTorch as in its tutorials: a model, an optimiser, a loop over minibatches; genome by genome."""
+def torch_loop(work: Work, compiled: bool = False, bfloat16: bool = False) -> Callable[[], np.ndarray]:
+  """PyTorch as in its tutorials: a model, an optimiser, a loop over minibatches; genome by genome.
+
+  In bfloat16 the passes forward and backward of the training are, by `torch.autocast`.
+  """
   import torch
 
   data, order, layers = _for_torch(work)
@@ -103,7 +111,9 @@ def torch_loop(work: Work, compiled: bool = False) -> Callable[[], np.ndarray]:
     optimizer = torch.optim.SGD(model.parameters(), lr=work.learning_rate)
     for examples in order:
       optimizer.zero_grad()
-      step(data["inputs"][examples], data["labels"][examples]).backward()
+      with torch.autocast(data["inputs"].device.type, torch.bfloat16, enabled=bfloat16):
+        loss = step(data["inputs"][examples], data["labels"][examples])
+      loss.backward()
       for linear, (_, _, mask) in zip(modules[::2], genome, strict=True):
         linear.weight.grad.mul_(mask)
       optimizer.step()
@@ -118,6 +128,16 @@ def torch_loop(work: Work, compiled: bool = False) -> Callable[[], np.ndarray]:
 def torch_compile(work: Work) -> Callable[[], np.ndarray]:
   """The same loop, its forward and backward passes under `torch.compile`."""
   return torch_loop(work, compiled=True)
+
+
+def torch_loop_bfloat16(work: Work) -> Callable[[], np.ndarray]:
+  """The loop in bfloat16."""
+  return torch_loop(work, bfloat16=True)
+
+
+def torch_compile_bfloat16(work: Work) -> Callable[[], np.ndarray]:
+  """The loop under `torch.compile` in bfloat16."""
+  return torch_loop(work, compiled=True, bfloat16=True)
 
 
 def torch_vmap(work: Work) -> Callable[[], np.ndarray]:
@@ -198,4 +218,10 @@ PEERS = {
   "PyTorch, eager loop": torch_loop,
   "PyTorch, torch.compile": torch_compile,
   "PyTorch, torch.func.vmap": torch_vmap,
+}
+# Their rounding is coarser, so their losses are further from ours.
+IN_BFLOAT16: dict[str, Callable[[Work], Callable[[], np.ndarray]]] = {
+  "JAX, Python loop of jitted epochs, bfloat16": jax_loop_bfloat16,
+  "PyTorch, eager loop, bfloat16": torch_loop_bfloat16,
+  "PyTorch, torch.compile, bfloat16": torch_compile_bfloat16,
 }

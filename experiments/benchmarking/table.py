@@ -16,6 +16,7 @@ from nets_jax.engine.tables import read_csv, write_csv
 Row = dict[str, Any]  # a line: its part and name are words, all else numbers
 LIMIT_AT_END = "limit, at the end"
 SECONDS = "seconds a step"
+SIDE_BY_SIDE = ("peers", "breeding", "networks", "guided", "compact")  # parts whose lines are for one another
 
 
 def earlier_rows(directory: pathlib.Path) -> list[Row]:
@@ -28,7 +29,10 @@ def earlier_rows(directory: pathlib.Path) -> list[Row]:
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
   """The last of each line's rows, in the order of the parts; the limit first and last."""
-  parts = ("limit", "population", "breeding", "imp", "peers", "devices", "width", "examples", "networks")
+  parts = (
+    "limit", "population", "breeding", "imp", "peers", "devices", "width", "examples", "networks",
+    "guided", "compact",
+  )  # fmt: skip
   last = {(row["part"], row["name"]): row for row in rows}.values()
 
   def place(row):
@@ -56,7 +60,7 @@ def markdown(rows: Sequence[Row]) -> str:
     "genome-epochs/s",
     "GFLOP/s",
     "share of limit (range)",
-    "x a generation",
+    "x the first of its part",
     "peak MB",
     "compile s",
   )
@@ -83,7 +87,7 @@ def _cells(row: Row) -> list[str]:
     known("genome_epochs_per_second", ".2f"),
     known("gflops", ".1f"),
     share,
-    known("times_the_first", ".3g") if row["part"] in ("peers", "breeding", "networks") else "",
+    known("times_the_first", ".3g") if row["part"] in SIDE_BY_SIDE else "",
     f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
     known("compile_seconds", ".1f"),
   ]

@@ -19,7 +19,11 @@ Tree = TypeVar("Tree")
 
 
 def map_tickets(
-  function: Callable[[Row, Shared], Result], layout: Layout, rows: Row, shared: Shared
+  function: Callable[[Row, Shared], Result],
+  layout: Layout,
+  rows: Row,
+  shared: Shared,
+  live: Int[Array, ""] | None = None,
 ) -> Result:
   """`function(row, shared)` for each row of a population: the one place where tickets are batched.
 
@@ -30,12 +34,14 @@ def map_tickets(
     layout: of the population.
     rows: a pytree whose leaves have `layout.rows` rows.
     shared: a pytree that every ticket sees whole.
+    live: how many tickets there are, known when the program runs, for devices that take one at a time. They
+      are dealt to the devices in turn, so each works off its first rows. Results of others mean nothing.
 
   Returns:
     The results, stacked, sharded as the population is.
   """
 
-  def run_shard(rows, shared):
+  def run_shard(rows, shared, live):
     share = layout.rows // layout.mesh.size
     chunk = min(layout.chunk or share, share)
 
@@ -43,11 +49,29 @@ def map_tickets(
     def run(row):
       return function(row, shared)
 
+    if live is not None:
+      assert chunk == 1, "a device that runs tickets at once has programs of its own for fewer of them"
+      # As many on every device, also where there is no ticket: XLA gives up on devices that wait for long.
+      return _map_first(run, rows, -(-live // layout.mesh.size))
     if chunk == share and share > 1:
       return jax.vmap(run)(rows)
     return jax.lax.map(run, rows, batch_size=None if chunk == 1 else chunk)
 
-  return _map_shards(run_shard, layout, (rows, shared), (SHARDED, WHOLE), SHARDED)
+  return _map_shards(run_shard, layout, (rows, shared, live), (SHARDED, WHOLE, WHOLE), SHARDED)
+
+
+def _map_first(function: Callable[[Row], Result], rows: Row, count: Int[Array, ""]) -> Result:
+  """`function` of the first `count` rows, one after the other; zeros for those after them."""
+  function = jax.jit(function)  # traced once for its shapes and for the loop
+
+  def visit(i, results):
+    found = function(jax.tree.map(lambda leaf: leaf[i], rows))
+    return jax.tree.map(lambda all_of, one: all_of.at[i].set(one), results, found)
+
+  shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], rows))
+  size = len(jax.tree.leaves(rows)[0])
+  nothing = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+  return jax.lax.fori_loop(0, count, visit, nothing)
 
 
 def _map_shards(

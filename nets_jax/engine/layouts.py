@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import jax
@@ -47,7 +48,7 @@ class Layout:
   def rows(self) -> int:
     """Leading axis of a stored population: `size` rounded up to fill every device equally.
 
-    Rows from `size` on are padding; nothing reads them.
+    Rows beyond the tickets are padding; nothing reads them. Where they lie, `pad` and `evolution.places` say.
     """
     return -(-self.size // self.mesh.size) * self.mesh.size
 
@@ -151,8 +152,12 @@ def replicate(tree: Tree, layout: Layout) -> Tree:
 def pad(population: Tree, layout: Layout) -> Tree:
   """Puts `layout.size` rows on their devices, with copies of the first as padding."""
   extra = layout.rows - layout.size
-  padded = jax.tree.map(lambda x: jnp.concatenate([x] + [x[:1]] * extra), population)
-  return _place(padded, NamedSharding(layout.mesh, SHARDED))
+  return shard(jax.tree.map(lambda x: jnp.concatenate([x] + [x[:1]] * extra), population), layout)
+
+
+def shard(population: Tree, layout: Layout) -> Tree:
+  """Puts `layout.rows` rows on their devices."""
+  return _place(population, NamedSharding(layout.mesh, SHARDED))
 
 
 def unpadded(population: Tree, layout: Layout) -> Tree:
@@ -188,6 +193,23 @@ def _place(tree: Tree, sharding: NamedSharding) -> Tree:
     return jax.make_array_from_callback(local.shape, sharding, lambda part: local[part])
 
   return jax.tree.map(place, tree)
+
+
+def compile_in_thread(program: jax.stages.Wrapped, *args: object) -> Future[jax.stages.Compiled]:
+  """Traces a jitted program now, and compiles it beside whatever comes next.
+
+  Args:
+    program: a function under `jax.jit`.
+    *args: their shapes, types and shardings, or arrays; and the static ones.
+
+  Returns:
+    What holds the compiled program, or the error, once that is done.
+  """
+  lowered = program.lower(*args)
+  executor = ThreadPoolExecutor(1, "compile")
+  compiled = executor.submit(lowered.compile)
+  executor.shutdown(wait=False)
+  return compiled
 
 
 def compile_program(

@@ -12,19 +12,13 @@ from nets_jax.engine.batching import keep_replicated, keep_sharded, map_tickets,
 from nets_jax.engine.layouts import Layout
 from nets_jax.evolution.configuration import NetsSettings, Settings
 from nets_jax.evolution.operators import Context, Operator, apply
+from nets_jax.evolution.places import by_run, row_places, rows_of
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.tickets.layer_counts import hold
 from nets_jax.tickets.ticket import Ticket
 
 # Of one child: the key that its operators draw from, and that of its pair.
 Streams = tuple[Key[Array, ""], Key[Array, ""]]
-
-
-def row_places(runs: int, size: int, layout: Layout) -> tuple[Int[Array, " rows"], Int[Array, " rows"]]:
-  """The run of each row, and its index among the run's genomes; padding counts on in the last run."""
-  index = jnp.arange(layout.rows)
-  run = jnp.minimum(index // size, runs - 1)
-  return run, index - run * size
 
 
 def child_context(
@@ -102,6 +96,7 @@ def choose_parents(
   fitness: Float[Array, "runs population"],
   places: tuple[Int[Array, " rows"], Int[Array, " rows"]],
   search: NetsSettings,
+  genomes: Int[Array, ""] | None = None,
 ) -> tuple[Int[Array, "rows parents"], Bool[Array, " rows"]]:
   """Whose children the next genomes are, by index among the genomes of their run.
 
@@ -110,6 +105,7 @@ def choose_parents(
     fitness: of each genome, minimised.
     places: each row's run, and its index there.
     search: of the runs, each traced leaf with a leading axis [runs].
+    genomes: how many there are in each run, if fewer than there is room for.
 
   Returns:
     The parents of each row, an elite's both itself; and whether the row is an elite.
@@ -120,6 +116,9 @@ def choose_parents(
     return jax.tree.map(lambda leaf: leaf[run], search.selection)(key, fitness[run])
 
   drawn = jax.vmap(jax.vmap(draw, (0, None)))(keys, run)
+  if genomes is not None:  # where none is finite, all are equal, but for those that the stage has no more
+    of_all = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, genomes)))(keys)
+    drawn = jnp.where(jnp.isfinite(fitness).any(axis=1)[run][:, None], drawn, of_all)
   last = search.population_size - 1
   ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, last)]
   is_elite = (index < jnp.asarray(search.elites)[run]) & jnp.isfinite(fitness[run, ranked])
@@ -133,29 +132,31 @@ def breed(
   settings: Settings,
   generation: Int[Array, ""],
   layout: Layout,
+  genomes: Int[Array, ""] | None = None,
 ) -> tuple[Ticket, Int[Array, "runs population 2"]]:
   """The next generation of each run: the elites in its first rows, offspring in all others (Algorithm 1).
 
   Args:
     keys: of each run's breeding; child i uses `fold_in` of its index.
     population: the genomes [layout.rows].
-    fitness: of each, minimised; or another number that orders them.
+    fitness: of each, minimised; or another number that orders them. It is +inf where there is no genome.
     settings: of the runs, each traced leaf with a leading axis [runs].
     generation: the one that is bred.
     layout: of the population.
+    genomes: how many there are in each run, where that is known when the program runs.
 
   Returns:
     The population, and each genome's parents; see `State`.
   """
   runs, k = fitness.shape
-  run, index = row_places(runs, k, layout)
+  run, index = row_places(runs, layout)
   # Of each child: a key for either parent, the stream that its operators draw from, and that of its pair.
   child_key = jax.vmap(lambda run, i: jax.random.split(jax.random.fold_in(keys[run], i), 4))
   child_keys = child_key(run, index)
   streams = child_keys[:, 2], child_key(run, index - index % 2)[:, 3]
-  chosen, is_elite = choose_parents(child_keys[:, :2], fitness, (run, index), settings.search)
+  chosen, is_elite = choose_parents(child_keys[:, :2], fitness, (run, index), settings.search, genomes)
   chosen = keep_replicated(chosen, layout)
-  rows = run[:, None] * k + chosen
+  rows = rows_of(run[:, None], chosen, runs, layout)
   parents = take_rows(population, (rows[:, 0], rows[:, 1]), layout)
 
   def child(row, shared):
@@ -166,5 +167,6 @@ def breed(
     return offspring(streams, context, settings.search)
 
   rows = keep_sharded((streams, index, run, is_elite, parents), layout)
-  children = map_tickets(child, layout, rows, (settings, keys, generation))
-  return children, chosen[: runs * k].reshape(runs, k, 2).astype(jnp.int32)
+  live = None if genomes is None else runs * genomes
+  children = map_tickets(child, layout, rows, (settings, keys, generation), live)
+  return children, by_run(chosen, runs, k, layout).astype(jnp.int32)

@@ -44,6 +44,8 @@ class NetsSettings(Search):
     ranking: what a fitness is made of and who comes first; of `ranking`.
     initial_density: probability that a gene of generation 0 is expressed.
     fitness_epochs: epochs of training in a fitness evaluation, fractions too (static).
+    valid_share: share of the validation examples that a fitness is scored on, the same ones in all
+      generations; with halvings that of the first stage, and all in the last (static).
     halvings: how many times in the course of the search the population is halved and `fitness_epochs` doubled
       (static; see `halving`); 0, as in the paper, never.
     patience: stops the search after more than this many generations without a better fitness; None never
@@ -76,6 +78,10 @@ class NetsSettings(Search):
   fitness_epochs: float = setting(
     1.0, "Epochs of training in a fitness evaluation; fractions too.", group="fitness", kind=NUMBER,
     rule=POSITIVE, static=True,
+  )  # fmt: skip
+  valid_share: float = setting(
+    1.0, "Share of the validation examples that a fitness is scored on; with halvings at first.",
+    group="fitness", kind=NUMBER, rule=DENSITY, static=True,
   )  # fmt: skip
   halvings: int = setting(
     0, "How often the population is halved and fitness_epochs doubled.", group="fitness", kind=WHOLE,
@@ -126,8 +132,7 @@ class NetsSettings(Search):
           f"two operators have a setting {name!r}; give one of them a name: name='late_noise', say"
         )
     most = self.population_size - 1
-    longest = self.replace(fitness_epochs=self.fitness_epochs * 2**self.halvings)
-    task.training_of_search(fitness_steps(longest, task))
+    task.training_of_search(longest_steps(self.replace(halvings=last_stage(self)), task))
     if self.elites > most:
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
     self.selection.check(self.population_size)
@@ -170,6 +175,16 @@ class NetsSettings(Search):
 def fitness_steps(search: NetsSettings, task: Task) -> int:
   """T, the SGD iterations of a fitness evaluation: `fitness_epochs` in steps, at least one."""
   return max(1, round(search.fitness_epochs * task.steps_per_epoch))
+
+
+def last_stage(search: NetsSettings) -> int:
+  """The number of the last stage that a search comes to: its halvings, if it has as many generations."""
+  return search.generations * (search.halvings + 1) // (search.generations + 1)
+
+
+def longest_steps(search: NetsSettings, task: Task) -> int:
+  """The same of the last stage of a search that comes to all its stages."""
+  return fitness_steps(search.replace(fitness_epochs=search.fitness_epochs * 2**search.halvings), task)
 
 
 @struct.dataclass

@@ -125,6 +125,8 @@ class _Guided(Operator):
   regrowth_rate: float
   structured: float
 
+  minibatches = measures.GRADIENT_BATCHES  # of a measure of one's own too: it sees no others
+
   @property
   def measure(self) -> Measure | None:
     """The saliency's function; None is chance."""

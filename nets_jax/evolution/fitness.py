@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -15,10 +16,11 @@ from nets_jax.networks.adapter import Network, NetworkState, Params
 from nets_jax.networks.coupling import find_coupling
 from nets_jax.tickets.compaction import Live, live_units, multiplications
 from nets_jax.tickets.ticket import Ticket, density, map_kernels, maskable_count
+from nets_jax.training.evaluation import evaluate, evaluate_some
 from nets_jax.training.measures import NATS
-from nets_jax.training.statistics import settled
+from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.task import Task
-from nets_jax.training.train import evaluate, train
+from nets_jax.training.train import train
 
 
 @struct.dataclass
@@ -30,7 +32,7 @@ class Candidate:
     weights: theta_T, what the training made of its phenotype.
     network_state: what the network is evaluated with besides; see `training.statistics`.
     valid: the validation examples, as a network takes them.
-    valid_loss, valid_score: on them, by the task's loss and score.
+    valid_loss, valid_score: on them, by the task's loss and score; on some of them, if `valid_share` says so.
     density: of the ticket's mask.
     network, input_shape: what it is a ticket of (static).
   """
@@ -109,6 +111,8 @@ def fitness(
   ranking: Scorer,
   objective: Objective | None = None,
   order_key: Key[Array, ""] | None = None,
+  steps: Int[Array, ""] | None = None,
+  scored: tuple[int | Int[Array, ""], int] | None = None,
 ) -> tuple[Metrics, Params]:
   """Trains the ticket's phenotype, and scores the network that comes of it (paper, Algorithm 2).
 
@@ -120,6 +124,8 @@ def fitness(
     ranking: makes the fitness of the objective and the density; see `ranking.Ranking`.
     objective: of the `Candidate` that the ticket becomes; None is its validation loss.
     order_key: that the minibatches were made by; of augmentation, see `train.advance`.
+    steps: T where it is known when the program runs, not below `statistics.BATCHES`; None is all of `order`.
+    scored: how many validation examples, and the fewest it may be; see `evaluate_some`. None is all.
 
   Returns:
     The metrics, with fitness +inf where it is not finite; and the trained weights, which NeTS throws away.
@@ -127,9 +133,11 @@ def fitness(
   Raises:
     UsageError: the objective gives something else than one number.
   """
-  trained = train(key, ticket, task, order, order_key)
-  state = settled(key, task, trained.weights, trained.network_state, order)
-  scores = evaluate(task, trained.weights, task.data.valid, state)
+  trained = train(key, ticket, task, order, order_key, steps)
+  seen = last_minibatches(order, steps, BATCHES)
+  state = settled(key, task, trained.weights, trained.network_state, seen)
+  judged = task, trained.weights, task.data.valid, state
+  scores = evaluate(*judged) if scored is None else evaluate_some(*judged, *scored)
   ticket_density = density(ticket)
   value = scores.loss
   if objective is not None:
@@ -145,6 +153,15 @@ def fitness(
   minimised = ranking.fitness(value, counted, is_loss)
   minimised = jnp.where(jnp.isfinite(minimised), minimised, jnp.inf).astype(jnp.float32)
   return Metrics(minimised, scores.loss, scores.score, ticket_density), trained.weights
+
+
+def last_minibatches(
+  order: Int[Array | np.ndarray, "steps batch"], steps: Int[Array, ""] | None, count: int
+) -> Int[Array | np.ndarray, "some batch"]:
+  """The last `count` minibatches of a training of so many steps; all of `order` where that is its length."""
+  if steps is None:
+    return order
+  return jax.lax.dynamic_slice_in_dim(jnp.asarray(order), steps - count, count)
 
 
 def _one_number(value: object) -> Float[Array, ""]:

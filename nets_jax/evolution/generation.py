@@ -17,10 +17,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from nets_jax.engine.batching import fetch_rows, keep_replicated, keep_sharded, map_tickets
 from nets_jax.engine.layouts import Layout
-from nets_jax.evolution.breeding import breed, child_context, operator_key, row_places
-from nets_jax.evolution.configuration import NetsSettings, Settings, fitness_steps, stack_settings
-from nets_jax.evolution.fitness import Metrics, fitness, retain
+from nets_jax.evolution import halving
+from nets_jax.evolution.breeding import breed, child_context, operator_key
+from nets_jax.evolution.configuration import NetsSettings, Settings, longest_steps, stack_settings
+from nets_jax.evolution.fitness import Metrics, fitness, last_minibatches, retain
+from nets_jax.evolution.halving import Bounds
 from nets_jax.evolution.operators import apply
+from nets_jax.evolution.places import by_run, row_places, rows_of
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.structs import Struct
 from nets_jax.tickets.layer_counts import hold
@@ -36,14 +39,15 @@ class State(Struct):
   Attributes:
     key: the run's key; generation g uses `fold_in(key, g)`.
     generation: the next to be evaluated, int32.
-    population: its genomes, `Layout.rows` of them; rows from `population_size` on are padding.
+    population: its genomes, `Layout.rows` of them, and padding; see `places`.
     parents: indices of each genome's parents in the generation before, int32; an elite's are itself, and
       those of generation 0 are -1.
     fitness: of the last generation evaluated; +inf before the first.
     best, best_fitness: the best ticket of all generations so far, and its fitness.
 
   The state of R runs side by side has a leading axis [R] on all but the population and `generation`; its
-  population holds the genomes of run 0, then those of run 1, and so on, with the padding at the end.
+  population holds the genomes of all. Where a stage of the search has fewer genomes than there is room for,
+  what stands in the place of the others means nothing.
   """
 
   key: Key[Array, "*runs"]
@@ -73,14 +77,16 @@ def init_all(keys: Key[Array, " runs"], task: Task, settings: Settings, layout: 
     return first_genome(key, settings, index, task)
 
   runs, k = keys.shape[0], settings.search.population_size
-  population = map_tickets(genome, layout, row_places(runs, k, layout), (population_keys, settings))
+  population = map_tickets(genome, layout, row_places(runs, layout), (population_keys, settings))
   state = State(
     key=run_keys,
     generation=jnp.int32(0),
     population=population,
     parents=jnp.full((runs, k, 2), -1, jnp.int32),
     fitness=jnp.full((runs, k), jnp.inf, jnp.float32),
-    best=fetch_rows(population.replace(scores=None), k * jnp.arange(runs), layout),
+    best=fetch_rows(
+      population.replace(scores=None), rows_of(jnp.arange(runs), jnp.int32(0), runs, layout), layout
+    ),
     best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
   )
   return _held(state, layout)
@@ -125,7 +131,9 @@ def first_genome(key: Key[Array, ""], settings: Settings, index: Int[Array, ""],
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
-def step_all(state: State, task: Task, settings: Settings, layout: Layout) -> tuple[State, Metrics]:
+def step_all(
+  state: State, task: Task, settings: Settings, layout: Layout, bounds: Bounds | None = None
+) -> tuple[State, Metrics]:
   """Evaluates a generation of each run and breeds the next: the body of Algorithm 1's loop.
 
   Each run is as it would be alone, to the bit.
@@ -135,21 +143,29 @@ def step_all(state: State, task: Task, settings: Settings, layout: Layout) -> tu
     task: its network and loss, and the `train` and `valid` parts of its data.
     settings: of the runs, each traced leaf with a leading axis [R].
     layout: of the R x population_size genomes.
+    bounds: how much of a halving search's program its present stage is, if its stages share one. The longest
+      trainings of it are those of the last stage.
 
   Returns:
-    The next state, and the metrics of the generation evaluated [R, population_size].
+    The next state, and the metrics of the generation evaluated [R, population_size], +inf where a stage has
+    no genome.
   """
   keys = jax.vmap(lambda key: generation_keys(key, state.generation))(state.key)
   shuffle_keys, training_keys, breeding_keys = keys
   search = settings.search
-  population, metrics = _evaluate(shuffle_keys, training_keys, state.population, task, settings, layout)
+  population, metrics = _evaluate(
+    shuffle_keys, training_keys, state.population, task, settings, layout, bounds
+  )
   index = jnp.argmin(metrics.fitness, axis=1)
   lowest = jnp.min(metrics.fitness, axis=1)
-  first_rows = search.population_size * jnp.arange(index.size)
-  leaders = fetch_rows(state.population.replace(scores=None), first_rows + index, layout)
+  rows = rows_of(jnp.arange(index.size), index, index.size, layout)
+  leaders = fetch_rows(state.population.replace(scores=None), rows, layout)
   better = jax.vmap(lambda is_better, *two: jax.tree.map(functools.partial(jnp.where, is_better), *two))
   order = jax.vmap(lambda ranking, of_run: ranking.order(of_run))(search.ranking, metrics)
-  population, parents = breed(breeding_keys, population, order, settings, state.generation + 1, layout)
+  genomes = None if bounds is None else jnp.asarray(bounds.genomes)
+  population, parents = breed(
+    breeding_keys, population, order, settings, state.generation + 1, layout, genomes
+  )
   next_state = State(
     key=state.key,
     generation=state.generation + 1,
@@ -209,16 +225,21 @@ def genome_fitness(
   order: Int[Array | np.ndarray, "steps batch"],
   search: NetsSettings,
   order_key: Key[Array, ""] | None = None,
+  steps: Int[Array, ""] | None = None,
+  scored: tuple[int | Int[Array, ""], int] | None = None,
 ) -> tuple[Metrics, Ticket]:
   """The fitness of genome `index`, and the genome as it goes on.
 
   That is itself, with what `retain_weights` or an operator that observes make of the training. Augmentations
-  are drawn by `order_key`, that of the generation's shuffles.
+  are drawn by `order_key`, that of the generation's shuffles. See `fitness` for the last two.
   """
   key = jax.random.fold_in(training_key, index)
-  metrics, trained = fitness(key, genome, task, order, search.ranking, search.objective, order_key)
+  metrics, trained = fitness(
+    key, genome, task, order, search.ranking, search.objective, order_key, steps, scored
+  )
   if search.observer is not None:
-    genome = search.observer.observe(genome, trained, task, order)
+    seen = last_minibatches(order, steps, search.observer.minibatches or 0)
+    genome = search.observer.observe(genome, trained, task, seen)
   return metrics, retain(genome, trained) if search.retain_weights else genome
 
 
@@ -229,33 +250,44 @@ def _evaluate(
   task: Task,
   settings: Settings,
   layout: Layout,
+  bounds: Bounds | None,
 ) -> tuple[Ticket, Metrics]:
   """Every genome's fitness, all of a run on the same minibatches."""
   search, examples = settings.search, len(task.data.train)
   task = task.replace(training=settings.training, initialiser=settings.initialiser)
-  steps, batch_size = fitness_steps(search, task), task.training.batch_size
-  orders = jax.vmap(lambda key: minibatch_order(key, examples, batch_size, steps))(shuffle_keys)
+  own = halving.extent(search, task)  # of the first stage, where they share a program
+  longest = own.steps if bounds is None else longest_steps(search, task)
+  live, steps, scored = (None, None, own.examples) if bounds is None else map(jnp.asarray, bounds)
+  batch_size = task.training.batch_size
+  orders = jax.vmap(lambda key: minibatch_order(key, examples, batch_size, longest, needed=steps))(
+    shuffle_keys
+  )
+  of_all = bounds is None and own.examples == len(task.data.valid)
   runs, k = len(orders), search.population_size
   changes = search.retain_weights or search.observer is not None
 
   def trained(row, shared):
     run, index, genome = row
-    task, of_runs = shared
+    task, of_runs, steps, scored = shared
     # Of one run the minibatches are everyone's, and an accelerator gathers them once for all genomes.
-    own = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
-    training_key, order, settings, order_key = own
+    of_run = jax.tree.map(lambda leaf: leaf[0 if runs == 1 else run], of_runs)
+    training_key, order, settings, order_key = of_run
     task = task.replace(training=settings.training, initialiser=settings.initialiser)
-    metrics, genome = genome_fitness(training_key, index, genome, task, order, settings.search, order_key)
+    metrics, genome = genome_fitness(
+      training_key, index, genome, task, order, settings.search, order_key, steps,
+      None if scored is None else (scored, own.examples),
+    )  # fmt: skip
     return metrics, genome if changes else None
 
-  rows = (*row_places(runs, k, layout), population)
+  rows = (*row_places(runs, layout), population)
   order_keys = shuffle_keys if settings.training.augment else None
   of_runs = training_keys, orders, settings, order_keys
-  shared = task.replace(training=None, initialiser=None), of_runs
-  metrics, changed = map_tickets(trained, layout, rows, shared)
-  metrics = keep_replicated(metrics, layout)
-  population = population if changed is None else changed
-  return population, jax.tree.map(lambda x: x[: runs * k].reshape(runs, k), metrics)
+  shared = task.replace(training=None, initialiser=None), of_runs, steps, None if of_all else scored
+  metrics, changed = map_tickets(trained, layout, rows, shared, None if live is None else runs * live)
+  metrics = jax.tree.map(lambda x: by_run(x, runs, k, layout), keep_replicated(metrics, layout))
+  if live is not None:
+    metrics = jax.tree.map(lambda x: jnp.where(jnp.arange(k) < live, x, jnp.inf), metrics)
+  return population if changed is None else changed, metrics
 
 
 def _held(state: State, layout: Layout) -> State:

@@ -5,13 +5,45 @@ genes matter. After Jamieson & Talwalkar (2016), who halve a set of configuratio
 those left; here they go on breeding. This is this project's addition to the paper.
 """
 
-import jax
-import jax.numpy as jnp
+from typing import NamedTuple
 
-from nets_jax.engine.layouts import Layout, fetch_population, pad, replicate
-from nets_jax.evolution.configuration import NetsSettings, fitness_steps
-from nets_jax.evolution.generation import State
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from nets_jax.evolution.configuration import NetsSettings, fitness_steps, last_stage
+from nets_jax.evolution.operators import Operator
+from nets_jax.evolution.ranking import RANKINGS
+from nets_jax.evolution.selection import SELECTIONS
+from nets_jax.training.statistics import BATCHES
 from nets_jax.training.task import Task
+
+
+class Extent(NamedTuple):
+  """How much a generation is.
+
+  Attributes:
+    genomes: of each run.
+    steps: T, the SGD iterations of a fitness evaluation.
+    examples: validation examples that it is scored on.
+  """
+
+  genomes: int
+  steps: int
+  examples: int
+
+
+class Bounds(NamedTuple):
+  """An `Extent` that a program is told when it runs."""
+
+  genomes: Int[Array | np.ndarray, ""]
+  steps: Int[Array | np.ndarray, ""]
+  examples: Int[Array | np.ndarray, ""]
+
+  @classmethod
+  def of(cls, extent: Extent) -> "Bounds":
+    """The same numbers."""
+    return cls(*(np.asarray(number, np.int32) for number in extent))
 
 
 def stage_number(search: NetsSettings, generation: int) -> int:
@@ -27,8 +59,9 @@ def begins_stage(search: NetsSettings, generation: int) -> bool:
 def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """The settings that a generation is evaluated by, and the next is bred by.
 
-  In stage i there are max(1, population_size // 2^i) genomes, elites no more than genomes, and a fitness
-  evaluation takes 2^i * fitness_epochs.
+  In stage i of 0 to h there are max(1, population_size // 2^i) genomes, elites no more than genomes. A
+  fitness evaluation takes 2^i * fitness_epochs. It is scored on a share valid_share^(1 - i / h) of the
+  validation examples; on all where the first stage is the last.
 
   Args:
     search: its settings, `generations` a number.
@@ -36,36 +69,56 @@ def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """
   i = stage_number(search, generation)
   size = max(1, search.population_size >> i)
+  share, last = search.valid_share, last_stage(search)
+  if search.halvings:
+    share = share ** (1 - i / last) if last else 1.0
   return search.replace(
-    population_size=size, elites=min(search.elites, size), fitness_epochs=search.fitness_epochs * 2**i
+    population_size=size,
+    elites=min(search.elites, size),
+    fitness_epochs=search.fitness_epochs * 2**i,
+    valid_share=share,
   )
 
 
-def narrow(state: State, size: int, before: Layout, layout: Layout) -> State:
-  """The state with the first `size` genomes of each run, elites among them, on the devices of a new layout.
+def extent(search: NetsSettings, task: Task) -> Extent:
+  """That of a generation with these settings, as `stage` gives them."""
+  examples = len(task.data.valid)
+  scored = min(examples, max(1, round(search.valid_share * examples)))
+  return Extent(search.population_size, fitness_steps(search, task), scored)
 
-  Fitnesses after trainings of another length do not compare, so the best ticket's is +inf: the first finite
-  one of the new stage takes its place.
 
-  Args:
-    state: of R runs side by side, between two generations.
-    size: genomes to keep of each run.
-    before: layout of the population as it is.
-    layout: that of R x size genomes.
+def shares_program(search: NetsSettings, task: Task) -> bool:
+  """Whether the stages can be one program, which is told when it runs how many genomes and steps there are.
+
+  Devices that train one genome at a time may do as many as they are told. What is the user's own may look at
+  shapes, so a search with a ranking, a selection or an observer of another kind than ours has a
+  program for each stage; and so has one whose first trainings are shorter than what is made of their last
+  minibatches, or whose stages have learning rates of other lengths.
   """
-  runs, k = state.fitness.shape
+  if not search.halvings:
+    return False
+  observer, first = search.observer, stage(search, 0)
+  looks_back = 0 if observer is None else _looks_back(observer)
+  is_ours = type(search.ranking) in RANKINGS.values() and type(search.selection) in SELECTIONS.values()
+  if not is_ours or looks_back is None or extent(first, task).steps < max(looks_back, BATCHES):
+    return False
+  trainings = [
+    task.training_of_search(fitness_steps(each, task)) for each in (first, stage(search, search.generations))
+  ]
+  return jax.tree.structure(trainings[0]) == jax.tree.structure(trainings[1])
 
-  def first(leaf):
-    return leaf.reshape(runs, k, *leaf.shape[1:])[:, :size].reshape(-1, *leaf.shape[1:])
 
-  population = jax.tree.map(first, fetch_population(state.population, before))
-  others = state.replace(
-    population=None,
-    parents=jax.device_get(state.parents)[:, :size],
-    fitness=jnp.full((runs, size), jnp.inf, jnp.float32),
-    best_fitness=jnp.full(runs, jnp.inf, jnp.float32),
-  )
-  return replicate(others, layout).replace(population=pad(population, layout))
+def _looks_back(observer: Operator) -> int | None:
+  """How many minibatches an operator's `observe` says it looks at; None is all.
+
+  A class that brings an `observe` of its own has to say it anew.
+  """
+  for cls in type(observer).__mro__:
+    if "minibatches" in vars(cls):
+      return observer.minibatches
+    if "observe" in vars(cls):
+      return None
+  return None
 
 
 def genome_epochs(search: NetsSettings, task: Task, generations: int) -> float:

@@ -10,6 +10,7 @@ each parent by the same rule, mutations leave them alone.
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,16 +80,14 @@ class Operator:
     on_elites: whether it also acts on elites, which else go on unchanged.
     paired: whether two children side by side (an even index and the next) have one key, for mirrored draws.
     observes: whether `observe` is to be called after a genome's training.
+    minibatches: how many of a training's minibatches `observe` looks at, the last; None is all of them.
     needs_target: whether it goes by the ranking's target density, so that there must be one.
     brings_layers: whether it brings those layers that have a density of their own to it by itself; where no
       operator does, each child is given their counts once all have acted. What stays dense always is.
   """
 
-  on_first = False
-  on_elites = False
-  paired = False
-  needs_target = False
-  brings_layers = False
+  on_first = on_elites = paired = needs_target = brings_layers = False
+  minibatches: ClassVar[int | None] = None
 
   @property
   def observes(self) -> bool:

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from nets_jax import settings
-from nets_jax.engine.layouts import Layout, fetch_population, pad, replicate, unpadded
+from nets_jax.engine.layouts import Layout, replicate
 from nets_jax.engine.saved import Saved, fingerprint
 from nets_jax.engine.saved import State as SavedState
 from nets_jax.evolution.configuration import NetsSettings, fitness_steps
 from nets_jax.evolution.frontier import Frontier, FrontierTicket
 from nets_jax.evolution.generation import State
 from nets_jax.evolution.history import History
+from nets_jax.evolution.places import gathered, spread
 from nets_jax.evolution.run_record import RunRecord
 from nets_jax.tickets.ticket import take
 from nets_jax.training.task import Task
@@ -38,12 +41,13 @@ def identity(
 
 
 def to_save(
-  state: State, records: Sequence[RunRecord], layout: Layout, clock: Mapping[str, int | float]
+  state: State, size: int, records: Sequence[RunRecord], layout: Layout, clock: Mapping[str, int | float]
 ) -> SavedState:
   """The search between two generations, and the tickets of the runs that have ended.
 
   Args:
     state: of all runs.
+    size: genomes of each run.
     records: of each run, as they were.
     layout: of the population.
     clock: `generation`, `seconds` and `compile_seconds` of all runs.
@@ -58,8 +62,8 @@ def to_save(
     for j, each in enumerate(record.frontier)
   }
   trees = {
-    "state": state.replace(population=None),
-    "population": fetch_population(state.population, layout),
+    "state": _first(state, size),
+    "population": gathered(state.population, len(state.fitness), size, layout),
     **tickets,
     **frontiers,
   }
@@ -68,22 +72,37 @@ def to_save(
   return trees, {"runs": counts, "frontiers": rows, **clock}
 
 
+def _first(state: State, size: int) -> State:
+  """All but the population, of so many genomes of each run."""
+  return state.replace(population=None, parents=state.parents[:, :size], fitness=state.fitness[:, :size])
+
+
 def restored(
-  saved: Saved, state: State, records: Sequence[RunRecord], frontier_size: int, layout: Layout
+  saved: Saved, state: State, size: int, records: Sequence[RunRecord], frontier_size: int, layout: Layout
 ) -> tuple[State, list[RunRecord]]:
   """The state and the records that `to_save` was given.
 
   Args:
     saved: what it gave.
     state, records: of the same runs, as they begin; they give the structure.
+    size: genomes of each run.
     frontier_size: of each run.
     layout: of the population.
 
   Raises:
     UsageError: an array is missing, or of another shape or type.
   """
-  population = saved.tree("population", unpadded(state.population, layout))
-  others = replicate(saved.tree("state", state.replace(population=None)), layout)
+  runs, room = state.fitness.shape
+  like = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((runs * size, *leaf.shape[1:]), leaf.dtype), state.population
+  )
+  population = spread(saved.tree("population", like), runs, layout)
+  others = saved.tree("state", _first(state, size))
+  absent = ((0, 0), (0, room - size))
+  others = others.replace(
+    parents=jnp.pad(others.parents, (*absent, (0, 0)), constant_values=-1),
+    fitness=jnp.pad(others.fitness, absent, constant_values=jnp.inf),
+  )
   like = take(state.best, 0)
   resumed = []
   for i, (record, counts) in enumerate(zip(records, saved.record["runs"], strict=True)):
@@ -97,4 +116,4 @@ def restored(
     frontier = Frontier(frontier_size, tickets)
     history = History(rows, record.task.measures.score)
     resumed.append(RunRecord(record.search, record.task, history, frontier, ticket, **counts))
-  return others.replace(population=pad(population, layout)), resumed
+  return replicate(others, layout).replace(population=population), resumed

@@ -13,16 +13,35 @@ from jaxtyping import Array, Int, Key
 
 from nets_jax.engine.batching import fetch_rows
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
-from nets_jax.engine.layouts import Layout, check_memory, compile_program, replicate, resized
+from nets_jax.engine.layouts import (
+  Layout,
+  check_memory,
+  compile_in_thread,
+  compile_program,
+  replicate,
+  resized,
+)
 from nets_jax.engine.saved import Saved
 from nets_jax.errors import UsageError
 from nets_jax.evolution import halving, resuming
-from nets_jax.evolution.configuration import NetsSettings, Settings, stack_settings
+from nets_jax.evolution.configuration import NetsSettings
 from nets_jax.evolution.fitness import Metrics
 from nets_jax.evolution.frontier import Frontier
 from nets_jax.evolution.generation import State, init_all, step_all
 from nets_jax.evolution.history import History
+from nets_jax.evolution.places import rows_of
 from nets_jax.evolution.run_record import RunRecord
+from nets_jax.evolution.stages import (
+  Ahead,
+  Stage,
+  compiles_ahead,
+  narrow,
+  narrowed_shapes,
+  next_stage,
+  replicated_shapes,
+  share_program,
+  stage_of,
+)
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket, initialise, take
@@ -44,8 +63,8 @@ class Nets(NetsSettings):
     """Runs NeTS once for each key, side by side in one program; each run is as it would be alone.
 
     Runs may differ in all that is traced. One that has had its generations, or its patience, keeps its result
-    and waits for the others. With halvings the losses are after trainings of different lengths, so a frontier
-    holds hardly more than the last tickets.
+    and waits for the others. With halvings the losses are after trainings of different lengths, and on
+    different shares of the examples, so a frontier holds hardly more than the last tickets.
 
     Returns:
       For each run the ticket, its history, its cost and its frontier. The history is a dict for each
@@ -81,17 +100,18 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
 
 def _begin(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How) -> "_Loop":
   """All runs before generation 0 is evaluated."""
-  stage = _stage(tasks, searches, 0)
-  layout = how.layout_of(len(tasks) * stage.search.population_size)
+  layout = how.layout_of(len(tasks) * searches[0].population_size)
+  shared = share_program(searches[0], tasks[0], layout)
+  stage = stage_of(tasks, searches, 0, shared)
   check_memory(_abstract_genome(tasks[0], searches[0]), layout)
   task = tasks[0].for_search(searches[0].precision).replace(training=None, initialiser=None)
-  keys, stage = replicate((keys, stage), layout)
-  state = init_all(keys, task, stage, layout)
+  keys, settings = replicate((keys, stage.settings), layout)
+  state = init_all(keys, task, settings, layout)
   records = [
     RunRecord(search, of_run, History((), of_run.measures.score), Frontier(how.frontier_size))
     for search, of_run in zip(searches, tasks, strict=True)
   ]
-  return _Loop(tasks, searches, how, task, stage, layout, state, records)
+  return _Loop(tasks, searches, how, task, shared, stage, layout, state, records)
 
 
 @dataclass
@@ -101,25 +121,31 @@ class _Loop:
   Attributes:
     tasks, searches, how: what was asked for.
     task: what the runs have in common, without training and initialiser.
-    stage: the settings that the next generation is evaluated by.
+    shared: whether all stages are one program.
+    stage: what the next generation is evaluated by.
     layout, state: of the population.
     records: of each run.
     generation: the next.
     seconds, compile_seconds: so far; the former of all runs over their number.
-    program: evaluates a generation and breeds the next; None before it is compiled.
+    compiled: the program; None before it is made.
+    ahead: the program of the stage to come.
+    program: evaluates a generation of the present stage and breeds the next; None before it is ready.
   """
 
   tasks: Sequence[Task]
   searches: Sequence[NetsSettings]
   how: How
   task: Task
-  stage: Settings
+  shared: bool
+  stage: Stage
   layout: Layout
   state: State
   records: list[RunRecord]
   generation: int = 0
   seconds: float = 0.0
   compile_seconds: float = 0.0
+  compiled: jax.stages.Compiled | None = None
+  ahead: Ahead | None = None
   program: Callable[[State], tuple[State, Metrics]] | None = None
 
   @property
@@ -134,7 +160,7 @@ class _Loop:
     self.compile_seconds = clock["compile_seconds"]
     self._begin_stage()
     self.state, self.records = resuming.restored(
-      saved, self.state, self.records, self.how.frontier_size, self.layout
+      saved, self.state, self.stage.genomes, self.records, self.how.frontier_size, self.layout
     )
 
   def turn(self) -> None:
@@ -143,12 +169,14 @@ class _Loop:
 
     def run(layout: Layout) -> tuple[State, Metrics, Int[np.ndarray, "runs population 2"]]:
       if layout != self.layout:  # of fewer genomes at once
-        self.layout, self.program = layout, None
-      program = self.program or self._compile()
+        self.layout, self.program, self.compiled = layout, None, None
+      program = self.program or self._make_ready()
       begin = time.perf_counter()
       state, metrics = program(before)
       self.how.checkpoints.wait(metrics)
-      metrics, parents = jax.device_get((metrics, before.parents))
+      metrics, parents = jax.tree.map(
+        lambda leaf: leaf[:, : self.stage.genomes], jax.device_get((metrics, before.parents))
+      )
       self.seconds += (time.perf_counter() - begin) / len(self.records)
       return state, metrics, parents
 
@@ -161,31 +189,53 @@ class _Loop:
       self.how.on_rows(shown)
     self._save(rows)
 
-  def _compile(self) -> Callable[[State], tuple[State, Metrics]]:
-    """Makes the program of the present stage."""
-    shared = replicate((self.task, self.stage), self.layout)
-    compiled, seconds = compile_program(step_all, self.state, *shared, self.layout)
-    self.compile_seconds += seconds
-    self.program = lambda state: compiled(state, *shared)
+  def _make_ready(self) -> Callable[[State], tuple[State, Metrics]]:
+    """Readies the program of the present stage: makes it, unless it is told its bounds when it runs."""
+    task, settings, bounds = replicate((self.task, self.stage.settings, self.stage.bounds), self.layout)
+    begin = time.perf_counter()
+    if bounds is None:
+      self.compiled = None if self.ahead is None else self.ahead.program(self.layout)
+    if self.compiled is None:
+      self.compiled, _ = compile_program(step_all, self.state, task, settings, self.layout, bounds)
+    self._compile_next_stage()
+    self.compile_seconds += time.perf_counter() - begin
+    compiled = self.compiled
+    self.program = lambda state: compiled(state, task, settings, bounds)
     return self.program
+
+  def _compile_next_stage(self) -> None:
+    """Begins to make the program of the stage to come, while the devices are at work on this one."""
+    self.ahead, first = None, next_stage(self.searches, self.generation)
+    if self.shared or first is None or not compiles_ahead(self.layout):
+      return
+    stage = stage_of(self.tasks, self.searches, first, self.shared)
+    layout = resized(self.layout, len(self.tasks) * stage.genomes)
+    shapes = narrowed_shapes(self.state, stage.genomes, layout)
+    task, settings = replicated_shapes((self.task, stage.settings), layout)
+    self.ahead = Ahead(layout, compile_in_thread(step_all, shapes, task, settings, layout, None))
 
   def _begin_stage(self) -> None:
     """Goes over to the genomes, and the length of training, of the generation to come."""
-    self.stage, self.program = _stage(self.tasks, self.searches, self.generation), None
-    self.state, self.layout = _narrowed(self.state, self.stage, self.layout)
+    self.stage, self.program = stage_of(self.tasks, self.searches, self.generation, self.shared), None
+    layout, runs = self.layout, len(self.tasks)
+    if self.stage.bounds is None:
+      layout = resized(layout, runs * self.stage.genomes)
+    self.state, self.layout = narrow(self.state, self.stage.genomes, self.layout, layout), layout
 
   def _note(
     self, metrics: Metrics, parents: Int[np.ndarray, "runs population 2"], population: Ticket
   ) -> list[tuple[int, Rows]]:
     """Adds a generation to the records of the runs that go on; gives the history rows of each of these."""
-    rows, size = [], parents.shape[1]
+    rows: list[tuple[int, Rows]] = []
     is_over = self.how.is_over(self.seconds * len(self.records))
     for i, record in enumerate(self.records):
       if record.ended:
         continue
       of_run = jax.tree.map(lambda leaf, i=i: leaf[i], metrics)
       rows.append((i, record.add(self.generation, of_run, parents[i], self.seconds)))
-      record.frontier.offer(rows[-1][1], functools.partial(_fetch, population, i * size, self.layout))
+      record.frontier.offer(
+        rows[-1][1], functools.partial(_fetch, population, i, len(metrics.fitness), self.layout)
+      )
       prune = self.how.prune
       record.pruned = prune is not None and not record.ended and prune(i, rows[-1][1])
       record.ended = record.ended or record.pruned or is_over
@@ -205,7 +255,7 @@ class _Loop:
     self.how.checkpoints.note(
       [{"run": i, **row} if several else row for i, of_run in rows for row in of_run],
       f"generation {self.generation - 1}",
-      functools.partial(resuming.to_save, self.state, records, self.layout, clock),
+      functools.partial(resuming.to_save, self.state, self.stage.genomes, records, self.layout, clock),
       last=self.ended,
     )
 
@@ -228,25 +278,13 @@ def _abstract_genome(task: Task, search: NetsSettings) -> Ticket:
   return genome.replace(scores=numbers)
 
 
-def _stage(tasks: Sequence[Task], searches: Sequence[NetsSettings], generation: int) -> Settings:
-  """The settings by which a generation of all runs is evaluated, as one."""
-  return stack_settings(tasks, [halving.stage(search, generation) for search in searches])
-
-
-def _narrowed(state: State, now: Settings, before: Layout) -> tuple[State, Layout]:
-  """The state with the genomes of a stage, and their layout."""
-  size = now.search.population_size
-  layout = resized(before, len(state.fitness) * size)
-  return halving.narrow(state, size, before, layout), layout
-
-
 @functools.partial(jax.jit, static_argnames="layout")
 def _fetch_row(population: Ticket, index: jax.Array, layout: Layout) -> Ticket:
   return fetch_rows(population.replace(scores=None), index[None], layout)
 
 
-def _fetch(population: Ticket, first: int, layout: Layout, genome: int) -> Ticket:
-  """A genome of the run that begins at a row, as a ticket on the host."""
-  index = replicate(np.int32(first + genome), layout)
+def _fetch(population: Ticket, run: int, runs: int, layout: Layout, genome: int) -> Ticket:
+  """A genome of a run, as a ticket on the host."""
+  index = replicate(np.int32(rows_of(run, genome, runs, layout)), layout)
   row = jax.device_get(_fetch_row(population, index, layout))
   return jax.tree.map(lambda leaf: np.array(leaf[0]), row)

@@ -1,10 +1,14 @@
 """The precision of matrix products: what operands are rounded to, gradients included."""
 
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from nets_jax.engine.rewriting import rewritten
 
 
 class Precision(NamedTuple):
@@ -24,9 +28,9 @@ PRECISIONS = {
 def matrix_product(precision: str) -> Callable[..., jax.Array]:
   """A `jax.lax.dot_general` for `flax.linen.Dense` whose operands have a precision, gradients included.
 
-  Weights, results and sums are float32 in all of them. An accelerator multiplies in the format itself; a
-  CPU, which knows float32 alone, rounds the operands to it first: the same numbers up to the order of
-  sums, and no faster.
+  Weights, results and sums are float32 in all of them. An accelerator multiplies in the format itself, and a
+  CPU in bfloat16 if it has such products. Else it rounds the operands first: the same numbers up to the order
+  of sums, and no faster.
 
   Args:
     precision: a name in `PRECISIONS`.
@@ -34,7 +38,10 @@ def matrix_product(precision: str) -> Callable[..., jax.Array]:
   of_accelerator = functools.partial(_product, PRECISIONS[precision].accelerator)
   if precision == "float32":
     return of_accelerator
-  rounded = functools.partial(_rounded_product, PRECISIONS[precision].mantissa_bits)
+  is_native = precision == "bfloat16" and multiplies_bfloat16()
+  rounded = functools.partial(
+    _rounded_product, PRECISIONS[precision].mantissa_bits, _in_bfloat16 if is_native else jax.lax.dot_general
+  )
 
   def product(lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
     forms = (
@@ -57,7 +64,28 @@ def _product(setting, lhs, rhs, dimension_numbers, precision=None, preferred_ele
   )
 
 
-def _rounded_product(mantissa_bits, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
+@functools.cache
+def multiplies_bfloat16() -> bool:
+  """Whether this machine's CPU has products of bfloat16 numbers."""
+  try:
+    words = pathlib.Path("/proc/cpuinfo").read_text().split()
+  except OSError:
+    return False
+  return not {"avx512_bf16", "amx_bf16"}.isdisjoint(words)
+
+
+def _in_bfloat16(lhs, rhs, dimension_numbers, **settings):
+  """A product of float32 numbers that bfloat16 holds, in float32; of others as they are."""
+  del settings
+  if not lhs.dtype == rhs.dtype == jnp.float32:
+    return jax.lax.dot_general(lhs, rhs, dimension_numbers)
+  lhs, rhs = lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16)
+  return jax.lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.float32)
+
+
+def _rounded_product(
+  mantissa_bits, multiply, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None
+):
   """A float32 product of rounded operands, whose gradients are such products too."""
   del precision, preferred_element_type
 
@@ -69,8 +97,12 @@ def _rounded_product(mantissa_bits, lhs, rhs, dimension_numbers, precision=None,
 
   def forwards(a, b):
     a, b = rounded(a), rounded(b)
-    return product(a, b), (a, b)
+    return multiply(a, b, dimension_numbers), (a, b)
+
+  def backwards(operands, g):
+    pull = rewritten(lambda g: jax.vjp(product, *operands)[1](g), {"dot_general": multiply})
+    return pull(rounded(g))
 
   differentiable = jax.custom_vjp(lambda a, b: forwards(a, b)[0])
-  differentiable.defvjp(forwards, lambda operands, g: jax.vjp(product, *operands)[1](rounded(g)))
+  differentiable.defvjp(forwards, backwards)
   return differentiable(lhs, rhs)

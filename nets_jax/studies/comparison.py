@@ -39,8 +39,8 @@ PAPER = {
 def columns(measures: Measures) -> list[str]:
   """Of a comparison's results."""
   return [
-    "method", "trial", *metrics(measures), "search_epochs", "search_seconds", "search_compile_seconds",
-    "empty_layers", "failed",
+    "method", "trial", *metrics(measures), "multiplication_share",
+    "search_epochs", "search_seconds", "search_compile_seconds", "empty_layers", "failed",
   ]  # fmt: skip
 
 
@@ -250,6 +250,7 @@ def _lines(measures: Measures) -> list[tuple[str, Callable[[pd.DataFrame], str]]
     ("Mean test loss", _cell("test_loss", "number")),
     (f"Mean validation {measures.words}", _cell(measures.column("valid"), measures.form)),
     (f"Mean test {measures.words}", _cell(measures.column("test"), measures.form)),
+    ("Multiplications left", _cell("multiplication_share", "percent")),
     ("Search, genome-epochs", _epochs),
     ("Search, seconds", _cell("search_seconds", "seconds")),
     ("Empty layers", lambda own: tally_layers(list(tables.sound(own)["empty_layers"]))),

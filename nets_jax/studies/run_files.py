@@ -25,6 +25,7 @@ from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.networks.adapter import Network
 from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
+from nets_jax.tickets.compaction import count_multiplications
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import save_ticket
 from nets_jax.tickets.ticket import (
@@ -39,6 +40,7 @@ from nets_jax.tickets.ticket import (
 )
 from nets_jax.tickets.trained import save_trained
 from nets_jax.training.measures import Measures
+from nets_jax.training.task import Task
 from nets_jax.training.trainer import Trained
 
 CONFIG, SUMMARY, HISTORY, TRAINING, TICKET, TRAINED = (
@@ -100,9 +102,9 @@ def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
   else:
     if curve:
       write_csv(where / TRAINING, curve, sync=False)
-    measures = run.method.task.measures
-    results = {"ticket": results_of(outcome.ticket, curve[-1], measures)} if curve else {}
-    summary = summarise(outcome, results, {}, measures)
+    task = run.method.task
+    results = {"ticket": results_of(outcome.ticket, curve[-1], task.measures)} if curve else {}
+    summary = summarise(outcome, results, {}, task)
   write_json(where / SUMMARY, summary, sync=False)
   seal(where)
 
@@ -138,7 +140,7 @@ def results_of(ticket: Ticket, last: Row, measures: Measures) -> Row:
 
 
 def summarise(
-  result: SearchResult, results: Mapping[str, Row], verdicts: Mapping[str, Verdict], measures: Measures
+  result: SearchResult, results: Mapping[str, Row], verdicts: Mapping[str, Verdict], task: Task
 ) -> Row:
   """The content of `summary.json`.
 
@@ -146,18 +148,21 @@ def summarise(
     result: of the search.
     results: of each network that was trained, the ticket's first; see `results_of`.
     verdicts: of Definition 3, by the dense network the ticket was held against.
-    measures: which loss and score it is.
+    task: that it was found for.
   """
   ticket = result.ticket
+  fewer, whole = count_multiplications(ticket, task.network, task.data.input_shape)
   return {
     "results": results,
-    **measures.record(),
+    **task.measures.record(),
     "verdicts": {to: verdict.record() for to, verdict in verdicts.items()},
     **costs(result.cost),
     "best": result.best,
     "density": float(density(ticket)),
     "unmasked": int(unmasked_count(ticket)),
     "weights": maskable_count(ticket),
+    "multiplications": fewer,
+    "whole_multiplications": whole,
     "layer_densities": {k: float(v) for k, v in layer_densities(ticket).items()},
     "layer_scales": {k: float(v) for k, v in layer_scales(ticket).items()},
     "empty_layers": list(result.empty_layers),
@@ -195,6 +200,8 @@ def result_row(run: Run) -> Row:
   }
   figures |= {name: summary.get(name) for name in ("search_epochs", "search_seconds", "compile_seconds")}
   counts = {name: summary.get(name, 0) for name in ("unmasked", "weights")}
+  fewer, whole = summary.get("multiplications"), summary.get("whole_multiplications")
+  figures["multiplication_share"] = fewer / whole if whole else None
   return (
     {"run": run.name, **run.columns}
     | {name: math.nan if value is None else value for name, value in figures.items()}

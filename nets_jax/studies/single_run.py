@@ -77,7 +77,7 @@ class SingleRun:
     self.board.ticket(result.ticket)
     run_files.warn_of_empty_layers(self.name, [result.ticket])
     results, verdicts = self._compare(control_key, training_key, result.ticket)
-    summary = run_files.summarise(result, results, verdicts, self.task.measures)
+    summary = run_files.summarise(result, results, verdicts, self.task)
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
     write_json(self.where / run_files.SUMMARY, summary)
     lines = [outcome.table(results, summary)]

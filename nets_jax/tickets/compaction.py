@@ -163,6 +163,23 @@ class Compact:
     return tuple((group, len(places)) for group, places in sorted(self.kept.items()))
 
 
+def count_multiplications(
+  ticket: Ticket, network: Network, input_shape: Sequence[int]
+) -> tuple[int | None, int | None]:
+  """Of one example's way through a network: without a ticket's dead units, and of the whole.
+
+  Returns:
+    Both numbers; None of a network whose units cannot be found.
+  """
+  try:
+    coupling = find_coupling(network, input_shape)
+  except UsageError:
+    return None, None
+  live = live_units(jax.tree.map(np.asarray, ticket.masks), coupling)
+  counts = {group: int(of.sum()) for group, of in live.items()}
+  return cast(int, multiplications(coupling, counts)), cast(int, multiplications(coupling, {}))
+
+
 def compact(
   ticket: Ticket, network: Network, input_shape: Sequence[int], *, round_up: bool = True
 ) -> Compact:

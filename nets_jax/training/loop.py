@@ -17,10 +17,11 @@ from nets_jax.engine.layouts import Layout, compile_program, fetch_population, p
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket
+from nets_jax.training.evaluation import Evaluation, evaluate
 from nets_jax.training.parts import Part
 from nets_jax.training.statistics import BATCHES, settled
 from nets_jax.training.task import Task
-from nets_jax.training.train import Evaluation, TrainingState, advance, evaluate, minibatch_order, start
+from nets_jax.training.train import TrainingState, advance, minibatch_order, start
 from nets_jax.training.training import Training
 
 Tree = TypeVar("Tree")

@@ -1,4 +1,4 @@
-"""Training of ONE ticket: masked minibatch SGD by optax, inside one `lax.scan`, and its evaluation.
+"""Training of ONE ticket: masked minibatch SGD by optax, inside one loop.
 
 How long to train is the number of rows of `order`, an array of example indices [steps, batch_size];
 a fraction of an epoch and several epochs are the same to the code. `order` is made apart from the
@@ -13,26 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
-from nets_jax.data.dataset import Split
-from nets_jax.data.targets import CLASSES, IN_WORDS
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import (
-  NetworkState,
-  Params,
-  forward,
-  forward_in_training,
-  initial_state,
-  keeps_statistics,
-  name_of,
-)
+from nets_jax.networks.adapter import NetworkState, Params, forward_in_training, initial_state
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
 from nets_jax.training.task import Task
 from nets_jax.training.training import Training, steps_per_epoch
 
 _AUGMENTATION = np.uint32(2**32 - 2)  # whose keys are those of epochs, and of steps
-EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the split's size
 
 
 @struct.dataclass
@@ -44,14 +33,6 @@ class TrainingState:
   network_state: NetworkState
 
 
-@struct.dataclass
-class Evaluation:
-  """The means over a split of the task's loss and score: of classes cross-entropy in nats, and accuracy."""
-
-  loss: Float[Array, "..."]
-  score: Float[Array, "..."]
-
-
 def minibatch_order(
   key: Key[Array, ""],
   num_examples: int,
@@ -60,6 +41,7 @@ def minibatch_order(
   *,
   first: int | Int[Array, ""] = 0,
   whole_epochs: bool = True,
+  needed: int | Int[Array, ""] | None = None,
 ) -> Int[Array, "{steps} {batch_size}"]:
   """The examples of each minibatch: one shuffle per epoch, epochs concatenated.
 
@@ -70,6 +52,8 @@ def minibatch_order(
     steps: minibatches altogether.
     first: iteration of the first minibatch; may be traced.
     whole_epochs: says that `first` begins an epoch, which saves a shuffle.
+    needed: how many of the minibatches will be used, where that is known when the program runs; what is of
+      later epochs is zeros.
 
   Returns:
     Example indices, int32 [steps, batch_size].
@@ -78,7 +62,15 @@ def minibatch_order(
   epochs = -(-steps // per_epoch) + (not whole_epochs)
   numbers = first // per_epoch + jnp.arange(epochs)
   keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(numbers)
-  shuffled = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(keys)
+  if needed is None:
+    shuffled = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(keys)
+  else:
+    shuffled = jax.lax.fori_loop(
+      0,
+      -(-needed // per_epoch),
+      lambda epoch, rows: rows.at[epoch].set(jax.random.permutation(keys[epoch], num_examples)),
+      jnp.zeros((epochs, num_examples), int),
+    )
   order = shuffled[:, : per_epoch * batch_size].reshape(epochs * per_epoch, batch_size).astype(jnp.int32)
   if whole_epochs:
     return order[:steps]
@@ -107,6 +99,7 @@ def advance(
   order: Int[Array | np.ndarray, "steps batch"],
   first: int | Int[Array, ""] = 0,
   order_key: Key[Array, ""] | None = None,
+  steps: Int[Array, ""] | None = None,
 ) -> TrainingState:
   """Trains on the minibatches of `order`, one step each.
 
@@ -123,6 +116,8 @@ def advance(
     first: iteration of the first step, so that dropout goes on where an earlier `advance` left it.
     order_key: that `order` was made by, and augmentations are drawn by, at step t by t alone. So all that are
       trained on the same minibatches see the same images. `augment_apart` draws by `key` in its place.
+    steps: how many of the minibatches, from the first on, where that is known when the program runs; None is
+      all.
 
   Raises:
     UsageError: the training augments, and no key is given for it.
@@ -135,8 +130,8 @@ def advance(
     outputs, network_state = forward_in_training(task.network, weights, network_state, inputs, dropout_key)
     return jnp.mean(task.training_losses(outputs, labels)), network_state
 
-  def step(state, batch):
-    index, examples = batch
+  def step(i, state):
+    index, examples = first + i, rows[i]
     dropout_key = jax.random.fold_in(key, index)
     inputs, labels = augment(index, split.standardised(split.inputs[examples])), split.labels[examples]
     # Statistics of a batch are small differences, whose last bits hang on what XLA fuses them with. Kept
@@ -153,10 +148,10 @@ def advance(
       mask_weights(gradient, masks), state.optimizer_state, state.weights
     )
     weights = optax.apply_updates(state.weights, mask_weights(updates, masks))
-    return TrainingState(weights, optimizer_state, network_state), None
+    return TrainingState(weights, optimizer_state, network_state)
 
-  steps = first + jnp.arange(order.shape[0])
-  return jax.lax.scan(step, state, (steps, order))[0]
+  rows = jnp.asarray(order)
+  return jax.lax.fori_loop(0, len(rows) if steps is None else steps, step, state)
 
 
 def _accumulated(
@@ -208,80 +203,11 @@ def train(
   task: Task,
   order: Int[Array | np.ndarray, "steps batch"],
   order_key: Key[Array, ""] | None = None,
+  steps: Int[Array, ""] | None = None,
 ) -> TrainingState:
   """The ticket after the steps of `order`: theta_T and its state; see `advance` for the arguments.
 
   A schedule that is not bound to a length is of these steps.
   """
   task = task.replace(training=task.training.over(order.shape[0]))
-  return advance(key, start(ticket, task), ticket.masks, task, order, order_key=order_key)
-
-
-def evaluate(
-  task: Task, weights: Params, split: Split, network_state: NetworkState | None = None
-) -> Evaluation:
-  """Loss and score of a network over a whole split, without dropout.
-
-  Args:
-    task: says what these are.
-    weights: of the network.
-    split: the examples.
-    network_state: what it computes with besides, as of `Trained` or a `Candidate`; None is its initial one.
-
-  Raises:
-    UsageError: none is given, and the network keeps averages of batches, which a training settles.
-  """
-  _check_state(task, network_state)
-  if network_state is not None and jax.tree.leaves(network_state):
-    weights, network_state = jax.lax.optimization_barrier((weights, network_state))
-
-  def loss_and_score(example):
-    inputs, label = example
-    logits = forward(task.network, weights, split.standardised(inputs)[None], state=network_state)
-    labels = label[None]
-    return task.losses(logits, labels)[0], task.scores(logits, labels)[0]
-
-  stored = split.inputs, split.labels
-  losses, scores = jax.lax.map(loss_and_score, stored, batch_size=min(EVALUATION_BATCH, len(split)))
-  return Evaluation(jnp.mean(losses), jnp.mean(scores, dtype=jnp.float32))
-
-
-def _check_state(task: Task, network_state: NetworkState | None) -> None:
-  """Raises UsageError for no state where averages say nothing before a training, or for that of several."""
-  if network_state is not None:
-    own = jax.eval_shape(lambda: initial_state(task.network, task.data.input_shape))  # its shapes alone
-    if [*map(jnp.shape, jax.tree.leaves(network_state))] != [*map(jnp.shape, jax.tree.leaves(own))]:
-      raise UsageError(
-        f"network_state is not of one {name_of(task.network)}; of those of a `Trained`, take one ticket's by "
-        "nets_jax.take(trained.network_states, i), and its weights likewise"
-      )
-  elif keeps_statistics(task.network, task.data.input_shape):
-    raise UsageError(
-      f"{name_of(task.network)} keeps averages of batches, which a training settles; give them as "
-      "network_state: a candidate's `network_state`, or one of `Trained.network_states` by nets_jax.take"
-    )
-
-
-def class_accuracies(
-  task: Task, weights: Params, split: Split, network_state: NetworkState | None = None
-) -> Float[Array, " classes"]:
-  """The share of each class's examples that a network gets right [num_classes]; NaN without examples.
-
-  Raises:
-    UsageError: the targets are no classes; or see `evaluate`, of which the arguments are.
-  """
-  if task.data.targets != CLASSES:
-    raise UsageError(
-      f"class_accuracies is of classes, but the data's labels are {IN_WORDS[task.data.targets]}"
-    )
-  _check_state(task, network_state)
-
-  def is_correct(example):
-    inputs, label = example
-    logits = forward(task.network, weights, split.standardised(inputs)[None], state=network_state)
-    return jnp.argmax(logits[0]) == label
-
-  stored = split.inputs, split.labels
-  correct = jax.lax.map(is_correct, stored, batch_size=min(EVALUATION_BATCH, len(split)))
-  is_class = jnp.asarray(split.labels)[None] == jnp.arange(task.data.num_classes)[:, None]
-  return jnp.sum(is_class & correct[None], axis=1) / jnp.sum(is_class, axis=1)
+  return advance(key, start(ticket, task), ticket.masks, task, order, order_key=order_key, steps=steps)
