@@ -2,7 +2,7 @@
 
   python -m experiments.benchmark --flagfile=experiments/presets/paper_mnist.flags
 
-A quarter of an hour on two cores: benchmark.md and a figure. All flags: --help.
+Two hours on two cores, less with some of its --parts: benchmark.md and a figure. All flags: --help.
 """
 
 from experiments.benchmarking import measure

@@ -16,7 +16,7 @@ from nets_jax.engine.layouts import resized
 from nets_jax.evolution import halving, places
 from nets_jax.evolution import search as nets_search
 from nets_jax.evolution.breeding import choose_parents
-from nets_jax.evolution.configuration import fitness_steps, last_stage
+from nets_jax.evolution.configuration import fitness_steps, last_stage, stage_number
 from nets_jax.evolution.dormancy import GuidedDormancy
 from nets_jax.evolution.generation import init_all, step_all
 from nets_jax.evolution.operators import Crossover
@@ -24,7 +24,7 @@ from nets_jax.evolution.ranking import Feasible
 from nets_jax.evolution.scales import ScaleLayers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Rank, Roulette, Tournament, Truncation
-from nets_jax.evolution.stages import narrow, share_program, stage_of
+from nets_jax.evolution.stages import are_one_program, narrow, stage_of
 
 # On a CPU its stages share a program; each training is at least as long as what looks back on it.
 SEARCH = nets_jax.recipes.guided(
@@ -61,7 +61,7 @@ def test_the_course_of_a_search(generations, halvings, size, elites):
     fitness_epochs=0.3,
     valid_share=0.125,
   )
-  numbers = [halving.stage_number(search, generation) for generation in range(generations + 3)]
+  numbers = [stage_number(search, generation) for generation in range(generations + 3)]
   assert numbers[0] == 0
   assert (np.diff(numbers) >= 0).all()
   assert numbers[-1] == numbers[generations] == last_stage(search) <= halvings
@@ -144,7 +144,7 @@ def test_the_ticket_is_the_best_of_the_last_stage(task):
 def last_state(task, search):
   """A search by hand: `step`, and `narrow` where a stage begins."""
   layout = nets_jax.make_layout(search.population_size)
-  shared = share_program(search, task, layout)
+  shared = are_one_program(search, task, layout)
   own = stage_of([task], [search], 0, shared)
   state = init_all(KEY[None], task, own.settings, layout)
   seen = []

@@ -177,9 +177,14 @@ def fitness_steps(search: NetsSettings, task: Task) -> int:
   return max(1, round(search.fitness_epochs * task.steps_per_epoch))
 
 
+def stage_number(search: NetsSettings, generation: int) -> int:
+  """Which stage a generation is of: 0 to n are shared out evenly, and those after n are as n."""
+  return min(generation, search.generations) * (search.halvings + 1) // (search.generations + 1)
+
+
 def last_stage(search: NetsSettings) -> int:
   """The number of the last stage that a search comes to: its halvings, if it has as many generations."""
-  return search.generations * (search.halvings + 1) // (search.generations + 1)
+  return stage_number(search, search.generations)
 
 
 def longest_steps(search: NetsSettings, task: Task) -> int:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from nets_jax.evolution.configuration import NetsSettings, fitness_steps, last_stage
+from nets_jax.evolution.configuration import NetsSettings, fitness_steps, last_stage, stage_number
 from nets_jax.evolution.operators import Operator
 from nets_jax.evolution.ranking import RANKINGS
 from nets_jax.evolution.selection import SELECTIONS
@@ -44,11 +44,6 @@ class Bounds(NamedTuple):
   def of(cls, extent: Extent) -> "Bounds":
     """The same numbers."""
     return cls(*(np.asarray(number, np.int32) for number in extent))
-
-
-def stage_number(search: NetsSettings, generation: int) -> int:
-  """Which stage a generation is of: 0 to n are shared out evenly, and those after n are as n."""
-  return min(generation, search.generations) * (search.halvings + 1) // (search.generations + 1)
 
 
 def begins_stage(search: NetsSettings, generation: int) -> bool:

@@ -34,12 +34,12 @@ from nets_jax.evolution.run_record import RunRecord
 from nets_jax.evolution.stages import (
   Ahead,
   Stage,
+  are_one_program,
   compiles_ahead,
   narrow,
   narrowed_shapes,
   next_stage,
   replicated_shapes,
-  share_program,
   stage_of,
 )
 from nets_jax.protocol import How, Outcome, Search
@@ -101,7 +101,7 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
 def _begin(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How) -> "_Loop":
   """All runs before generation 0 is evaluated."""
   layout = how.layout_of(len(tasks) * searches[0].population_size)
-  shared = share_program(searches[0], tasks[0], layout)
+  shared = are_one_program(searches[0], tasks[0], layout)
   stage = stage_of(tasks, searches, 0, shared)
   check_memory(_abstract_genome(tasks[0], searches[0]), layout)
   task = tasks[0].for_search(searches[0].precision).replace(training=None, initialiser=None)

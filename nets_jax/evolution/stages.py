@@ -33,7 +33,7 @@ class Stage(NamedTuple):
   bounds: halving.Bounds | None
 
 
-def share_program(search: NetsSettings, task: Task, layout: Layout) -> bool:
+def are_one_program(search: NetsSettings, task: Task, layout: Layout) -> bool:
   """Whether all stages of a search are one program: on a CPU, whose devices train one genome at a time."""
   return on_cpu(layout) and layout.chunk == 1 and halving.shares_program(search, task)
 

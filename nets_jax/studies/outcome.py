@@ -16,7 +16,7 @@ def table(results: Mapping[str, Row], summary: Row) -> str:
   measures = Measures.of_record(summary)
   score, width = f"test {measures.words}", max(15, len(measures.words) + 7)
   fewer, whole = summary["multiplications"], summary["whole_multiplications"]
-  left = f" and {fewer / whole:.1%} of the multiplications" if whole else ""
+  left = f", {fewer / whole:.1%} of multiplications" if whole else ""
   lines = [
     f"search: {summary['search_seconds']:.1f} s, {summary['search_epochs']:.0f} genome-epochs "
     f"(and {summary['compile_seconds']:.1f} s of compilation); ticket of density {summary['density']:.1%}"
