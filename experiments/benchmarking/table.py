@@ -105,7 +105,12 @@ def figure(rows: Sequence[Row]) -> Figure:
     "width": ("width", "width of the hidden layers (LeNet = 1)"),
     "examples": ("examples", "training examples"),
   }
-  bars = {"peers": ("genome_epochs_per_second", "genome-epochs per second"), "networks": ("seconds", SECONDS)}
+  bars = {
+    "peers": ("genome_epochs_per_second", "genome-epochs per second"),
+    "networks": ("seconds", SECONDS),
+    "guided": ("seconds", "seconds"),
+    "compact": ("seconds", "seconds"),
+  }
   by_part = {part: [row for row in rows if row["part"] == part] for part in (*scaling, *bars)}
   panels = [part for part, lines in by_part.items() if lines] or ["peers"]  # bars may be none
   drawn = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
