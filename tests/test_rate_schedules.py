@@ -290,7 +290,8 @@ def test_a_schedule_without_a_length_is_refused(task, ticket):
   with pytest.raises(nets_jax.UsageError, match="train_epochs is 0; give train_epochs, or search_sched"):
     nets_jax.search(0, searched, SEARCH)
   short = task.replace(training=SCHEDULED, epochs=1)
-  for search in (SEARCH.replace(fitness_epochs=0.6, halvings=1), nets_jax.Imp(cycle_epochs=2)):
+  halving = SEARCH.replace(fitness_epochs=0.6, halvings=1, generations=1)
+  for search in (halving, nets_jax.Imp(cycle_epochs=2)):
     with pytest.raises(nets_jax.UsageError, match="with the final training, after 7;"):
       nets_jax.search(0, short, search)
 
