@@ -1,5 +1,7 @@
+import io
 import json
 import pathlib
+import sys
 import threading
 import time
 
@@ -274,7 +276,7 @@ def test_whatever_goes_wrong_in_preparing_is_one_line(tmp_path, error):
   assert str(raised.value) == f"could not prepare small: {type(error).__name__}: {why}"
 
 
-def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch, capfd):
+def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch):
   """The second waits, says so, and uses what the first has made."""
   begun, go_on, prepared = threading.Event(), threading.Event(), []
 
@@ -289,17 +291,16 @@ def test_a_set_is_prepared_once_however_many_want_it(tmp_path, monkeypatch, capf
   monkeypatch.setattr(tfds, "_builder", lambda _, name, root: Builder(root / "small", prepare))
   arrays = {"inputs": np.arange(6.0).reshape(3, 2), "labels": np.arange(3)}
   monkeypatch.setattr(tfds, "_decode", lambda builder: arrays)
-  found = []
+  said, found = io.StringIO(), []  # pytest's own capture may lose what is written while it is read
+  monkeypatch.setattr(sys, "stderr", said)
   load = lambda: found.append(tfds.tfds_arrays("small", str(tmp_path), None))  # noqa: E731
   first, second = threading.Thread(target=load), threading.Thread(target=load)
   first.start()
   assert begun.wait(60)
   second.start()
-  error = ""
-  while "waiting for it" not in error and second.is_alive():
-    error += capfd.readouterr().err
+  while "waiting for it" not in said.getvalue() and second.is_alive():
     time.sleep(0.01)  # or this loop takes the time of the threads it waits for
-  assert error.count(f"another process is preparing small under {tmp_path}; waiting for it") == 1
+  assert said.getvalue().count(f"another process is preparing small under {tmp_path}; waiting for it") == 1
   go_on.set()
   for thread in (first, second):
     thread.join(60)

@@ -3,7 +3,7 @@
 For ONE ticket. This is this project's addition to the paper, whose own dormancy is `operators.dormancy`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.settings import part, setting
 from nets_jax.tickets.layer_counts import counts_on_the_way, free_count, free_unmasked
-from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.pruning import top_masks_of_each
 from nets_jax.tickets.ticket import Ticket, from_layers, maskable_count
 from nets_jax.training.task import Task
 
@@ -48,11 +48,9 @@ def keep_global(ticket: Ticket, scores: Params, count: Count, regrow: Count) -> 
     regrow: of these, how many are to be dormant ones.
   """
   total = maskable_count(ticket)
-  first = jax.tree.map(
-    lambda mask, s: _highest(mask, s, jnp.maximum(1, _share(LAYER_FLOOR * count, mask, total))),
-    ticket.masks,
-    scores,
-  )
+  masks, treedef = jax.tree.flatten(ticket.masks)
+  floors = [jnp.maximum(1, _share(LAYER_FLOOR * count, mask, total)) for mask in masks]
+  first = jax.tree.unflatten(treedef, _highest(masks, jax.tree.leaves(scores), floors))
   scores = jax.tree.map(lambda s, is_first: jnp.where(is_first, jnp.inf, s), scores, first)
   return ticket.replace(masks=_keep_of(ticket.masks, scores, count, regrow))
 
@@ -99,10 +97,10 @@ def _share(count: Number, mask: Array, total: int) -> Int[Array, ""]:
   return jnp.round(count * (mask.size / total)).astype(jnp.int32)
 
 
-def _highest(among: Params, scores: Params, count: Count) -> Params:
-  """The `count` highest of some genes, or all of these if they are fewer."""
-  top = top_masks(jax.tree.map(lambda m, s: jnp.where(m, s, -1.0), among, scores), count)
-  return jax.tree.map(jnp.logical_and, top, among)
+def _highest(among: Sequence[Params], scores: Sequence[Params], counts: Sequence[Count]) -> list[Params]:
+  """Of each of several sets of genes the `count` highest, or all of these if they are fewer."""
+  ranked = jax.tree.map(lambda m, s: jnp.where(m, s, -1.0), list(among), list(scores))
+  return jax.tree.map(jnp.logical_and, top_masks_of_each(ranked, counts), list(among))
 
 
 def _keep_of(masks: Params, scores: Params, count: Count, regrow: Count) -> Params:
@@ -112,8 +110,8 @@ def _keep_of(masks: Params, scores: Params, count: Count, regrow: Count) -> Para
     return sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(tree))
 
   dormant = jax.tree.map(jnp.logical_not, masks)
-  stay = _highest(masks, scores, count - jnp.minimum(regrow, number(dormant)))
-  regrown = _highest(dormant, scores, count - number(stay))
+  staying = jnp.minimum(number(masks), count - jnp.minimum(regrow, number(dormant)))
+  stay, regrown = _highest((masks, dormant), (scores, scores), (staying, count - staying))
   return jax.tree.map(jnp.logical_or, stay, regrown)
 
 

@@ -23,7 +23,7 @@ from nets_jax.engine.layouts import (
 )
 from nets_jax.engine.saved import Saved
 from nets_jax.errors import UsageError
-from nets_jax.evolution import halving, resuming
+from nets_jax.evolution import halving, resuming, stages
 from nets_jax.evolution.configuration import NetsSettings
 from nets_jax.evolution.fitness import Metrics
 from nets_jax.evolution.frontier import Frontier
@@ -31,17 +31,7 @@ from nets_jax.evolution.generation import State, init_all, step_all
 from nets_jax.evolution.history import History
 from nets_jax.evolution.places import rows_of
 from nets_jax.evolution.run_record import RunRecord
-from nets_jax.evolution.stages import (
-  Ahead,
-  Stage,
-  are_one_program,
-  compiles_ahead,
-  narrow,
-  narrowed_shapes,
-  next_stage,
-  replicated_shapes,
-  stage_of,
-)
+from nets_jax.evolution.stages import Ahead, Stage
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.structs import Rows
 from nets_jax.tickets.ticket import Ticket, initialise, take
@@ -90,7 +80,7 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
   saved = how.checkpoints.restore(
     functools.partial(resuming.identity, keys, tasks, searches, how.frontier_size)
   )
-  loop = _begin(keys, tasks, searches, how)
+  loop = _begin(keys, tasks, searches, how, is_fresh=saved is None)
   if saved is not None:
     loop.go_on_from(saved)
   while not loop.ended:
@@ -98,20 +88,29 @@ def _run(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings
   return [record.outcome(loop.compile_seconds / len(tasks)) for record in loop.records]
 
 
-def _begin(keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How) -> "_Loop":
-  """All runs before generation 0 is evaluated."""
+def _begin(
+  keys: jax.Array, tasks: Sequence[Task], searches: Sequence[NetsSettings], how: How, is_fresh: bool
+) -> "_Loop":
+  """All runs before generation 0 is evaluated; a fresh search compiles two programs beside each other."""
   layout = how.layout_of(len(tasks) * searches[0].population_size)
-  shared = are_one_program(searches[0], tasks[0], layout)
-  stage = stage_of(tasks, searches, 0, shared)
+  shared = stages.are_one_program(searches[0], tasks[0], layout)
+  stage = stages.stage_of(tasks, searches, 0, shared)
   check_memory(_abstract_genome(tasks[0], searches[0]), layout)
   task = tasks[0].for_search(searches[0].precision).replace(training=None, initialiser=None)
   keys, settings = replicate((keys, stage.settings), layout)
-  state = init_all(keys, task, settings, layout)
   records = [
     RunRecord(search, of_run, History((), of_run.measures.score), Frontier(how.frontier_size))
     for search, of_run in zip(searches, tasks, strict=True)
   ]
-  return _Loop(tasks, searches, how, task, shared, stage, layout, state, records)
+  first = functools.partial(init_all, keys, task, settings, layout)
+  begin = time.perf_counter()
+  shapes = stages.placed_shapes(jax.eval_shape(first), layout)
+  loop = _Loop(tasks, searches, how, task, shared, stage, layout, shapes, records)
+  if is_fresh and stages.is_alone():
+    loop.compile_ahead(stage)
+  loop.state = first()
+  loop.compile_seconds = time.perf_counter() - begin
+  return loop
 
 
 @dataclass
@@ -128,7 +127,7 @@ class _Loop:
     generation: the next.
     seconds, compile_seconds: so far; the former of all runs over their number.
     compiled: the program; None before it is made.
-    ahead: the program of the stage to come.
+    ahead: the first program, or that of the stage to come, if it is being compiled.
     program: evaluates a generation of the present stage and breeds the next; None before it is ready.
   """
 
@@ -194,7 +193,9 @@ class _Loop:
     task, settings, bounds = replicate((self.task, self.stage.settings, self.stage.bounds), self.layout)
     begin = time.perf_counter()
     if bounds is None:
-      self.compiled = None if self.ahead is None else self.ahead.program(self.layout)
+      self.compiled = None
+    if self.ahead is not None:
+      self.compiled, self.ahead = self.ahead.program(self.layout), None
     if self.compiled is None:
       self.compiled, _ = compile_program(step_all, self.state, task, settings, self.layout, bounds)
     self._compile_next_stage()
@@ -205,22 +206,24 @@ class _Loop:
 
   def _compile_next_stage(self) -> None:
     """Begins to make the program of the stage to come, while the devices are at work on this one."""
-    self.ahead, first = None, next_stage(self.searches, self.generation)
-    if self.shared or first is None or not compiles_ahead(self.layout):
-      return
-    stage = stage_of(self.tasks, self.searches, first, self.shared)
+    first = stages.next_stage(self.searches, self.generation)
+    if not self.shared and first is not None and stages.compiles_ahead(self.layout):
+      self.compile_ahead(stages.stage_of(self.tasks, self.searches, first, self.shared))
+
+  def compile_ahead(self, stage: Stage) -> None:
+    """Traces the program of a stage, and begins to compile it in a thread."""
     layout = resized(self.layout, len(self.tasks) * stage.genomes)
-    shapes = narrowed_shapes(self.state, stage.genomes, layout)
-    task, settings = replicated_shapes((self.task, stage.settings), layout)
-    self.ahead = Ahead(layout, compile_in_thread(step_all, shapes, task, settings, layout, None))
+    shapes = stages.placed_shapes(self.state, layout, stage.genomes)
+    task, settings, bounds = stages.replicated_shapes((self.task, stage.settings, stage.bounds), layout)
+    self.ahead = Ahead(layout, compile_in_thread(step_all, shapes, task, settings, layout, bounds))
 
   def _begin_stage(self) -> None:
     """Goes over to the genomes, and the length of training, of the generation to come."""
-    self.stage, self.program = stage_of(self.tasks, self.searches, self.generation, self.shared), None
+    self.stage, self.program = stages.stage_of(self.tasks, self.searches, self.generation, self.shared), None
     layout, runs = self.layout, len(self.tasks)
     if self.stage.bounds is None:
       layout = resized(layout, runs * self.stage.genomes)
-    self.state, self.layout = narrow(self.state, self.stage.genomes, self.layout, layout), layout
+    self.state, self.layout = stages.narrow(self.state, self.stage.genomes, self.layout, layout), layout
 
   def _note(
     self, metrics: Metrics, parents: Int[np.ndarray, "runs population 2"], population: Ticket

@@ -77,11 +77,13 @@ class Ahead(NamedTuple):
 
 
 def compiles_ahead(layout: Layout) -> bool:
-  """Whether the next stage is compiled beside the present one: where devices train, and not the host's cores.
+  """Whether the next stage is compiled beside the present one: where devices train, not the host's cores."""
+  return not on_cpu(layout) and is_alone()
 
-  Several processes would have to keep step in it.
-  """
-  return not on_cpu(layout) and jax.process_count() == 1
+
+def is_alone() -> bool:
+  """Whether a program may be compiled in a thread: several processes would have to keep step in it."""
+  return jax.process_count() == 1
 
 
 def next_stage(searches: Sequence[NetsSettings], generation: int) -> int | None:
@@ -100,22 +102,27 @@ def replicated_shapes(tree: Tree, layout: Layout) -> Tree:
   return jax.tree.map(shape, jax.eval_shape(lambda tree: tree, tree))
 
 
-def narrowed_shapes(state: State, size: int, layout: Layout) -> State:
-  """The shapes, types and places of what `narrow` gives on another layout."""
-  runs = len(state.fitness)
+def placed_shapes(state: State, layout: Layout, size: int | None = None) -> State:
+  """The shapes and types of a state with their places; of `size` genomes a run, as `narrow` gives it.
 
-  def shape(leaf, sharding, rows=None):
-    shape = leaf.shape if rows is None else (*rows, *leaf.shape[len(rows) :])
-    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=NamedSharding(layout.mesh, sharding))
+  Args:
+    state: of R runs side by side, or its shapes and types.
+    layout: of the population.
+    size: genomes of each run; None is as many as there are.
+  """
+  whole, sharded = (NamedSharding(layout.mesh, spec) for spec in (WHOLE, SHARDED))
 
-  def whole(leaf):
-    return shape(leaf, WHOLE)
+  def shape(leaf, sharding, rows=()):
+    return jax.ShapeDtypeStruct((*rows, *leaf.shape[len(rows) :]), leaf.dtype, sharding=sharding)
 
-  others = jax.tree.map(whole, state.replace(population=None, parents=None, fitness=None))
+  others = jax.tree.map(
+    lambda leaf: shape(leaf, whole), state.replace(population=None, parents=None, fitness=None)
+  )
+  genomes = (len(state.fitness), size or state.fitness.shape[1])
   return others.replace(
-    population=jax.tree.map(lambda leaf: shape(leaf, SHARDED, (layout.rows,)), state.population),
-    parents=shape(state.parents, WHOLE, (runs, size)),
-    fitness=shape(state.fitness, WHOLE, (runs, size)),
+    population=jax.tree.map(lambda leaf: shape(leaf, sharded, (layout.rows,)), state.population),
+    parents=shape(state.parents, whole, genomes),
+    fitness=shape(state.fitness, whole, genomes),
   )
 
 

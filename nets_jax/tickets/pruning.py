@@ -1,5 +1,7 @@
 """Masks of an exact count: the highest scores, ties broken by index."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ from jaxtyping import Array, Int
 
 from nets_jax.networks.adapter import Params
 
+Count = int | Int[Array | np.ndarray, ""]
 
-def top_masks(scores: Params, count: int | Int[Array | np.ndarray, ""]) -> Params:
+
+def top_masks(scores: Params, count: Count) -> Params:
   """Masks of exactly the `count` highest scores over all layers together.
 
   Ties are broken by index, layers in the tree's order; a NaN score ranks below every number.
@@ -20,16 +24,29 @@ def top_masks(scores: Params, count: int | Int[Array | np.ndarray, ""]) -> Param
   Returns:
     Bool masks in the structure of `scores`.
   """
-  leaves, treedef = jax.tree.flatten(scores)
-  flat = jnp.concatenate([leaf.reshape(-1) for leaf in leaves]).astype(jnp.float32)
-  keys = _ascending_bits(jnp.where(jnp.isnan(flat), -jnp.inf, flat))
+  return top_masks_of_each([scores], [count])[0]
 
-  def try_bit(threshold, bit):
-    higher = threshold | (jnp.uint32(1) << bit)
-    return jnp.where(jnp.sum(keys >= higher, dtype=jnp.int32) >= count, higher, threshold), None
+
+def top_masks_of_each(parts: Sequence[Params], counts: Sequence[Count]) -> list[Params]:
+  """`top_masks` of several trees, each for itself, in one loop, which compiles faster than one for each."""
+  keys = [_ascending_keys(scores) for scores in parts]
+
+  def try_bit(thresholds, bit):
+    def try_on(threshold, of_part, count):
+      higher = threshold | (jnp.uint32(1) << bit)
+      return jnp.where(jnp.sum(of_part >= higher, dtype=jnp.int32) >= count, higher, threshold)
+
+    return jax.tree.map(try_on, thresholds, keys, list(counts)), None
 
   # The count-th highest key, found bit by bit: many times faster than sorting on a CPU.
-  threshold, _ = jax.lax.scan(try_bit, jnp.uint32(0), jnp.arange(32, dtype=jnp.uint32)[::-1])
+  none = [jnp.uint32(0)] * len(keys)
+  thresholds, _ = jax.lax.scan(try_bit, none, jnp.arange(32, dtype=jnp.uint32)[::-1])
+  return [_chosen(*each) for each in zip(parts, keys, thresholds, counts, strict=True)]
+
+
+def _chosen(scores: Params, keys: Array, threshold: Array, count: Count) -> Params:
+  """Masks of all keys above a threshold, and of the first that equal it."""
+  leaves, treedef = jax.tree.flatten(scores)
   above, equal = keys > threshold, keys == threshold
   left = count - jnp.sum(above, dtype=jnp.int32)
   chosen = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= left))
@@ -37,6 +54,12 @@ def top_masks(scores: Params, count: int | Int[Array | np.ndarray, ""]) -> Param
   return jax.tree.unflatten(
     treedef, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
   )
+
+
+def _ascending_keys(scores: Params) -> Array:
+  """All scores in a row, as unsigned integers in the order of the float32 numbers."""
+  flat = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(scores)]).astype(jnp.float32)
+  return _ascending_bits(jnp.where(jnp.isnan(flat), -jnp.inf, flat))
 
 
 def _ascending_bits(numbers: jax.Array) -> jax.Array:
