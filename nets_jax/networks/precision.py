@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from nets_jax.engine.rewriting import rewritten
+from jaxtyping import Array, Float
 
 
 class Precision(NamedTuple):
@@ -39,9 +38,7 @@ def matrix_product(precision: str) -> Callable[..., jax.Array]:
   if precision == "float32":
     return of_accelerator
   is_native = precision == "bfloat16" and multiplies_bfloat16()
-  rounded = functools.partial(
-    _rounded_product, PRECISIONS[precision].mantissa_bits, _in_bfloat16 if is_native else jax.lax.dot_general
-  )
+  rounded = functools.partial(_rounded_product, PRECISIONS[precision].mantissa_bits, is_native)
 
   def product(lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
     forms = (
@@ -74,20 +71,15 @@ def multiplies_bfloat16() -> bool:
   return not {"avx512_bf16", "amx_bf16"}.isdisjoint(words)
 
 
-def _in_bfloat16(lhs, rhs, dimension_numbers, **settings):
-  """A product of float32 numbers that bfloat16 holds, in float32; of others as they are."""
-  del settings
-  if not lhs.dtype == rhs.dtype == jnp.float32:
-    return jax.lax.dot_general(lhs, rhs, dimension_numbers)
-  lhs, rhs = lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16)
-  return jax.lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.float32)
-
-
 def _rounded_product(
-  mantissa_bits, multiply, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None
+  mantissa_bits, is_native, lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None
 ):
   """A float32 product of rounded operands, whose gradients are such products too."""
   del precision, preferred_element_type
+  of_layer = rhs.ndim == 2 and dimension_numbers == (((lhs.ndim - 1,), (0,)), ((), ()))
+  if is_native and of_layer and lhs.dtype == rhs.dtype == jnp.float32:
+    product = _bfloat16_product(lhs.reshape(-1, lhs.shape[-1]), rhs)
+    return product.reshape(*lhs.shape[:-1], rhs.shape[1])
 
   def rounded(x):
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=mantissa_bits)
@@ -97,12 +89,48 @@ def _rounded_product(
 
   def forwards(a, b):
     a, b = rounded(a), rounded(b)
-    return multiply(a, b, dimension_numbers), (a, b)
+    return product(a, b), (a, b)
 
   def backwards(operands, g):
-    pull = rewritten(lambda g: jax.vjp(product, *operands)[1](g), {"dot_general": multiply})
-    return pull(rounded(g))
+    return jax.vjp(product, *operands)[1](rounded(g))
 
   differentiable = jax.custom_vjp(lambda a, b: forwards(a, b)[0])
   differentiable.defvjp(forwards, backwards)
   return differentiable(lhs, rhs)
+
+
+@jax.custom_vjp
+def _bfloat16_product(
+  inputs: Float[Array, "batch inputs"], kernel: Float[Array, "inputs units"]
+) -> Float[Array, "batch units"]:
+  """A layer's product in bfloat16, summed in float32, and its gradients."""
+  return _forwards(inputs, kernel)[0]
+
+
+def _forwards(inputs, kernel):
+  inputs, kernel = inputs.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+  return _sum_of_products(inputs, kernel, 0), (inputs, kernel)
+
+
+def _backwards(operands, g):
+  (inputs, kernel), g = operands, g.astype(jnp.bfloat16)
+  return _sum_of_products(g, kernel, 1), _sum_of_products(_transposed(inputs), g, 0)
+
+
+_bfloat16_product.defvjp(_forwards, _backwards)
+
+
+def _sum_of_products(lhs, rhs, axis):
+  """Along the last axis of the first operand, and one of the second."""
+  return jax.lax.dot_general(lhs, rhs, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _transposed(matrix):
+  """A transposed copy that XLA does not fold into a product.
+
+  On a CPU XLA multiplies in bfloat16 where the last axis of the first operand is summed over, and converts
+  other products back to float32: a kernel's gradient would be one. A branch, always taken, hides the axes.
+  """
+  bits = jax.lax.bitcast_convert_type(matrix[0, 0], jnp.uint16)
+  always = jax.lax.population_count(bits) <= 16
+  return jax.lax.cond(always, jnp.transpose, lambda x: jnp.zeros(x.shape[::-1], x.dtype), matrix)
