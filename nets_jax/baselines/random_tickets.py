@@ -1,6 +1,7 @@
 """Random tickets: random weights under a random mask (paper, Table 1)."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import jax
@@ -9,17 +10,20 @@ from flax import struct
 from jaxtyping import Array, Float, Key
 
 from nets_jax.engine.seeds import KeyLike, as_key
-from nets_jax.kinds import DENSITY, NUMBER, at_least
+from nets_jax.kinds import DENSITY, NUMBER, at_least, choice, one_of
 from nets_jax.networks.adapter import Network, Scale
 from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import setting
 from nets_jax.structs import Rows
+from nets_jax.tickets.allocation import ALLOCATIONS, Allocation, allocate
 from nets_jax.tickets.layer_counts import keep_highest
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, full_masks, maskable_count
 from nets_jax.training.task import Task
+
+CHOICES = ("none", *ALLOCATIONS)
 
 
 def random_ticket(
@@ -30,8 +34,9 @@ def random_ticket(
   *,
   initialiser: Initialiser | Scale = 0.1,
   layers: Sequence[Layer] = (),
+  counts: Mapping[str, int] | None = None,
 ) -> Ticket:
-  """Weights by an initialiser, under a mask that is uniform among all of its count.
+  """Weights by an initialiser, under a mask that is uniform among all of its count, or of each layer's.
 
   With the same key, tickets of all densities have the same weights, and a denser mask contains a
   sparser one; density 1 is the dense network.
@@ -44,6 +49,7 @@ def random_ticket(
     initialiser: of the weights; or a standard deviation: one number, or one for each layer.
     layers: of the network, as a task has them: single ones may have counts of their own, and the density is
       then as near as these allow. They are found where none are given.
+    counts: of each layer by its name, as of `allocate`; None is one mask over all layers.
   """
   weights_key, masks_key = jax.random.split(as_key(key))
   layers = tuple(layers) or find_layers(network, input_shape)
@@ -51,7 +57,7 @@ def random_ticket(
   full = Ticket(weights, full_masks(weights, layers), layers=layers)
   scores = draw_like(lambda size: jax.random.uniform(masks_key, (size,)), full.masks)
   count = jnp.maximum(jnp.round(density * maskable_count(full)), 1).astype(jnp.int32)
-  return full.replace(masks=keep_highest(scores, count, layers))
+  return full.replace(masks=keep_highest(scores, count, layers, counts))
 
 
 def random_ticket_for(
@@ -77,6 +83,8 @@ class Random(Search):
   Attributes:
     target_density: mean of the normal distribution that a ticket's density is drawn from.
     density_deviation: its standard deviation; 0 gives exactly the target. Draws are clipped to (0, 1].
+    allocation: how many weights each layer keeps: a name in `ALLOCATIONS`, or a function of one's own; none
+      is one mask over all layers (static).
   """
 
   target_density: float = setting(
@@ -85,6 +93,11 @@ class Random(Search):
   density_deviation: float = setting(
     0.05, "random: deviation of the density; 0 is exactly the target.", group="other searches", kind=NUMBER,
     rule=at_least(0),
+  )  # fmt: skip
+
+  allocation: str | Allocation = setting(
+    "none", "random: how many weights each layer keeps; none is a mask over all.", group="other searches",
+    kind=choice(CHOICES), rule=one_of(CHOICES), static=True,
   )  # fmt: skip
 
   is_instant = True
@@ -104,20 +117,31 @@ class Random(Search):
 
     @jax.jit
     def draw(key):
-      density_key, ticket_key = jax.random.split(key)
-      drawn = self.target_density + self.density_deviation * jax.random.normal(density_key)
-      drawn = jnp.clip(drawn, 0, 1)
+      drawn = self.target_density + self.density_deviation * jax.random.normal(key)
+      return jnp.clip(drawn, 0, 1)
+
+    @jax.jit
+    def ticket_of(key, density, counts):
       return random_ticket(
-        ticket_key, task.network, shape, drawn, initialiser=initialiser, layers=task.layers
+        key, task.network, shape, density, initialiser=initialiser, layers=task.layers, counts=counts
       )
 
     results = []
     for key in keys:
-      ticket = jax.device_get(draw(key))
+      density_key, ticket_key = jax.random.split(key)
+      drawn = draw(density_key)
+      ticket = jax.device_get(ticket_of(ticket_key, drawn, self._counts(float(drawn), task.layers)))
       rows: Rows = [{"ticket": 0, "density": float(density(ticket)), "seconds": 0.0}]
       how.on_rows(rows)
       results.append(SearchResult(ticket, rows, Cost(0.0, 0.0, 0.0), best=rows[0]))
     return results
+
+  def _counts(self, density: float, layers: Sequence[Layer]) -> dict[str, int] | None:
+    """Of each layer, where there is a rule for them."""
+    if self.allocation == "none":
+      return None
+    rule = ALLOCATIONS[self.allocation] if isinstance(self.allocation, str) else self.allocation
+    return allocate(rule, layers, round(density * sum(layer.size for layer in layers)))
 
 
 @struct.dataclass
@@ -136,4 +160,8 @@ class Dense(Search):
     return Random(target_density=1.0, density_deviation=0.0).find(keys, task, how)
 
 
-SEARCHES = {"random": Random, "dense": Dense}
+def _by(allocation: str) -> Callable[..., Random]:
+  return functools.partial(Random, allocation=allocation, density_deviation=0.0)
+
+
+SEARCHES = {"random": Random, "erk": _by("erk"), "smart_ratios": _by("smart_ratios"), "dense": Dense}
