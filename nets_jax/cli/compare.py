@@ -36,7 +36,7 @@ flags.adopt_module_key_flags(method_flags)
 flags.DEFINE_bool("quick", False, "A short version for trying out; its outputs say so.")
 
 METHODS = ["random", "imp", "nets@paper"]  # the paper calls it NeTS
-OWN_FLAGS = ("trials", "methods", "quick")
+OWN_FLAGS = ("trials", "methods", "quick", "tune", "tune_density", "tune_epochs")
 QUICK = {"generations": 4, "fitness_epochs": 0.2, "cycle_epochs": 1, "train_epochs": 2}
 
 
@@ -50,18 +50,23 @@ def run(values: flags.FlagValues) -> None:
     shorten(values, chosen)
   name = f"compare-{places.file_name(values.dataset)}{'-quick' if values.quick else ''}"
   directory = pathlib.Path(values.workdir or places.RUNS / name)
-  methods = method_flags.make_methods(chosen, values)
+  own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
+
+  def take() -> None:
+    claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
+    again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
+    say(f"to repeat this comparison: python -m nets_jax compare {again} --workdir={directory}")
+
+  methods, tuned = method_flags.tuned_methods(chosen, values, directory, how, take)
   check(methods, how.machine.keep_trained)
   if values.dry_run:
     print(work.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
     return
-  own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
-  claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
-  again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
-  say(f"to repeat this comparison: python -m nets_jax compare {again} --workdir={directory}")
+  if not tuned:
+    take()
   found = compare(methods, trials=values.trials, seed=values.seed, directory=directory, options=how)
   note = "quick version, not the paper's setting" if values.quick else ""
-  print(found.write(directory, values.dataset, note))
+  print("\n".join(filter(None, (tuned, found.write(directory, values.dataset, note)))))
   print(f"files in {directory}")
 
 

@@ -6,7 +6,8 @@ finds and trains the tickets of each method at each density, and writes densitie
 densities.md, and as PNG and SVG figure_densities and figure_cost (of ten methods at most) and
 figure_differences, what each method differs by from the first. --methods are those of experiments.compare;
 IMP searches once, down to the lowest density; its ticket of a density is that of the nearest cycle.
-presets/studies/ablations.flags has the ablations of guided NeTS.
+presets/studies/ablations.flags has the ablations of guided NeTS. --tune chooses settings of each method
+first, on validation examples, by trials of its own, and writes tuning.csv and tuning.md.
 
 Runs that are finished are not run again, and one that was stopped goes on where it was. Workers that are
 started with the same command share the runs. Rows of methods and densities that are not asked for stay in the
@@ -22,11 +23,13 @@ from nets_jax.errors import UsageError
 from nets_jax.studies import places, work
 from nets_jax.studies.frontiers import DENSITIES, check_densities, densities, density_runs
 from nets_jax.studies.run_directory import claim
+from nets_jax.studies.sanity_checks import sanity
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
 flags.adopt_module_key_flags(method_flags)
 flags.DEFINE_integer("first_trial", 0, "The first trial: --first_trial=3 --trials=2 adds trials 3 and 4.")
+flags.DEFINE_list("sanity", [], "Densities at which masks are shuffled and weights drawn anew, as checks.")
 flags.DEFINE_list("densities", [str(density) for density in DENSITIES], "Densities of the tickets.")
 
 METHODS = ["guided", "imp", "snip", "synflow", "random", "dense"]
@@ -48,16 +51,23 @@ def run(values: flags.FlagValues) -> None:
     if values.flag_values_dict()[name] < least:
       raise UsageError(f"{name} must be at least {least}, not {values[name].value}")
   asked, how = read_densities(values), study.options(values)
+  if other := [word for word in values.sanity if word not in map(str, asked)]:
+    raise UsageError(f"sanity must be of the densities {','.join(map(str, asked))}, not {','.join(other)}")
   directory = pathlib.Path(
     values.workdir or pathlib.Path("runs") / f"densities-{places.file_name(values.dataset)}"
   )
-  methods = method_flags.make_methods(values.methods or METHODS, values)
+
+  def take() -> None:
+    claim(directory, {"seed": values.seed, **records.task_settings(values)})
+
+  methods, chosen = method_flags.tuned_methods(values.methods or METHODS, values, directory, how, take)
   trials = range(values.first_trial, values.first_trial + values.trials)
   runs = density_runs(methods, asked, trials, values.seed, directory)
   if values.dry_run:
     print(work.plan(runs, how))
     return
-  claim(directory, {"seed": values.seed, **records.task_settings(values)})
+  if not chosen:
+    take()
   found = densities(
     methods,
     densities=asked,
@@ -67,7 +77,9 @@ def run(values: flags.FlagValues) -> None:
     directory=directory,
     options=how,
   )
-  print(found.write(directory))
+  print("\n".join(filter(None, (chosen, found.write(directory)))))
+  if checked := [run for run in found.runs if str(run.columns["target_density"]) in values.sanity]:
+    print(sanity(checked, directory=directory, options=how).write(directory))
   print(f"files in {directory}")
 
 

@@ -1,6 +1,7 @@
 """The methods of a comparison, from the flags: labels such as `short@imp:cycle_epochs=10`."""
 
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from absl import flags
@@ -10,8 +11,10 @@ from nets_jax.cli import records, setting_flags
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
+from nets_jax.studies import space, tuning, work
 from nets_jax.studies.method_labels import read_label, split_labels
 from nets_jax.studies.methods import Method
+from nets_jax.studies.work import Options
 
 
 class LabelsParser(flags.ArgumentParser):
@@ -35,6 +38,44 @@ flags.DEFINE(
   "(short@imp:cycle_epochs=10); what compares them has its default.",
   serializer=flags.ListSerializer(","),
 )
+
+flags.DEFINE_string(
+  "tune", "", "First choose settings of each method, of 'flag=value,value;flag=value,value', or of default."
+)
+flags.DEFINE_float("tune_density", 0.05, "Density of the tickets that --tune looks at.")
+flags.DEFINE_integer("tune_epochs", None, "Epochs of training in the first round of --tune; default all.")
+
+
+def tuned_methods(
+  labels: Sequence[str],
+  values: flags.FlagValues,
+  directory: pathlib.Path,
+  how: Options,
+  claim: Callable[[], None],
+) -> tuple[list[Method], str]:
+  """The methods, each with what `--tune` chooses of its grid, and the table of that.
+
+  Without `--tune` as `make_methods` has them. A dry run takes them so too, after the plan of the tuning. The
+  directory is claimed before the first run.
+
+  Raises:
+    UsageError: as `make_methods` and `tuning.tune`; or the tuning ran out of hours.
+  """
+  if not values.tune:
+    return make_methods(labels, values), ""
+  data = setting_flags.make_data(values)
+  grid = space.product(tuning.as_text(tuning.GRID) if values.tune == "default" else values.tune)
+  found = tuning.of_labels(labels, grid, lambda some: make_methods(some, values, data))
+  about = {"density": values.tune_density, "screen_epochs": values.tune_epochs, "seed": values.seed}
+  runs = tuning.screening(found, directory=directory, **about)
+  if values.dry_run:
+    print(f"tuning, first round:\n{work.plan(runs, how)}\nthen, with settings of its own:")
+    return make_methods(labels, values, data), ""
+  claim()
+  chosen = tuning.tune(found, directory=directory, options=how, **about)
+  if not chosen.is_over:
+    raise UsageError("the tuning is not over; the same command goes on with it")
+  return chosen.methods, chosen.write(directory)
 
 
 def make_methods(

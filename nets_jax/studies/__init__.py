@@ -1,4 +1,4 @@
-"""Comparisons, frontiers, sweeps and controls: from searches, tasks and seeds to tables.
+"""Comparisons, frontiers, sweeps, tuning and controls: from searches, tasks and seeds to tables.
 
     from nets_jax import studies
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
   from nets_jax.studies.comparison import Comparison, compare
   from nets_jax.studies.frontiers import Densities, densities
   from nets_jax.studies.methods import Method
+  from nets_jax.studies.sanity_checks import Sanity, sanity
   from nets_jax.studies.sweeps import Sweep, sweep, vary
   from nets_jax.studies.ticket_controls import Controls, controls
+  from nets_jax.studies.tuning import Tuning, candidates, tune
   from nets_jax.studies.work import Options
 
 # Loaded when they are first used: pandas, Optuna and matplotlib take a second.
@@ -31,11 +33,16 @@ _HOMES = {
   "Machine": "batches",
   "Method": "methods",
   "Options": "work",
+  "Sanity": "sanity_checks",
   "Sweep": "sweeps",
+  "Tuning": "tuning",
+  "candidates": "tuning",
   "compare": "comparison",
   "controls": "ticket_controls",
   "densities": "frontiers",
+  "sanity": "sanity_checks",
   "sweep": "sweeps",
+  "tune": "tuning",
   "vary": "sweeps",
 }
 
@@ -55,10 +62,15 @@ __all__ = [
   "Machine",
   "Method",
   "Options",
+  "Sanity",
   "Sweep",
+  "Tuning",
+  "candidates",
   "compare",
   "controls",
   "densities",
+  "sanity",
   "sweep",
+  "tune",
   "vary",
 ]

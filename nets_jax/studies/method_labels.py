@@ -6,7 +6,7 @@ What stands in brackets or quotes is never cut.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nets_jax import plugins, searches
 from nets_jax.errors import UsageError
@@ -45,6 +45,12 @@ def read_label(label: str) -> tuple[str, str, dict[str, str]]:
     raise UsageError(f"{label!r} needs a name before its @, and not that of another method")
   changes = {name: value for name, _, value in (override.partition("=") for override in overrides)}
   return title or label, name, changes
+
+
+def with_settings(label: str, changes: Mapping[str, str]) -> str:
+  """The label of the same name with other settings."""
+  title, search, own = read_label(label)
+  return f"{title}@{search}" + "".join(f":{name}={value}" for name, value in {**own, **changes}.items())
 
 
 def searches_of(labels: Sequence[str]) -> list[str]:
