@@ -62,8 +62,10 @@ def test_the_count_is_exact_and_no_layer_empty(problem, rule):
   layers, count = problem
   try:
     kept = allocate(ALLOCATIONS[rule], layers, count)
-  except nets_jax.UsageError:
+  except nets_jax.UsageError:  # where the last layer alone would keep more
     assert rule == "smart_ratios"
+    assert 0.3 * layers[-1].size >= count
+    assert len(layers[-1].shape) == 2
     return
   assert sum(kept.values()) == count
   assert all(1 <= kept[layer.name] <= layer.size for layer in layers)
@@ -99,6 +101,8 @@ def test_a_rule_of_ones_own(task):
   assert masks == [29, 1, 1]
   with pytest.raises(nets_jax.UsageError, match=r"must give a density for each of 3 layers, not \[0.5\]"):
     nets_jax.search(0, task, Random(0.3, 0.0, allocation=lambda layers, count: [0.5]))
+  with pytest.raises(nets_jax.UsageError, match="density_deviation must be 0; give that, or allocation=none"):
+    nets_jax.search(0, task, Random(0.3, allocation="erk"))
   with pytest.raises(nets_jax.UsageError, match="2 weights to keep leave 2 for 3 layers, which need 1 each"):
     nets_jax.search(0, task, Random(0.02, 0.0, allocation="uniform"))
   with pytest.raises(nets_jax.UsageError, match="allocation must be one of none, uniform, erk, smart_ratios"):

@@ -1,12 +1,16 @@
 """Linear mode connectivity of two trainings, against a slow reference."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 import nets_jax
 from nets_jax.analysis.connectivity import Connectivity, connectivity
+from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.training.evaluation import evaluate
+from nets_jax.training.statistics import settled
+from nets_jax.training.train import minibatch_order
 
 
 def test_the_line_is_what_evaluation_says_point_by_point(task, ticket):
@@ -23,6 +27,28 @@ def test_the_line_is_what_evaluation_says_point_by_point(task, ticket):
   np.testing.assert_allclose(found.errors, 1 - found.scores)
   assert found.barrier == pytest.approx(max(found.errors) - (found.errors[0] + found.errors[-1]) / 2)
   assert found.loss_barrier == pytest.approx(max(found.losses) - (found.losses[0] + found.losses[-1]) / 2)
+
+
+def test_running_averages_are_estimated_anew_at_each_point(data):
+  task = nets_jax.Task(Normalised(), data, nets_jax.Training(learning_rate=0.2, batch_size=12), epochs=1)
+  ticket = random_ticket(0, task.network, data.input_shape, 0.8)
+  found = connectivity([3, 4], ticket, task, points=3)
+  trained = nets_jax.train_tickets([3, 4], [ticket, ticket], task)
+  middle = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / 2, trained.weights)
+  state = jax.tree.map(lambda leaf: leaf[0], trained.carried_states)
+  order = minibatch_order(jax.random.key(3), len(data.train), 12, task.steps_per_epoch)
+  state = settled(jax.random.key(3), task, middle, state, order)
+  np.testing.assert_allclose(found.losses[1], evaluate(task, middle, data.test, state).loss, rtol=1e-5)
+  ends = [row["test_loss"] for row in trained.curves if row["epoch"] == 1]
+  np.testing.assert_allclose(found.losses[[2, 0]], ends, rtol=0.2)  # of other minibatches, so not the same
+
+
+class Normalised(nn.Module):
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x = nn.Dense(8, name="hidden")(inputs)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, name="norm")(x))
+    return nn.Dense(3, name="output")(x)
 
 
 def test_of_one_order_there_is_no_barrier(task, ticket):

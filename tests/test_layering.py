@@ -136,7 +136,7 @@ def test_the_library_imports_no_experiments():
 
 def test_the_commands_are_thin():
   commands = (*ROOT.parent.joinpath("experiments").glob("*.py"), *(ROOT / "cli").glob("*.py"))
-  assert sum(len(path.read_text().splitlines()) for path in commands) < 1560
+  assert sum(len(path.read_text().splitlines()) for path in commands) < 1600
 
 
 def loaded_by(statement):

@@ -13,7 +13,7 @@ from nets_jax.studies.sanity_checks import CHECKS, sanity
 from nets_jax.studies.ticket_controls import CONTROLS
 from nets_jax.tickets.storage import load_ticket
 
-METHODS = {"random": Random(density_deviation=0.0), "snip": Snip(), "dense": Dense()}
+METHODS = {"random": Random(density_deviation=0.0), "snip": Snip(score_batch=50), "dense": Dense()}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_check_is_trained_as_its_ticket_was(found, task):
   own = next(c for c in checks.checks if c.columns["check"] == "both" and c.columns["method"] == "snip")
   search_key, training_key = run.keys()
   ticket = load_ticket(run.path / "ticket.safetensors")
-  made = CONTROLS["random_layers"](search_key, ticket, task, Snip())
+  made = CONTROLS["random_layers"](search_key, ticket, task, METHODS["snip"])
   last = nets_jax.train_tickets(training_key, made, task, epochs=2).curves[-1]
   assert result_row(own)["test_loss"] == pytest.approx(last["test_loss"], rel=1e-5)
 

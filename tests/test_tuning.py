@@ -1,12 +1,16 @@
 """Each method at its best: screened, looked at again, chosen on validation."""
 
+import dataclasses
+import json
 import math
 
 import pytest
 from conftest import table
 
 import nets_jax
+from nets_jax import studies
 from nets_jax.baselines.random_tickets import Dense, Random
+from nets_jax.cli import densities as densities_command
 from nets_jax.studies import tuning
 from nets_jax.studies.frontiers import densities
 from nets_jax.studies.run_files import result_row
@@ -38,24 +42,23 @@ def test_every_method_has_the_whole_grid(short):
   )
 
 
-def test_the_choice_is_the_best_of_the_best_two(tuned, short):
+def test_the_choice_is_the_best_of_the_best_two(tuned):
   """By hand, from what each run came to on validation examples."""
   found, _ = tuned
   assert found.is_over
   for name in METHODS:
-    first = [result_row(run) for run in found.screened[name]]
-    order = sorted(range(3), key=lambda i: -first[i]["valid_accuracy"])
-    assert list(found.best[name]) == order[:2]
-    second = [[result_row(run)["valid_accuracy"] for run in runs] for runs in found.final[name]]
+    first = [result_row(run)["valid_accuracy"] for run in found.screened[name]]
+    order = sorted(range(3), key=lambda i: -first[i])
+    second = [[result_row(run)["valid_accuracy"] for run in runs] for runs in found.second[name]]
     assert [len(runs) for runs in second] == [2, 2]
-    winner = order[max((0, 1), key=lambda i: (sum(second[i]), -i))]
-    assert found.choice(name) == winner
+    assert found.choice(name) == order[max((0, 1), key=lambda i: (sum(second[i]), -i))]
   rows = found.results
   assert set(rows[rows["round"] == 1]["trial"]) == {FIRST_TRIAL}
   assert set(rows[rows["round"] == 2]["trial"]) == {FIRST_TRIAL + 1, FIRST_TRIAL + 2}
   assert set(rows[rows["method"] == "random"]["density"].round(2)) == {0.5}
-  lengths = {number: {run.method.task.epochs for n, run in found.runs if n == number} for number in (1, 2)}
-  assert lengths == {1: {1}, 2: {3}}
+  assert dict(zip(rows["round"], rows["training_epochs"], strict=True)) == {1: 1, 2: 3}
+  chosen = rows[rows["chosen"] == 1].groupby("method")["learning_rate"].nunique()
+  assert set(chosen) == {1}
 
 
 def test_the_table_says_what_hung_on_it_and_what_it_cost(tuned):
@@ -67,7 +70,11 @@ def test_the_table_says_what_hung_on_it_and_what_it_cost(tuned):
   line = next(line for line in text.splitlines() if line.startswith("| random"))
   trained = 3 * 1 + 4 * 3
   assert f" {trained} " in line  # its searches cost nothing
-  assert " 0.0 %" not in line
+  kept = directory / "tuning.csv"
+  again = dataclasses.replace(found, candidates={"dense": found.candidates["dense"]}, screened={}, second={})
+  again.write(directory)  # of no run: those of other methods stay
+  assert {row["method"] for row in table(kept)} == {"random"}
+  found.write(directory)
 
 
 def test_what_is_done_is_not_run_again_and_the_methods_go_on_to_a_study(tuned, short, monkeypatch):
@@ -84,12 +91,22 @@ def test_what_is_done_is_not_run_again_and_the_methods_go_on_to_a_study(tuned, s
 
 def test_what_diverges_is_not_chosen(short):
   methods = {"random": METHODS["random"]}
-  found = tune(candidates(methods, short, {"learning_rate": (1e30, 0.1)}), finalists=1)
+  found = tune(candidates(methods, short, {"learning_rate": (1e38, 0.1)}), density=0.8, finalists=1)
   assert found.is_over
-  assert not found.final
+  assert not found.second
   assert found.methods[0].task.training.learning_rate == 0.1
-  with pytest.raises(nets_jax.UsageError, match="no setting of random came through with every run, so none"):
-    tune(candidates(methods, short, {"learning_rate": (1e30,)})).choice("random")
+  lost = tune(candidates(methods, short, {"learning_rate": (1e38,)}), density=0.8)
+  assert lost.is_over
+  with pytest.raises(nets_jax.UsageError, match="no setting of random came through, so none can be"):
+    lost.methods  # noqa: B018
+  assert "none came through" in lost.table()
+
+
+def test_where_the_second_round_fails_the_next_of_the_first_is_chosen(tuned):
+  found, _ = tuned
+  lost = dataclasses.replace(found, final={name: [] for name in METHODS})
+  for name in METHODS:
+    assert lost.choice(name) == found.order[name][2]
 
 
 @pytest.mark.parametrize(
@@ -110,3 +127,76 @@ def test_what_diverges_is_not_chosen(short):
 def test_a_wrong_request_is_one_line(short, given, message):
   with pytest.raises(nets_jax.UsageError, match=message):
     tune(candidates(METHODS, short, RATES), **given)
+
+
+def test_what_the_density_decides_is_not_tuned(short):
+  with pytest.raises(nets_jax.UsageError, match="two settings of the grid are the same for random: the"):
+    tune(candidates({"random": METHODS["random"]}, short, {"target_density": (0.1, 0.2)}))
+
+
+def test_methods_have_names_of_their_own(short):
+  method = studies.Method({"method": "a"}, METHODS["random"], short)
+  with pytest.raises(nets_jax.UsageError, match="two methods are called 'a'; give each a name of its own"):
+    candidates([method, method], grid=RATES)
+  with pytest.raises(nets_jax.UsageError, match="has no column 'method' to be told by"):
+    candidates([studies.Method({"name": "a"}, METHODS["random"], short)], grid=RATES)
+
+
+ARGUMENTS = (
+  "--dataset=xor", "--xor_train_size=60", "--xor_test_size=20", "--hidden_sizes=4", "--batch_size=10",
+  "--train_epochs=2", "--densities=0.5,0.3", "--trials=1", "--devices=1", "--workdir=out", "--init_scale=0.5",
+)  # fmt: skip
+
+
+def test_the_command_tunes_then_checks(run_binary, tmp_path):
+  """With a flag that goes with one kind of first weights, as the presets have it."""
+  given = ("--methods=plain@random:density_deviation=0,imp@imp:cycle_epochs=1", "--sanity=0.30")
+  tuned = ("--tune=learning_rate=0.01,0.3;init=normal,he", "--tune_density=0.5", "--tune_epochs=1")
+  status, out, _ = run_binary(densities_command, *ARGUMENTS, *given, *tuned, "--dry_run")
+  assert status == 0
+  assert "12 runs, 0 of them done" in out  # 2 methods: 4 settings, and 2 densities
+  assert "on top come the second round of the tuning and three trainings for each ticket of --sanity" in out
+  assert not (tmp_path / "out").exists()
+  status, out, _ = run_binary(densities_command, *ARGUMENTS, *given, *tuned)
+  assert status == 0
+  rows = table(tmp_path / "out" / "tuning.csv")
+  assert {row["method"] for row in rows} == {"plain", "imp"}
+  assert {(row["init"], row["learning_rate"]) for row in rows if row["round"] == "1"} == {
+    (init, rate) for init in ("normal", "he") for rate in ("0.01", "0.3")
+  }
+  chosen = next(row for row in rows if row["chosen"] == "1" and row["method"] == "plain")
+  configs = [
+    json.loads(path.read_text())["flags"] for path in (tmp_path / "out").glob("runs/plain*/config.json")
+  ]
+  in_table = [config for config in configs if "check" not in config and config["train_epochs"] == 2]
+  assert {str(config["learning_rate"]) for config in in_table} == {chosen["learning_rate"]}
+  checks = table(tmp_path / "out" / "sanity.csv")
+  assert {row["target_density"] for row in checks} == {"0.3"}
+  assert len(checks) == 2 * 4
+  assert "mask shuffled" in out
+  status, _, error = run_binary(densities_command, *ARGUMENTS, *given)
+  assert status == 2
+  assert "out is of another configuration (tune" in error
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    (
+      ("--methods=random:learning_rate=1", "--tune=learning_rate=1,2"),
+      "'random:learning_rate=1' gives learning_",
+    ),
+    (("--methods=random", "--tune=learning_rat=1,2"), "there is no setting 'learning_rat'"),
+    (
+      ("--methods=random", "--tune=learning_rate=1", "--tune_epochs=0"),
+      "screen_epochs must be at least 1, not 0",
+    ),
+    (("--methods=random", "--sanity=0.1"), "sanity must be of the densities below 1 that are asked for, not"),
+    (("--methods=random", "--sanity=x"), "sanity must be numbers, not x"),
+  ],
+)
+def test_a_wrong_command_is_one_line_and_leaves_nothing(run_binary, tmp_path, given, message):
+  status, _, error = run_binary(densities_command, *ARGUMENTS, *given)
+  assert status == 2
+  assert message in error
+  assert not (tmp_path / "out").exists()

@@ -112,17 +112,19 @@ def figure(rows: Sequence[Row]) -> Figure:
     "compact": ("seconds", "seconds"),
   }
   by_part = {part: [row for row in rows if row["part"] == part] for part in (*scaling, *bars)}
-  panels = [part for part, lines in by_part.items() if lines] or ["peers"]  # bars may be none
-  drawn = Figure(figsize=(4.6 * min(3, len(panels)), 3.8 * -(-len(panels) // 3)), layout="constrained")
-  grid = list(drawn.subplots(-(-len(panels) // 3), min(3, len(panels)), squeeze=False).flat)
-  for axes in grid:
-    axes.set_visible(False)
-  for axes, part in zip(grid, panels, strict=False):
-    axes.set_visible(True)
-    if part in bars:
-      _draw_bars(axes, by_part[part], *bars[part])
-    else:
+  curves = [part for part in scaling if by_part[part]]
+  lists = [part for part in bars if by_part[part]] or ["peers"] * (not curves)  # bars may be none
+  # Names of bars are long: a row for each two lists of them, as high as the longer one.
+  pairs = [lists[i : i + 2] for i in range(0, len(lists), 2)]
+  heights = [3.8] * bool(curves) + [1.2 + 0.3 * max(len(by_part[part]) for part in pair) for pair in pairs]
+  drawn = Figure(figsize=(16, sum(heights)), layout="constrained")
+  parts = list(drawn.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
+  if curves:
+    for axes, part in zip(parts[0].subplots(1, len(curves), squeeze=False).flat, curves, strict=True):
       _draw_scaling(axes, by_part[part], *scaling[part])
+  for row, pair in zip(parts[len(parts) - len(pairs) :], pairs, strict=True):
+    for axes, part in zip(row.subplots(1, len(pair), squeeze=False).flat, pair, strict=True):
+      _draw_bars(axes, by_part[part], *bars[part])
   return drawn
 
 

@@ -87,8 +87,8 @@ def connectivity(
   trained = train_tickets(keys, stack([ticket, ticket]), task, splits=(split,))
   shares = jnp.linspace(0, 1, points)
   ends = jax.tree.map(jnp.asarray, (trained.weights, trained.carried_states))
-  found = _on_the_line(shares, keys[0], ends, task, split)
-  return Connectivity(np.asarray(shares), *map(np.asarray, found), task.measures)
+  losses, scores = jax.device_get(_on_the_line(shares, keys[0], ends, task, split))
+  return Connectivity(np.asarray(shares), losses, scores, task.measures)
 
 
 def _on_the_line(

@@ -10,6 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Key
 
 from nets_jax.engine.seeds import KeyLike, as_key
+from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, at_least, choice, one_of
 from nets_jax.networks.adapter import Network, Scale
 from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
@@ -106,6 +107,15 @@ class Random(Search):
     """Exactly of that density."""
     del task
     return self.replace(target_density=density, density_deviation=0.0)
+
+  def check(self, task: Task) -> None:
+    """Raises UsageError for settings that make no ticket; a rule for layers is tried."""
+    super().check(task)
+    if self.allocation != "none" and self.density_deviation:
+      raise UsageError(
+        "an allocation is of one density, so density_deviation must be 0; give that, or allocation=none"
+      )
+    self._counts(self.target_density, task.layers)
 
   def find(self, keys: Key[Array, " runs"], task: Task, how: How) -> Sequence[Outcome]:
     """See `Search.find`; nothing here is worth more than one device, and none can fail.

@@ -18,6 +18,7 @@ keeps to one configuration.
 """
 
 import pathlib
+import time
 
 from absl import flags
 
@@ -45,28 +46,31 @@ def run(values: flags.FlagValues) -> None:
   for name in ("trials", "train_epochs"):
     if values.flag_values_dict()[name] < 1:
       raise UsageError(f"{name} must be at least 1, not {values[name].value}")
-  chosen, how = values.methods or METHODS, study.options(values)
+  chosen, how, begun = values.methods or METHODS, study.options(values), time.monotonic()
   if values.quick:
     shorten(values, chosen)
   name = f"compare-{places.file_name(values.dataset)}{'-quick' if values.quick else ''}"
   directory = pathlib.Path(values.workdir or places.RUNS / name)
-  own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
-
-  def take() -> None:
-    claim(directory, own | records.task_settings(values) | {"given": records.given_plain(values)})
-    again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
-    say(f"to repeat this comparison: python -m nets_jax compare {again} --workdir={directory}")
-
-  methods, tuned = method_flags.tuned_methods(chosen, values, directory, how, take)
+  methods = method_flags.make_methods(chosen, values)
   check(methods, how.machine.keep_trained)
+  tried = method_flags.candidates(chosen, values, methods)
+  runs = trial_runs(methods, range(values.trials), values.seed, directory)
+  runs += method_flags.screening(tried, values, directory)
   if values.dry_run:
-    print(work.plan(trial_runs(methods, range(values.trials), values.seed, directory), how))
+    print(work.plan(runs, how) + study.on_top(tried, ()))
     return
-  if not tuned:
-    take()
+  own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
+  own |= method_flags.tuning_record(values) | records.task_settings(values)
+  claim(directory, own | {"given": records.given_plain(values)})
+  again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
+  say(f"to repeat this comparison: python -m nets_jax compare {again} --workdir={directory}")
+  methods = method_flags.tuned(tried, values, directory, how) if tried else methods
+  if not methods:
+    return
+  how = how.less(begun)
   found = compare(methods, trials=values.trials, seed=values.seed, directory=directory, options=how)
   note = "quick version, not the paper's setting" if values.quick else ""
-  print("\n".join(filter(None, (tuned, found.write(directory, values.dataset, note)))))
+  print(found.write(directory, values.dataset, note))
   print(f"files in {directory}")
 
 

@@ -15,6 +15,8 @@ table, and those of trials before --first_trial, so that it can be made piece by
 """
 
 import pathlib
+import time
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -35,14 +37,14 @@ flags.DEFINE_list("densities", [str(density) for density in DENSITIES], "Densiti
 METHODS = ["guided", "imp", "snip", "synflow", "random", "dense"]
 
 
-def read_densities(values: flags.FlagValues) -> list[float]:
-  """The densities asked for, the highest first."""
+def read_densities(words: Sequence[str], flag: str = "densities") -> list[float]:
+  """The densities that a flag gives, the highest first."""
   try:
-    return check_densities([float(word) for word in values.densities])
+    return check_densities([float(word) for word in words])
   except UsageError as error:
-    raise UsageError(f"densities must be in (0, 1], not {','.join(values.densities)}") from error
+    raise UsageError(f"{flag} must be in (0, 1], not {','.join(words)}") from error
   except ValueError as error:
-    raise UsageError(f"densities must be numbers, not {','.join(values.densities)}") from error
+    raise UsageError(f"{flag} must be numbers, not {','.join(words)}") from error
 
 
 def run(values: flags.FlagValues) -> None:
@@ -50,24 +52,27 @@ def run(values: flags.FlagValues) -> None:
   for name, least in (("trials", 1), ("train_epochs", 1), ("first_trial", 0)):
     if values.flag_values_dict()[name] < least:
       raise UsageError(f"{name} must be at least {least}, not {values[name].value}")
-  asked, how = read_densities(values), study.options(values)
-  if other := [word for word in values.sanity if word not in map(str, asked)]:
-    raise UsageError(f"sanity must be of the densities {','.join(map(str, asked))}, not {','.join(other)}")
+  asked, how, begun = read_densities(values.densities), study.options(values), time.monotonic()
+  checked = read_densities(values.sanity, "sanity") if values.sanity else []
+  if not set(checked) <= set(asked) - {1.0}:
+    raise UsageError(f"sanity must be of the densities below 1 that are asked for, not {values.sanity}")
   directory = pathlib.Path(
     values.workdir or pathlib.Path("runs") / f"densities-{places.file_name(values.dataset)}"
   )
-
-  def take() -> None:
-    claim(directory, {"seed": values.seed, **records.task_settings(values)})
-
-  methods, chosen = method_flags.tuned_methods(values.methods or METHODS, values, directory, how, take)
+  labels = values.methods or METHODS
+  methods = method_flags.make_methods(labels, values)
   trials = range(values.first_trial, values.first_trial + values.trials)
   runs = density_runs(methods, asked, trials, values.seed, directory)
+  tried = method_flags.candidates(labels, values, methods)
+  runs += method_flags.screening(tried, values, directory)
   if values.dry_run:
-    print(work.plan(runs, how))
+    print(work.plan(runs, how) + study.on_top(tried, values.sanity))
     return
-  if not chosen:
-    take()
+  own = {"seed": values.seed, **method_flags.tuning_record(values)}
+  claim(directory, own | records.task_settings(values))
+  methods = method_flags.tuned(tried, values, directory, how) if tried else methods
+  if not methods:
+    return
   found = densities(
     methods,
     densities=asked,
@@ -75,11 +80,11 @@ def run(values: flags.FlagValues) -> None:
     first_trial=values.first_trial,
     seed=values.seed,
     directory=directory,
-    options=how,
+    options=how.less(begun),
   )
-  print("\n".join(filter(None, (chosen, found.write(directory)))))
-  if checked := [run for run in found.runs if str(run.columns["target_density"]) in values.sanity]:
-    print(sanity(checked, directory=directory, options=how).write(directory))
+  print(found.write(directory))
+  if some := [run for run in found.runs if run.columns["target_density"] in checked]:
+    print(sanity(some, directory=directory, options=how.less(begun)).write(directory))
   print(f"files in {directory}")
 
 

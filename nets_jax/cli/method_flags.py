@@ -1,7 +1,7 @@
 """The methods of a comparison, from the flags: labels such as `short@imp:cycle_epochs=10`."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from absl import flags
@@ -11,9 +11,9 @@ from nets_jax.cli import records, setting_flags
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.studies import space, tuning, work
+from nets_jax.studies import space, tuning
 from nets_jax.studies.method_labels import read_label, split_labels
-from nets_jax.studies.methods import Method
+from nets_jax.studies.methods import Method, Run
 from nets_jax.studies.work import Options
 
 
@@ -46,36 +46,40 @@ flags.DEFINE_float("tune_density", 0.05, "Density of the tickets that --tune loo
 flags.DEFINE_integer("tune_epochs", None, "Epochs of training in the first round of --tune; default all.")
 
 
-def tuned_methods(
-  labels: Sequence[str],
-  values: flags.FlagValues,
-  directory: pathlib.Path,
-  how: Options,
-  claim: Callable[[], None],
-) -> tuple[list[Method], str]:
-  """The methods, each with what `--tune` chooses of its grid, and the table of that.
-
-  Without `--tune` as `make_methods` has them. A dry run takes them so too, after the plan of the tuning. The
-  directory is claimed before the first run.
-
-  Raises:
-    UsageError: as `make_methods` and `tuning.tune`; or the tuning ran out of hours.
-  """
+def candidates(
+  labels: Sequence[str], values: flags.FlagValues, methods: Sequence[Method]
+) -> dict[str, list[Method]]:
+  """What `--tune` has each method try, by its name; nothing without it."""
   if not values.tune:
-    return make_methods(labels, values), ""
-  data = setting_flags.make_data(values)
+    return {}
   grid = space.product(tuning.as_text(tuning.GRID) if values.tune == "default" else values.tune)
-  found = tuning.of_labels(labels, grid, lambda some: make_methods(some, values, data))
-  about = {"density": values.tune_density, "screen_epochs": values.tune_epochs, "seed": values.seed}
-  runs = tuning.screening(found, directory=directory, **about)
-  if values.dry_run:
-    print(f"tuning, first round:\n{work.plan(runs, how)}\nthen, with settings of its own:")
-    return make_methods(labels, values, data), ""
-  claim()
-  chosen = tuning.tune(found, directory=directory, options=how, **about)
-  if not chosen.is_over:
-    raise UsageError("the tuning is not over; the same command goes on with it")
-  return chosen.methods, chosen.write(directory)
+  data = methods[0].task.data
+  return tuning.of_labels(labels, grid, lambda some: make_methods(some, values, data))
+
+
+def screening(
+  tried: Mapping[str, Sequence[Method]], values: flags.FlagValues, where: pathlib.Path
+) -> list[Run]:
+  """The first runs of `--tune`, their settings checked."""
+  return tuning.screening(tried, directory=where, **_about(values))
+
+
+def tuned(
+  tried: Mapping[str, Sequence[Method]], values: flags.FlagValues, where: pathlib.Path, how: Options
+) -> list[Method]:
+  """Each method with what `--tune` chooses, of which it prints the table; none where hours run out before."""
+  found = tuning.tune(tried, directory=where, options=how, **_about(values))
+  print(found.write(where))
+  return found.methods if found.is_over else []
+
+
+def tuning_record(values: flags.FlagValues) -> dict[str, object]:
+  """What a directory keeps to of the tuning."""
+  return {"tune": [values.tune, *_about(values).values()] if values.tune else None}
+
+
+def _about(values: flags.FlagValues) -> dict:
+  return {"density": values.tune_density, "screen_epochs": values.tune_epochs, "seed": values.seed}
 
 
 def make_methods(

@@ -227,6 +227,9 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
     UsageError: no such setting, or a value it cannot have.
   """
   copied = copy.deepcopy(values)
+  if "init" in changes:  # one of another kind: what others are made by is not asked of it
+    for name in set(names(Normal())) - set(changes):
+      copied[name].present = 0
   known = [*SEARCH, *(name for name in (*DATA, *NETWORK, *TASK) if DEFINED[name].about.decides)]
   for name, value in changes.items():
     if name not in known:

@@ -34,3 +34,10 @@ def options(values: flags.FlagValues) -> Options:
   if values.tensorboard:
     check_installed()
   return Options(command.machine(values), values.storage, values.max_hours)
+
+
+def on_top(tried: object, checked: object) -> str:
+  """What a plan does not count."""
+  parts = ["the second round of the tuning"] if tried else []
+  parts += ["three trainings for each ticket of --sanity"] if checked else []
+  return f"\non top come {' and '.join(parts)}" if parts else ""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.errors import UsageError
 from nets_jax.studies import tables
@@ -100,26 +99,34 @@ class Sanity:
 
   def table(self) -> str:
     """In Markdown: each method's score, and what a check takes from it, paired by ticket."""
-    column, factor = self.measures.column("test"), self.measures.factor
-    digits = ".1f" if self.measures.is_share else ".3f"
-    rows = []
-    for (name, density), own in tables.sound(self.results).groupby(["method", "target_density"], sort=False):
-      by_check = {words: some.set_index("trial")[column] for words, some in own.groupby("check")}
-      whole = by_check.get("ticket", pd.Series(dtype=float))
-      row = {"method": name, "density": f"{100 * float(density):g} %"}
-      row |= {f"test {self.measures.words}": tables.spread(list(whole), self.measures.form)}
-      for words in CHECKS:
-        points = (factor * (by_check[words] - whole)).dropna() if words in by_check else []
-        mean, half = mean_and_interval(list(points)) if len(points) else (0.0, 0.0)
-        row[words] = f"{mean:+{digits}} ± {half:{digits}}" if len(points) else "-"
-      rows.append(row)
-    unit = "points" if self.measures.is_share else self.measures.words
-    title = f"The tickets, and how far each check differs from them in {unit}, paired: mean and 95 % interval"
-    return f"{title}\n\n{tables.markdown(pd.DataFrame(rows))}"
+    return sanity_table(self.results, self.measures) + tables.how_many(self.checks, self.asked)
 
   def write(self, directory: pathlib.Path) -> str:
-    """Writes sanity.csv and sanity.md; returns the latter."""
-    tables.write_table(directory / "sanity.csv", self.results)
-    text = self.table() + tables.how_many(self.checks, self.asked)
+    """Writes sanity.csv and sanity.md, with what is there of other tickets; returns the latter."""
+    rows, path = self.results, directory / "sanity.csv"
+    if path.exists():
+      places = ["method", "target_density", "trial"]
+      before, here = tables.read_table(path), pd.MultiIndex.from_frame(rows[places])
+      before = before[~pd.MultiIndex.from_frame(before[places]).isin(here)]
+      rows = pd.concat([before, rows], ignore_index=True)
+    tables.write_table(path, rows)
+    text = sanity_table(rows, self.measures) + tables.how_many(self.checks, self.asked)
     tables.write_text(directory / "sanity.md", text)
     return text
+
+
+def sanity_table(results: pd.DataFrame, measures: Measures) -> str:
+  """A line for each method and density, of the rows of `Sanity.results`."""
+  column, form = measures.column("test"), "signed points" if measures.is_share else "signed"
+  rows = []
+  for (name, density), own in tables.sound(results).groupby(["method", "target_density"], sort=False):
+    by_check = {words: some.set_index("trial")[column] for words, some in own.groupby("check")}
+    whole = by_check.get("ticket", pd.Series(dtype=float))
+    row = {"method": name, "density": f"{100 * float(density):g} %"}
+    row |= {f"test {measures.words}": tables.spread(list(whole), measures.form)}
+    for words in CHECKS:
+      row[words] = tables.spread(list((by_check.get(words, whole[:0]) - whole).dropna()), form)
+    rows.append(row)
+  unit = "points" if measures.is_share else measures.words
+  title = f"The tickets, and how far each check differs from them in {unit}, paired: mean and 95 % interval"
+  return f"{title}\n\n{tables.markdown(pd.DataFrame(rows))}"

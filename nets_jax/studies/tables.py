@@ -19,6 +19,8 @@ FORMS = {
   "percent": (100, ".1f", " %"),
   "points": (1, ".1f", ""),
   "number": (1, ".3f", ""),
+  "signed points": (100, "+.1f", ""),
+  "signed": (1, "+.3f", ""),
   "short": (1, ".3g", ""),
   "seconds": (1, ".1f", ""),
 }
@@ -43,7 +45,7 @@ def spread(values: Sequence[float], form: str, error: str = "interval") -> str:
   mean, half = mean_and_interval(scaled)
   if error == "deviation":
     half = statistics.stdev(scaled) if len(scaled) > 1 else math.nan
-  return f"{mean:{digits}}" + ("" if math.isnan(half) else f" ± {half:{digits}}") + unit
+  return f"{mean:{digits}}" + ("" if math.isnan(half) else f" ± {half:{digits.lstrip('+')}}") + unit
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ trials that no table uses.
 import dataclasses
 import math
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -16,15 +17,15 @@ import pandas as pd
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
 from nets_jax.studies import tables
-from nets_jax.studies.best import metric_of, value_of
+from nets_jax.studies.best import value_of
 from nets_jax.studies.comparison import as_methods
 from nets_jax.studies.frontiers import at_densities
 from nets_jax.studies.method_labels import read_label, with_settings
-from nets_jax.studies.methods import Method, Run, Value, check, check_counts, measures_of, trial_runs
+from nets_jax.studies.methods import Method, Run, Value, check, check_counts, trial_runs
 from nets_jax.studies.places import place
-from nets_jax.studies.run_files import is_done
+from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import as_number
-from nets_jax.studies.sweeps import changed
+from nets_jax.studies.sweeps import told_by, vary
 from nets_jax.studies.work import Options, complete
 from nets_jax.training.measures import Measures
 from nets_jax.training.task import Task
@@ -36,6 +37,7 @@ GRID: dict[str, tuple[Value, ...]] = {
   "init": ("normal", "he", "glorot"),
 }
 FIRST_TRIAL = 1_000_000  # of those that tune; tables have trials from 0 on
+METHOD = "method"  # the column of a method's name; the others are what is tried
 
 
 def candidates(
@@ -51,23 +53,15 @@ def candidates(
     grid: values by the settings' names, as on the command line; None is `GRID`.
 
   Raises:
-    UsageError: a method has no such setting.
+    UsageError: a method has no such setting, or two have one name.
   """
   found: dict[str, list[Method]] = {}
   for method in as_methods(methods, task):
-    combinations: list[dict[str, Value]] = [{}]
-    for name, values in (GRID if grid is None else grid).items():
-      combinations = [{**changes, name: value} for changes in combinations for value in values]
-    found[label_of(method)] = [
-      dataclasses.replace(changed(method.search, method.task, changes), columns={**method.columns, **changes})
-      for changes in combinations
-    ]
+    if (name := label_of(method)) in found:
+      raise UsageError(f"two methods are called {name!r}; give each a name of its own")
+    varied = vary(method.search, method.task, GRID if grid is None else grid)
+    found[name] = [dataclasses.replace(own, columns={METHOD: name, **own.columns}) for own in varied]
   return found
-
-
-def as_text(grid: Mapping[str, Sequence[Value]]) -> str:
-  """A grid as it is written on the command line."""
-  return ";".join(f"{name}={','.join(map(str, values))}" for name, values in grid.items())
 
 
 def of_labels(
@@ -94,9 +88,20 @@ def of_labels(
   return found
 
 
+def as_text(grid: Mapping[str, Sequence[Value]]) -> str:
+  """A grid as it is written on the command line."""
+  return ";".join(f"{name}={','.join(map(str, values))}" for name, values in grid.items())
+
+
 def label_of(method: Method) -> str:
-  """The name of a method in tables."""
-  return str(next(iter(method.columns.values())))
+  """The name of a method in tables.
+
+  Raises:
+    UsageError: it has none.
+  """
+  if METHOD not in method.columns:
+    raise UsageError(f"{method} has no column {METHOD!r} to be told by; give Method({{'method': name}}, ...)")
+  return str(method.columns[METHOD])
 
 
 def screening(
@@ -108,9 +113,18 @@ def screening(
   directory: pathlib.Path,
 ) -> list[Run]:
   """The runs of the first round, one for each candidate, their settings checked; see `tune`."""
-  aimed = [_at(method, density, screen_epochs) for own in candidates.values() for method in own]
-  check(aimed)
-  return trial_runs(aimed, [FIRST_TRIAL], seed, directory)
+  if screen_epochs is not None:
+    check_counts(screen_epochs=(screen_epochs, 1))
+  for name, own in candidates.items():
+    aimed = [_at(method, density, screen_epochs) for method in own]
+    check(aimed)
+    if len({method.hash for method in aimed}) < len(aimed):
+      raise UsageError(
+        f"two settings of the grid are the same for {name}: the density of a ticket, and what follows from "
+        "it, is given; leave it out of the grid"
+      )
+  everything = [_at(method, density, screen_epochs) for own in candidates.values() for method in own]
+  return trial_runs(everything, [FIRST_TRIAL], seed, directory)
 
 
 def tune(
@@ -130,13 +144,14 @@ def tune(
   Args:
     candidates: of each method by its name, from `candidates`.
     density: of the tickets that decide.
-    screen_epochs: of the final training in the first round; None is all.
+    screen_epochs: of the final training in the first round; None is all. A schedule of the learning rate is
+      as long as that.
     finalists: settings of each method that go on to the second round; 1 chooses by the first alone.
     trials: of each of them there, other ones than that of the first round.
     seed: of all randomness.
     metric: of `best.BEST_BY`, what decides; of validation examples.
     directory: of the runs' files; None is a temporary one that lives as long as the result.
-    options: how; see `work.Options`.
+    options: how; see `work.Options`. Its hours are those of both rounds.
 
   Raises:
     UsageError: an impossible setting.
@@ -144,24 +159,24 @@ def tune(
   check_counts(finalists=(finalists, 1), trials=(trials, 1))
   if metric.startswith("test"):
     raise UsageError(f"tuning by {metric} would show the test examples; give a metric of validation")
+  begun, how = time.monotonic(), options or Options()
   where, keeper = place(directory)
-  how = options or Options()
   first = screening(candidates, density=density, screen_epochs=screen_epochs, seed=seed, directory=where)
-  screened = {name: [run for run in first if label_of(run.method) == name] for name in candidates}
-  measures = measures_of(first)
-  column = metric_of(metric, measures) or "valid_loss"
+  column, measures = told_by(metric, [run.method for run in first])
   complete(first, where, how)
-  best: dict[str, list[int]] = {
-    name: _ranked([[run] for run in runs], column, measures)[:finalists] for name, runs in screened.items()
-  }
-  final: dict[str, list[list[Run]]] = {}
+  screened = {name: [run for run in first if label_of(run.method) == name] for name in candidates}
+  order = {name: _ranked([[run] for run in runs], column, measures) for name, runs in screened.items()}
+  second: dict[str, list[list[Run]]] = {}
   if finalists > 1 and all(map(is_done, first)):
     again = range(FIRST_TRIAL + 1, FIRST_TRIAL + 1 + trials)
-    for name, chosen in best.items():
-      aimed = [_at(candidates[name][i], density, None) for i in chosen]
-      final[name] = [trial_runs([method], again, seed, where) for method in aimed]
-    complete([run for own in final.values() for runs in own for run in runs], where, how)
-  return Tuning(candidates, screened, best, final, finalists > 1, column, measures, keeper)
+    for name, best in order.items():
+      aimed = [_at(candidates[name][i], density, None) for i in best[:finalists]]
+      second[name] = [trial_runs([method], again, seed, where) for method in aimed]
+    complete([run for own in second.values() for runs in own for run in runs], where, how.less(begun))
+  runs = [*first, *(run for own in second.values() for each in own for run in each)]
+  is_over = bool(second) == (finalists > 1) and all(map(is_done, runs))
+  final = {name: [order[name][i] for i in _ranked(own, column, measures)] for name, own in second.items()}
+  return Tuning(candidates, screened, second, order, final, is_over, measures, keeper)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,104 +186,117 @@ class Tuning:
   Attributes:
     candidates: of each method by its name.
     screened: the first round's runs, one for each candidate.
-    best: which candidates went on, the best first.
-    final: the second round's runs of each of these; empty before it.
-    has_second: whether there is a second round.
-    metric: what decides.
+    second: the second round's runs, of each finalist.
+    order: the candidates that came through the first round, by their place in `candidates`, the best first.
+    final: those that came through the second, likewise.
+    is_over: whether all runs are done: a study with a budget of hours may stop before.
     measures: loss and score of the runs.
     keeper: keeps a temporary directory of the runs.
   """
 
   candidates: Mapping[str, Sequence[Method]]
   screened: Mapping[str, Sequence[Run]]
-  best: Mapping[str, Sequence[int]]
-  final: Mapping[str, Sequence[Sequence[Run]]]
-  has_second: bool
-  metric: str
+  second: Mapping[str, Sequence[Sequence[Run]]]
+  order: Mapping[str, Sequence[int]]
+  final: Mapping[str, Sequence[int]]
+  is_over: bool
   measures: Measures
   keeper: object = None
 
-  @property
-  def runs(self) -> list[tuple[int, Run]]:
-    """All runs so far, each with its round, 1 or 2."""
-    second = [(2, run) for own in self.final.values() for runs in own for run in runs]
-    return [*((1, run) for own in self.screened.values() for run in own), *second]
+  def choice(self, name: str) -> int | None:
+    """The candidate that a method has in the end: the best of the second round, or the next of the first.
 
-  @property
-  def is_over(self) -> bool:
-    """Whether all runs are done: a study with a budget of hours may stop before."""
-    return bool(self.final) >= self.has_second and all(is_done(run) for _, run in self.runs)
-
-  def choice(self, name: str) -> int:
-    """The candidate that a method has in the end.
-
-    Raises:
-      UsageError: no setting of the method came through.
+    None where no setting of the method came through.
     """
-    best = self.best[name]
-    ranked = _ranked(self.final[name], self.metric, self.measures) if self.final else range(len(best))
-    if not ranked:
-      raise UsageError(f"no setting of {name} came through with every run, so none can be chosen")
-    return best[ranked[0]]
+    again = self.order[name][: len(self.second.get(name, []))]
+    return next(iter([*self.final.get(name, []), *(i for i in self.order[name] if i not in again)]), None)
 
   @property
   def methods(self) -> list[Method]:
-    """Each method with what was chosen, by its own name alone."""
-    chosen = [self.candidates[name][self.choice(name)] for name in self.candidates]
-    return [
-      dataclasses.replace(method, columns=dict([next(iter(method.columns.items()))])) for method in chosen
-    ]
+    """Each method with what was chosen, by its own name alone.
+
+    Raises:
+      UsageError: no setting of a method came through.
+    """
+    chosen = {name: self.choice(name) for name in self.candidates}
+    if lost := [name for name, i in chosen.items() if i is None]:
+      raise UsageError(
+        f"no setting of {', '.join(lost)} came through, so none can be chosen; give others, or leave it out"
+      )
+    found = [self.candidates[name][i] for name, i in chosen.items() if i is not None]
+    return [dataclasses.replace(method, columns={METHOD: label_of(method)}) for method in found]
 
   @property
   def results(self) -> pd.DataFrame:
-    """A row for each run that is done: method, settings, round, and what it came to."""
-    done = [tables.results_of([run]).assign(round=number) for number, run in self.runs if is_done(run)]
-    return pd.concat(done, ignore_index=True) if done else pd.DataFrame()
+    """A row for each run that is done: method, settings, round, what it came to, whether it was chosen."""
+    rounds = [(1, i, run) for own in self.screened.values() for i, run in enumerate(own)]
+    for name, own in self.second.items():
+      rounds += [(2, self.order[name][i], run) for i, runs in enumerate(own) for run in runs]
+    rows = []
+    for number, i, run in rounds:
+      if is_done(run):
+        row = result_row(run)
+        trained = 0 if row["failed"] else run.method.task.epochs
+        chosen = self.choice(label_of(run.method)) == i
+        rows.append({**row, "round": number, "training_epochs": trained, "chosen": int(chosen)})
+    return pd.DataFrame(rows)
 
   def table(self) -> str:
     """In Markdown: each method's choice, how much hung on it, and what finding it cost."""
-    return tables.markdown(pd.DataFrame([self._row(name) for name in self.candidates]))
-
-  def _row(self, name: str) -> dict[str, Value]:
-    chosen = dict(list(self.candidates[name][self.choice(name)].columns.items())[1:])
-    own = self.results[self.results["method"] == name]
-    last = tables.rows_of(own[own["round"] == own["round"].max()])
-    column, form = self.measures.column("valid"), self.measures.form
-    found = [row[column] for row in last if all(row[k] == v for k, v in chosen.items())]
-    screened = list(tables.sound(own[own["round"] == 1])[column])
-    trained = sum(
-      run.method.task.epochs for _, run in self.runs if is_done(run) and label_of(run.method) == name
-    )
-    return {
-      "method": name, "chosen": ", ".join(f"{k}={v}" for k, v in chosen.items()),
-      f"valid {self.measures.words}": tables.spread(found, form),
-      "worst in the grid": tables.spread([self.measures.worst(screened)], form),
-      "settings": len(self.screened[name]), "failed": int((own["failed"] != "").sum()),
-      "genome-epochs of tuning": f"{own['search_epochs'].sum() + trained:,.0f}",
-      "seconds of its searches": f"{own['search_seconds'].sum():,.0f}",
-    }  # fmt: skip
+    return tuning_table(self.results, self.measures)
 
   def write(self, directory: pathlib.Path) -> str:
-    """Writes tuning.csv and tuning.md; returns the table."""
-    tables.write_table(directory / "tuning.csv", self.results)
-    tables.write_text(directory / "tuning.md", table := self.table())
+    """Writes tuning.csv and tuning.md, with what is there of other methods; returns the table."""
+    rows, path = self.results, directory / "tuning.csv"
+    if path.exists():
+      before = tables.read_table(path)
+      rows = pd.concat([before[~before[METHOD].isin(list(self.candidates))], rows], ignore_index=True)
+    tables.write_table(path, rows)
+    tables.write_text(directory / "tuning.md", table := tuning_table(rows, self.measures))
     return table
+
+
+def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
+  """A line for each method, of the rows of `Tuning.results`."""
+  names = list(results.columns)
+  tried = names[names.index("target_density") + 1 : names.index("trial")]
+  column, form, rows = measures.column("valid"), measures.form, []
+  for name, own in results.groupby(METHOD, sort=False):
+    chosen, screened = own[own["chosen"] == 1], list(tables.sound(own[own["round"] == 1])[column])
+    last = chosen[chosen["round"] == chosen["round"].max()]
+    settings = [f"{setting}={chosen[setting].iloc[0]}" for setting in tried if len(chosen)]
+    cost = own["search_epochs"].sum() + own["training_epochs"].sum()
+    rows.append(
+      {"method": name, "chosen": ", ".join(settings) or "none came through"}
+      | {f"valid {measures.words}": tables.spread(list(tables.sound(last)[column]), form)}
+      | {"worst in the grid": tables.spread([measures.worst(screened)] if screened else [], form)}
+      | {"settings": int((own["round"] == 1).sum()), "failed": int((own["failed"] != "").sum())}
+      | {
+        "genome-epochs of tuning": f"{cost:,.0f}",
+        "seconds of its searches": f"{own['search_seconds'].sum():,.0f}",
+      }
+    )
+  return tables.markdown(pd.DataFrame(rows)) if rows else ""
 
 
 def _at(method: Method, density: float, epochs: int | None) -> Method:
   """A method for tickets of one density, with another length of the final training."""
   (aimed,) = at_densities(method, [density])
-  return aimed if epochs is None else dataclasses.replace(aimed, task=aimed.task.replace(epochs=epochs))
+  columns = {METHOD: label_of(method), "target_density": density}
+  aimed = dataclasses.replace(aimed, columns={**columns, **method.columns})
+  if epochs is None:
+    return aimed
+  record = {**aimed.record, "train_epochs": epochs} if aimed.record else {}
+  return dataclasses.replace(aimed, task=aimed.task.replace(epochs=epochs), record=record)
 
 
-def _ranked(groups: Sequence[Sequence[Run]], metric: str, measures: Measures) -> list[int]:
-  """The groups of runs in which none failed, by their mean, the best first; ties by their order."""
+def _ranked(groups: Sequence[Sequence[Run]], metric: str | None, measures: Measures) -> list[int]:
+  """The groups in which no run failed or diverged, by their mean, the best first; ties by their order."""
   means = {}
   for i, runs in enumerate(groups):
-    if not all(map(is_done, runs)):
-      continue
-    rows = tables.rows_of(tables.results_of(runs))
-    mean = sum(value_of(row, metric, measures) for row in rows) / len(rows)
-    if not any(row["failed"] for row in rows) and math.isfinite(mean):
-      means[i] = mean
+    rows = [result_row(run) for run in runs if is_done(run)]
+    rows = [row for row in rows if not row["failed"] and math.isfinite(row["valid_loss"])]
+    sound = [value_of(row, metric, measures) for row in rows]
+    if len(sound) == len(runs) and all(map(math.isfinite, sound)):
+      means[i] = sum(sound) / len(sound)
   return sorted(means, key=lambda i: means[i])

@@ -49,6 +49,12 @@ class Options:
   max_hours: float | None = None
   value: Callable[[Row], float] = lambda row: row["valid_loss"]
 
+  def less(self, begun: float) -> "Options":
+    """The same for what follows: with the hours that are left since a reading of `time.monotonic`."""
+    if self.max_hours is None:
+      return self
+    return dataclasses.replace(self, max_hours=max(0.0, self.max_hours - (time.monotonic() - begun) / 3600))
+
 
 def complete(
   runs: Sequence[Run],
