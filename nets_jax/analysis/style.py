@@ -19,7 +19,10 @@ COLOURS = {
   "imp": "#c0392b",
   "dense": "#444444",
 }
-SPARE_COLOURS = ("#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61")
+SPARE_COLOURS = (
+  "#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61",
+  "#3b3f8c", "#a0522d",
+)  # fmt: skip
 STYLE = {"linewidth": 1.8}
 
 # A row of a table: a number or a word by column, which each figure names.

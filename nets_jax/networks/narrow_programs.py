@@ -206,24 +206,30 @@ class Narrow(Algebra):
     branches = equation.params["branches"]
     merged: list[Labels] = [(None,) * len(shape_of(variable)) for variable in equation.outvars]
 
-    def results_of(branch: core.ClosedJaxpr, arrays: Sequence[jax.Array]) -> list[Value]:
-      return self.run(branch, [Value(array, own.labels) for array, own in zip(arrays, given, strict=True)])
+    # The kept units are operands too: in a rule for a gradient they are traced, and no constants.
+    kept, treedef = jax.tree.flatten(self._kept)
 
-    def note(branch: core.ClosedJaxpr, arrays: Sequence[jax.Array]) -> None:
-      for i, result in enumerate(results_of(branch, arrays)):
+    def results_of(branch: core.ClosedJaxpr, kept: Sequence[jax.Array], arrays: Sequence[jax.Array]):
+      narrow = Narrow(jax.tree.unflatten(treedef, kept))
+      own = [Value(array, operand.labels) for array, operand in zip(arrays, given, strict=True)]
+      return narrow, narrow.run(branch, own)
+
+    def note(branch: core.ClosedJaxpr, kept: Sequence[jax.Array], arrays: Sequence[jax.Array]) -> None:
+      for i, result in enumerate(results_of(branch, kept, arrays)[1]):
         merged[i] = tuple(map(self.same, merged[i], result.labels))
 
     for branch in branches:
-      jax.eval_shape(functools.partial(note, branch), arrays)
+      jax.eval_shape(functools.partial(note, branch), kept, arrays)
 
     def changed(branch: core.ClosedJaxpr) -> core.ClosedJaxpr:
-      def call(*arrays):
-        return [self.taken(*both) for both in zip(results_of(branch, arrays), merged, strict=True)]
+      def call(kept, *arrays):
+        narrow, results = results_of(branch, kept, arrays)
+        return [narrow.taken(*both) for both in zip(results, merged, strict=True)]
 
-      return jax.make_jaxpr(call)(*arrays)
+      return jax.make_jaxpr(call)(kept, *arrays)
 
     made = tuple(map(changed, branches))
-    results = equation.primitive.bind(choice.array, *arrays, **{**equation.params, "branches": made})
+    results = equation.primitive.bind(choice.array, *kept, *arrays, **{**equation.params, "branches": made})
     return list(map(Value, results, merged))
 
 

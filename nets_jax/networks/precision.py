@@ -131,6 +131,5 @@ def _transposed(matrix):
   On a CPU XLA multiplies in bfloat16 where the last axis of the first operand is summed over, and converts
   other products back to float32: a kernel's gradient would be one. A branch, always taken, hides the axes.
   """
-  bits = jax.lax.bitcast_convert_type(matrix[0, 0], jnp.uint16)
-  always = jax.lax.population_count(bits) <= 16
+  always = jax.lax.optimization_barrier(jnp.bool_(True))
   return jax.lax.cond(always, jnp.transpose, lambda x: jnp.zeros(x.shape[::-1], x.dtype), matrix)

@@ -1,9 +1,8 @@
 """Each method at its best: a grid of settings, screened cheaply, its best few looked at again, one chosen.
 
 An untuned comparison says little (Liu et al., 2019; Ma et al., 2021). So every method tries the same grid, on
-one density and one trial, with a shorter final training. The best few of each have more trials, and the whole
-training. The best of these is the method's, for all densities. All is decided on validation examples, by
-trials that no table uses.
+one density and one trial, with a shorter final training; the best few have more trials, and the whole of it.
+One setting is chosen for all densities, on validation examples, by trials that no table uses.
 """
 
 import dataclasses
@@ -144,8 +143,7 @@ def tune(
   Args:
     candidates: of each method by its name, from `candidates`.
     density: of the tickets that decide.
-    screen_epochs: of the final training in the first round; None is all. A schedule of the learning rate is
-      as long as that.
+    screen_epochs: of the final training in the first round, and so of its schedule; None is all.
     finalists: settings of each method that go on to the second round; 1 chooses by the first alone.
     trials: of each of them there, other ones than that of the first round.
     seed: of all randomness.
@@ -223,8 +221,8 @@ class Tuning:
       raise UsageError(
         f"no setting of {', '.join(lost)} came through, so none can be chosen; give others, or leave it out"
       )
-    found = [self.candidates[name][i] for name, i in chosen.items() if i is not None]
-    return [dataclasses.replace(method, columns={METHOD: label_of(method)}) for method in found]
+    found = {name: self.candidates[name][i] for name, i in chosen.items() if i is not None}
+    return [dataclasses.replace(method, columns={METHOD: name}) for name, method in found.items()]
 
   @property
   def results(self) -> pd.DataFrame:
