@@ -88,17 +88,23 @@ def test_a_halving_search_goes_on_in_its_later_stages(task, monkeypatch, full_fr
   monkeypatch.setattr(halving, "shares_program", lambda search, task: False)
   wanted = nets_jax.search(0, task, search, layout=layout(4, 1))
   monkeypatch.undo()
-  original, chunks = nets_search.compile_program, []
+  here, in_thread, chunks = nets_search.compile_program, nets_search.compile_in_thread, []
+
+  def is_full(layout):
+    chunks.append(min(layout.chunk, layout.size))
+    return chunks[-1] > 1 and len(chunks) > full_from - 1
 
   def compile_program(program, *arguments):
-    chunks.append(min(arguments[3].chunk, arguments[3].size))
-    if chunks[-1] > 1 and len(chunks) > full_from - 1:
-      raise jax.errors.JaxRuntimeError(FULL)
-    return original(program, *arguments)
+    return full(arguments[3]) if is_full(arguments[3]) else here(program, *arguments)
+
+  def compile_in_thread(program, *arguments):
+    error = jax.errors.JaxRuntimeError(FULL)
+    return failed(error) if is_full(arguments[3]) else in_thread(program, *arguments)
 
   monkeypatch.setattr(nets_search, "compile_program", compile_program)
+  monkeypatch.setattr(nets_search, "compile_in_thread", compile_in_thread)
   found = nets_jax.search(0, task, search, layout=layout(4, 4))
-  assert chunks == ([4, 2, 1, 1] if full_from == 0 else [4, 2, 1])
+  assert chunks == ([4, 4, 2, 1, 1] if full_from == 0 else [4, 2, 1])  # the first in a thread
   if full_from == 0:
     assert_same_results([found], [wanted])
 

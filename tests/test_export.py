@@ -14,6 +14,7 @@ from nets_jax.baselines.one_shot import _prune_all
 from nets_jax.engine.layouts import make_layout, pad, replicate
 from nets_jax.evolution.configuration import stack_settings
 from nets_jax.evolution.generation import init_all, step_all
+from nets_jax.networks import precision
 from nets_jax.networks.zoo import make_network
 from nets_jax.tickets.ticket import stack
 from nets_jax.training.loop import _start_tickets, _train_some_steps
@@ -83,13 +84,16 @@ def test_scores_at_initialisation(task, platform, name):
   assert "stablehlo" in lowered(platform, _prune_all, rows, shared, layout=layout)
 
 
-def test_the_form_of_a_product_is_that_of_the_machine_it_is_for(data):
-  """A CPU rounds the operands of a coarse product; an accelerator multiplies in the format itself."""
+@pytest.mark.parametrize("native", [False, True])
+def test_the_form_of_a_product_is_that_of_the_machine_it_is_for(data, native, monkeypatch):
+  """An accelerator multiplies in the format itself, and so does a CPU that can; others round the operands."""
+  monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: native)
+  jax.clear_caches()
   task = nets_jax.Task(nets_jax.MLP(hidden_sizes=(4,), num_classes=3), data, TRAINING)
   search = nets_jax.recipes.guided(population_size=2, generations=1, precision="bfloat16")
   program = generation(task, search, on_accelerator(2, None))
   on_cpu, elsewhere = (lowered(platform, *program) for platform in ("cpu", "cuda"))
-  assert "reduce_precision" in on_cpu
-  assert "bf16" not in on_cpu
+  assert ("reduce_precision" in on_cpu) != native
+  assert ("bf16" in on_cpu) == native
   assert "reduce_precision" not in elsewhere
   assert "bf16" in elsewhere

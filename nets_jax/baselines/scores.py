@@ -17,6 +17,7 @@ from nets_jax.networks.layers import synaptic
 from nets_jax.tickets.ticket import kernels
 from nets_jax.training.task import Task
 
+ROUNDING = 1e-6  # of the flow; a float32 sum of what cancels out comes to some 1e-7 of it
 NORMALISATIONS = (nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -60,7 +61,12 @@ def synflow(task: Task, weights: Params, masks: Params, batch: Split) -> Params:
       return jnp.sum(forward(task.network, counted, ones))
 
   gradient = jax.grad(flow)(weights)
-  return kernels(jax.tree.map(lambda g, w: jnp.abs(g * w), gradient, weights), masks)
+  scores = kernels(jax.tree.map(lambda g, w: jnp.abs(g * w), gradient, weights), masks)
+  # Flow is conserved: the scores of a layer sum to R, or to its share of it beside others. What is so far
+  # below is the rounding of a sum that is zero.
+  sums = jax.tree.map(jnp.sum, scores)
+  least = ROUNDING * jnp.max(jnp.stack(jax.tree.leaves(sums)))
+  return jax.tree.map(lambda score, total: jnp.where(total > least, score, 0), scores, sums)
 
 
 def _unnormalised(call, arguments, keywords, context):
