@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_checkpoints import in_pieces
 
 import nets_jax
+from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.networks.adapter import draw_variables, forward, forward_in_training
 from nets_jax.networks.architectures.resnets import ResNet
 from nets_jax.networks.architectures.transformers import vit
@@ -512,3 +513,17 @@ def test_states_of_dead_units_are_those_that_were_given(images):
   means = found.carried_states["batch_stats"]["norm"]["mean"][0]
   assert (means[~is_live] == 7).all()
   assert (means[is_live] != 7).all()
+
+
+def test_by_hand_there_and_back(data):
+  """As the documents have it; also of a ticket of which nothing is dead."""
+  task = nets_jax.Task(nets_jax.MLP((20, 10), 3), data, nets_jax.Training(learning_rate=0.1, batch_size=12))
+  for density in (0.1, 0.9):
+    ticket = random_ticket(3, task.network, data.input_shape, density)
+    small = nets_jax.compact(ticket, task.network, data.input_shape)
+    assert bool(small.sizes) == (density < 0.5)
+    by_hand = nets_jax.train_tickets(0, small.ticket, task.replace(network=small.network), steps=5)
+    whole = nets_jax.train_tickets(0, ticket, task.replace(compact=False), steps=5)
+    found = small.widened(nets_jax.take(by_hand.weights, 0), phenotype(ticket))
+    for one, other in zip(*map(jax.tree.leaves, (found, nets_jax.take(whole.weights, 0))), strict=True):
+      np.testing.assert_allclose(one, other, atol=1e-5)

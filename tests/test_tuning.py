@@ -191,6 +191,8 @@ def test_the_command_tunes_then_checks(run_binary, tmp_path):
       ("--methods=random", "--tune=learning_rate=1", "--tune_epochs=0"),
       "screen_epochs must be at least 1, not 0",
     ),
+    (("--methods=random", "--tune=learning_rate"), "in --tune, 'learning_rate' is not name=values"),
+    (("--methods=random", "--tune_epochs=1"), "tune_epochs is of a tuning, but there is none; give --tune"),
     (("--methods=random", "--sanity=0.1"), "sanity must be of the densities below 1 that are asked for, not"),
     (("--methods=random", "--sanity=x"), "sanity must be numbers, not x"),
   ],

@@ -51,8 +51,10 @@ def candidates(
 ) -> dict[str, list[Method]]:
   """What `--tune` has each method try, by its name; nothing without it."""
   if not values.tune:
+    if other := [name for name in ("tune_density", "tune_epochs") if values[name].present]:
+      raise UsageError(f"{other[0]} is of a tuning, but there is none; give --tune, or leave it out")
     return {}
-  grid = space.product(tuning.as_text(tuning.GRID) if values.tune == "default" else values.tune)
+  grid = space.product(space.as_text(tuning.GRID) if values.tune == "default" else values.tune, "tune")
   data = methods[0].task.data
   return tuning.of_labels(labels, grid, lambda some: make_methods(some, values, data))
 

@@ -92,13 +92,15 @@ def _evaluated(
 
 
 def with_kept(state: NetworkState, kept: Kept) -> NetworkState:
-  """A state with the places of the kept units beside."""
+  """A state with the places of the kept units beside, if any are left out."""
+  if not kept:
+    return dict(state)
   return {**state, KEPT_UNITS: {f"{group:04d}": places for group, places in kept.items()}}
 
 
 def kept_of(state: NetworkState) -> tuple[Kept, NetworkState]:
   """The same backwards."""
-  kept = {int(group): places for group, places in state[KEPT_UNITS].items()}
+  kept = {int(group): places for group, places in state.get(KEPT_UNITS, {}).items()}
   return kept, {name: tree for name, tree in state.items() if name != KEPT_UNITS}
 
 

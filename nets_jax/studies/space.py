@@ -60,14 +60,19 @@ class Dimension:
     return f"{trial.suggest_float(self.parameter, self.low, self.high, log=self.log):.4g}"
 
 
-def product(text: str) -> list[Changes]:
+def product(text: str, flag: str = "grid") -> list[Changes]:
   """`noise_rate=0.05,0.1;dormancy_rate=0.1,0.2` is four settings; an empty text one, of nothing.
 
   Raises:
     UsageError: it cannot be read so.
   """
-  lists = {name: _choices(name, values) for name, values in _entries(text, "grid").items()}
+  lists = {name: _choices(name, values) for name, values in _entries(text, flag).items()}
   return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
+def as_text(grid: Mapping[str, Sequence[object]]) -> str:
+  """A grid as it is written on the command line."""
+  return ";".join(f"{name}={','.join(map(str, values))}" for name, values in grid.items())
 
 
 def read_ranges(text: str, is_whole: Callable[[str], bool]) -> list[Dimension]:

@@ -87,11 +87,6 @@ def of_labels(
   return found
 
 
-def as_text(grid: Mapping[str, Sequence[Value]]) -> str:
-  """A grid as it is written on the command line."""
-  return ";".join(f"{name}={','.join(map(str, values))}" for name, values in grid.items())
-
-
 def label_of(method: Method) -> str:
   """The name of a method in tables.
 
@@ -260,7 +255,7 @@ def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
   tried = names[names.index("target_density") + 1 : names.index("trial")]
   column, form, rows = measures.column("valid"), measures.form, []
   for name, own in results.groupby(METHOD, sort=False):
-    chosen, screened = own[own["chosen"] == 1], list(tables.sound(own[own["round"] == 1])[column])
+    chosen, screened = own[own["chosen"] == 1], list(own[(own["round"] == 1) & _came_through(own)][column])
     last = chosen[chosen["round"] == chosen["round"].max()]
     settings = [f"{setting}={chosen[setting].iloc[0]}" for setting in tried if len(chosen)]
     cost = own["search_epochs"].sum() + own["training_epochs"].sum()
@@ -268,13 +263,18 @@ def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
       {"method": name, "chosen": ", ".join(settings) or "none came through"}
       | {f"valid {measures.words}": tables.spread(list(tables.sound(last)[column]), form)}
       | {"worst in the grid": tables.spread([measures.worst(screened)] if screened else [], form)}
-      | {"settings": int((own["round"] == 1).sum()), "failed": int((own["failed"] != "").sum())}
+      | {"settings": int((own["round"] == 1).sum()), "failed": int((~_came_through(own)).sum())}
       | {
         "genome-epochs of tuning": f"{cost:,.0f}",
         "seconds of its searches": f"{own['search_seconds'].sum():,.0f}",
       }
     )
   return tables.markdown(pd.DataFrame(rows)) if rows else ""
+
+
+def _came_through(rows: pd.DataFrame) -> pd.Series:
+  """Which runs neither failed nor diverged."""
+  return (rows["failed"] == "") & rows["valid_loss"].map(math.isfinite)
 
 
 def _at(method: Method, density: float, epochs: int | None) -> Method:
@@ -289,12 +289,12 @@ def _at(method: Method, density: float, epochs: int | None) -> Method:
 
 
 def _ranked(groups: Sequence[Sequence[Run]], metric: str | None, measures: Measures) -> list[int]:
-  """The groups in which no run failed or diverged, by their mean, the best first; ties by their order."""
+  """The groups in which no run failed or diverged, by their mean, the best first; ties by the mean loss."""
   means = {}
   for i, runs in enumerate(groups):
     rows = [result_row(run) for run in runs if is_done(run)]
     rows = [row for row in rows if not row["failed"] and math.isfinite(row["valid_loss"])]
     sound = [value_of(row, metric, measures) for row in rows]
     if len(sound) == len(runs) and all(map(math.isfinite, sound)):
-      means[i] = sum(sound) / len(sound)
+      means[i] = sum(sound) / len(sound), sum(row["valid_loss"] for row in rows)
   return sorted(means, key=lambda i: means[i])

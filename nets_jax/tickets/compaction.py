@@ -157,6 +157,15 @@ class Compact:
     """Whether so much is left out that a training is faster for it, with a program of its own."""
     return bool(self.kept) and self.multiplications <= WORTH_IT * self.whole_multiplications
 
+  def widened(self, weights: Params, whole: Params) -> Params:
+    """Weights of the whole network: the compact one's where units are alive, and elsewhere what there was.
+
+    Args:
+      weights: of the compact network, trained as a rule.
+      whole: of the whole network, what dead units keep: the phenotype of the ticket, as after a training.
+    """
+    return widened(self, weights, whole, state=False)
+
   @property
   def sizes(self) -> tuple[tuple[int, int], ...]:
     """How many units are kept, by group: what the compiled program depends on."""
