@@ -88,6 +88,7 @@ def test_relative_links_resolve(page):
 def test_the_flags_that_a_page_names_exist(page):
   for command in COMMANDS:
     importlib.import_module(f"nets_jax.cli.{command}")
+  importlib.import_module("experiments.benchmarking.measure")
   text = re.sub(r"^ *#SBATCH .*$", "", page.read_text(), flags=re.MULTILINE)
   named = set(re.findall(r"(?<![\w-])--([a-z]\w*)", text))
   known = {*flags.FLAGS, *OF_EXAMPLES, "help", "helpfull", "flagfile"}

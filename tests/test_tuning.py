@@ -10,6 +10,7 @@ from conftest import table
 import nets_jax
 from nets_jax import studies
 from nets_jax.baselines.random_tickets import Dense, Random
+from nets_jax.cli import compare as compare_command
 from nets_jax.cli import densities as densities_command
 from nets_jax.studies import tuning
 from nets_jax.studies.frontiers import densities
@@ -140,6 +141,24 @@ def test_methods_have_names_of_their_own(short):
     candidates([method, method], grid=RATES)
   with pytest.raises(nets_jax.UsageError, match="has no column 'method' to be told by"):
     candidates([studies.Method({"name": "a"}, METHODS["random"], short)], grid=RATES)
+
+
+def test_a_comparison_that_tunes_repeats_by_its_flagfile(run_binary, tmp_path):
+  arguments = ARGUMENTS[:6]
+  given = (
+    "--methods=random",
+    "--trials=1",
+    "--devices=1",
+    "--density_deviation=0",
+    "--tune=learning_rate=0.1,0.3",
+  )
+  status, out, _ = run_binary(compare_command, *arguments, *given, "--tune_density=0.5", "--workdir=a")
+  assert status == 0
+  assert "learning_rate=" in out
+  assert run_binary(compare_command, "--flagfile=a/compare.flags", "--workdir=b")[0] == 0
+  found = [(tmp_path / name / "tuning.csv").read_text().splitlines() for name in "ab"]
+  assert [len(rows) for rows in found] == [1 + 2 + 2 * 2] * 2
+  assert (tmp_path / "a" / "table1.md").read_text() == (tmp_path / "b" / "table1.md").read_text()
 
 
 ARGUMENTS = (

@@ -37,7 +37,7 @@ flags.adopt_module_key_flags(method_flags)
 flags.DEFINE_bool("quick", False, "A short version for trying out; its outputs say so.")
 
 METHODS = ["random", "imp", "nets@paper"]  # the paper calls it NeTS
-OWN_FLAGS = ("trials", "methods", "quick", "tune", "tune_density", "tune_epochs")
+OWN_FLAGS = ("trials", "methods", "quick")
 QUICK = {"generations": 4, "fitness_epochs": 0.2, "cycle_epochs": 1, "train_epochs": 2}
 
 
@@ -62,7 +62,8 @@ def run(values: flags.FlagValues) -> None:
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
   own |= method_flags.tuning_record(values) | records.task_settings(values)
   claim(directory, own | {"given": records.given_plain(values)})
-  again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, OWN_FLAGS))
+  kept = (*OWN_FLAGS, *method_flags.TUNING) if values.tune else OWN_FLAGS
+  again = records.leave_flagfile(directory / "compare.flags", records.as_given(values, kept))
   say(f"to repeat this comparison: python -m nets_jax compare {again} --workdir={directory}")
   methods = method_flags.tuned(tried, values, directory, how) if tried else methods
   if not methods:

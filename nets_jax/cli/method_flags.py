@@ -45,13 +45,15 @@ flags.DEFINE_string(
 flags.DEFINE_float("tune_density", 0.05, "Density of the tickets that --tune looks at.")
 flags.DEFINE_integer("tune_epochs", None, "Epochs of training in the first round of --tune; default all.")
 
+TUNING = ("tune", "tune_density", "tune_epochs")
+
 
 def candidates(
   labels: Sequence[str], values: flags.FlagValues, methods: Sequence[Method]
 ) -> dict[str, list[Method]]:
   """What `--tune` has each method try, by its name; nothing without it."""
   if not values.tune:
-    if other := [name for name in ("tune_density", "tune_epochs") if values[name].present]:
+    if other := [name for name in TUNING if values[name].present]:
       raise UsageError(f"{other[0]} is of a tuning, but there is none; give --tune, or leave it out")
     return {}
   grid = space.product(space.as_text(tuning.GRID) if values.tune == "default" else values.tune, "tune")
