@@ -26,7 +26,7 @@ FORMS = {
 }
 
 
-WHOLE = ("trial", "ticket", "seed")  # columns of whole numbers
+WHOLE = ("trial", "ticket", "seed", "round", "training_epochs", "chosen")  # columns of whole numbers
 
 
 def spread(values: Sequence[float], form: str, error: str = "interval") -> str:
