@@ -81,7 +81,7 @@ def padded_first(convolve, layout, *, padding, lhs_dilation, **kind):
   return lambda x, w: convolve(lax.pad(x, nothing, pads), w, padding="VALID", **kind)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(kind=convolutions_of_all_kinds(), block=st.sampled_from([1, 2**20]), many=st.sampled_from([1, 16]))
 def test_a_convolution_is_xlas_value_gradients_and_their_tangents(kind, block, many):
   images, kernel, layout = kind.pop("images"), kind.pop("kernel"), kind.pop("layout")

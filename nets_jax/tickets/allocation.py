@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nets_jax.errors import UsageError
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import Layer
+from nets_jax.tickets.layer_counts import free_size
 
 LAST_SHARE = 0.3  # of a last linear layer, by smart ratios
 
@@ -87,9 +89,8 @@ def allocate(rule: Allocation, layers: Sequence[Layer], count: int) -> dict[str,
   Raises:
     UsageError: the count cannot be met, or a rule of one's own gives no densities.
   """
-  own = {layer.name: layer.kept for layer in layers if layer.kept is not None}
-  free = [layer for layer in layers if layer.kept is None]
-  left, most = count - sum(own.values()), sum(layer.size for layer in free)
+  own, free = own_counts(layers), [layer for layer in layers if layer.kept is None]
+  left, most = count - sum(own.values()), free_size(layers)
   if not len(free) <= left <= most:
     raise UsageError(
       f"{count} weights to keep leave {left} for {len(free)} layers, which need 1 each and have {most} "
