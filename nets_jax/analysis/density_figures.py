@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import SymmetricalLogLocator
 
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.style import COLOURS, STYLE, TableRow, label_axes, method_colours
@@ -72,6 +73,8 @@ def cost_figure(rows: Sequence[TableRow], density: float, measures: Measures | N
       elif of_method:
         _draw_cost(axes, of_method, column, colour, method, measures)
     axes.set_xscale("symlog", linthresh=10)
+    # By powers of ten alone a search of 52 genome-epochs would be read as one of 16.
+    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10, subs=[1, 2, 5]))
     axes.set_xlim(-1, 1.6 * max(10, *(row[column] for row in shown)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     height = measures.score_label("test", f" at {100 * density:g} %")
