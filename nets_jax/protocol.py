@@ -24,6 +24,10 @@ from nets_jax.training.task import Task
 Outcome = SearchResult | SearchFailed
 
 
+# What a search that trains nothing does not look at; the final trainings go side by side in one program.
+INSTANT_VARIES = ("learning_rate", "momentum", "weight_decay", "clip_norm")
+
+
 class How(NamedTuple):
   """On what a search runs, and whom it tells; see `Search.run_all`.
 
@@ -84,7 +88,8 @@ class Search(Struct):
     passes_densities: whether a search for a low density has, on its way, the tickets of all higher ones that
       the same search would find; see `on_tickets`. Its field `cycles` counts its steps.
     is_instant: whether it is done at once, without generations or cycles after which it could be ended.
-    varies: the settings of a task in which runs side by side may differ.
+    varies: the settings of a task in which runs side by side may differ; those of `find` differ in numbers of
+      the training that it does not look at, `INSTANT_VARIES`.
   """
 
   passes_densities = False
@@ -103,7 +108,8 @@ class Search(Struct):
     cls, keys: Key[Array, " runs"], tasks: Sequence[Task], searches: Sequence[Self], how: How
   ) -> Sequence[Outcome]:
     """As `find`, each run with a task and settings of its own; here they must all be alike."""
-    if any(search != searches[0] for search in searches) or any(not _alike(task, tasks[0]) for task in tasks):
+    alike = all(_alike(task, tasks[0], cls.varies) for task in tasks)
+    if not alike or any(search != searches[0] for search in searches):
       raise UsageError(f"runs of {cls.__name__} side by side must have the same settings")
     return searches[0].find(keys, tasks[0], how)
 
@@ -261,6 +267,10 @@ def check_max_seconds(max_seconds: float, search: Search) -> None:
     )
 
 
-def _alike(task: Task, other: Task) -> bool:
-  """Whether two tasks are one: the same data, and all else equal."""
-  return task.data is other.data and task.replace(data=None) == other.replace(data=None)
+def _alike(task: Task, other: Task, varies: Sequence[str]) -> bool:
+  """Whether two tasks are one: the same data, and all else equal but for some numbers of the training."""
+
+  def rest(task):
+    return task.replace(data=None, training=task.training.replace(**dict.fromkeys(varies)))
+
+  return task.data is other.data and rest(task) == rest(other)

@@ -16,6 +16,7 @@ from nets_jax.baselines.random_tickets import Dense, Random
 from nets_jax.evolution import ranking, schedules, selection
 from nets_jax.evolution.generation import init, step
 from nets_jax.networks.initialisation import Normal
+from nets_jax.studies.methods import Method
 from nets_jax.training.optimizers import make_optimizer, optimizer_names
 
 KEY = jax.random.key(7)
@@ -234,6 +235,20 @@ def test_other_arguments_than_a_search_takes_are_told(task, network, data):
     nets_jax.search_all([1, 2], task, [SEARCH])
   with pytest.raises(nets_jax.UsageError, match="runs of Snip side by side must have the same settings"):
     nets_jax.search_all([1, 2], task, [Snip(share, score_batch=20) for share in (0.1, 0.2)])
+  with pytest.raises(nets_jax.UsageError, match="runs of Snip side by side must have the same settings"):
+    nets_jax.search_all([1, 2], [task, task.replace(initialiser=0.2)], Snip(score_batch=20))
+
+
+@pytest.mark.parametrize("search", [Snip(0.3, score_batch=20), Random(0.3, density_deviation=0.0), Dense()])
+def test_runs_that_differ_in_a_rate_go_side_by_side_where_a_search_does_not_look_at_it(task, search):
+  tasks = [task.replace(training=nets_jax.Training(learning_rate=rate)) for rate in (0.01, 0.3)]
+  methods = [Method({"rate": i}, search, own) for i, own in enumerate(tasks)]
+  assert methods[0].program == methods[1].program
+  assert methods[0].hash != methods[1].hash
+  assert Method({}, search, task.replace(initialiser=0.2)).program != methods[0].program
+  both = nets_jax.search_all([1, 2], tasks, search)
+  for i, found in enumerate(both):
+    jax.tree.map(np.testing.assert_array_equal, found.ticket, nets_jax.search(i + 1, tasks[i], search).ticket)
 
 
 def test_a_network_without_precision_trains_in_float32_alone(task):

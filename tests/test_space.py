@@ -21,6 +21,16 @@ def test_a_grid_is_every_combination_in_order():
   ]
   assert space.product("") == [{}]
   assert space.product("hidden_sizes=6,8+4;") == [{"hidden_sizes": "6"}, {"hidden_sizes": "8,4"}]
+  both = [
+    {"optimizer": ("sgd",), "learning_rate": (0.1, 0.3)},
+    {"optimizer": ("adam",), "learning_rate": (0.01,)},
+  ]
+  assert space.as_text(both) == "optimizer=sgd;learning_rate=0.1,0.3|optimizer=adam;learning_rate=0.01"
+  assert space.product(space.as_text(both)) == [
+    {"optimizer": "sgd", "learning_rate": "0.1"},
+    {"optimizer": "sgd", "learning_rate": "0.3"},
+    {"optimizer": "adam", "learning_rate": "0.01"},
+  ]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +42,7 @@ def test_a_grid_is_every_combination_in_order():
     ("elites=1;elites=2", "in --grid, elites is there twice"),
     ("elites=1,,2", "the values of elites must differ and none be empty: '1,,2'"),
     ("elites=1,1", "the values of elites must differ and none be empty: '1,1'"),
+    ("elites=1|noise_rate=1", r"in --grid, what stands between \| must name the same settings"),
   ],
 )
 def test_a_wrong_grid(text, message):

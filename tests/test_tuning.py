@@ -38,8 +38,8 @@ def test_every_method_has_the_whole_grid(short):
   first, *_, last = found["random"]
   assert dict(last.columns) == {"method": "random", "optimizer": "adam", "learning_rate": 0.1}
   assert (first.task.training.learning_rate, last.task.training.learning_rate) == (1e-4, 0.1)
-  assert len(candidates({"random": METHODS["random"]}, short)["random"]) == math.prod(
-    len(values) for values in tuning.GRID.values()
+  assert len(candidates({"random": METHODS["random"]}, short)["random"]) == sum(
+    math.prod(map(len, grid.values())) for grid in tuning.GRID
   )
 
 

@@ -16,7 +16,7 @@ from nets_jax.engine.layouts import Layout, compile_program, fetch, pad, replica
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.kinds import DENSITY, NUMBER, WHOLE, at_least
 from nets_jax.networks.adapter import Params
-from nets_jax.protocol import How, Outcome, Search
+from nets_jax.protocol import INSTANT_VARIES, How, Outcome, Search
 from nets_jax.settings import setting
 from nets_jax.structs import Rows
 from nets_jax.tickets.layer_counts import counts_on_the_way, keep_highest
@@ -73,6 +73,7 @@ class OneShot(Search):
   score: Callable[..., Params] = _score(scores.magnitude)
 
   is_instant = True
+  varies = INSTANT_VARIES
 
   @property
   def looks(self) -> bool:

@@ -15,7 +15,7 @@ from nets_jax.kinds import DENSITY, NUMBER, at_least, choice, one_of
 from nets_jax.networks.adapter import Network, Scale
 from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
 from nets_jax.networks.layers import Layer, find_layers
-from nets_jax.protocol import How, Outcome, Search
+from nets_jax.protocol import INSTANT_VARIES, How, Outcome, Search
 from nets_jax.settings import setting
 from nets_jax.structs import Rows
 from nets_jax.tickets.allocation import ALLOCATIONS, Allocation, allocate
@@ -102,6 +102,7 @@ class Random(Search):
   )  # fmt: skip
 
   is_instant = True
+  varies = INSTANT_VARIES
 
   def at_density(self, density: float, task: Task) -> Self:
     """Exactly of that density."""
@@ -159,6 +160,7 @@ class Dense(Search):
   """The dense network, as a search that prunes nothing but layers that have a density of their own."""
 
   is_instant = True
+  varies = INSTANT_VARIES
 
   def densities(self, asked: Sequence[float]) -> Sequence[float]:
     """Its own, whatever is asked for."""

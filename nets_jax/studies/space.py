@@ -63,16 +63,26 @@ class Dimension:
 def product(text: str, flag: str = "grid") -> list[Changes]:
   """`noise_rate=0.05,0.1;dormancy_rate=0.1,0.2` is four settings; an empty text one, of nothing.
 
+  Between `|` stand several such, of the same settings: each optimiser with rates of its own.
+
   Raises:
     UsageError: it cannot be read so.
   """
-  lists = {name: _choices(name, values) for name, values in _entries(text, flag).items()}
-  return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+  found: list[Changes] = []
+  for part in plugins.split(text, "|"):
+    lists = {name: _choices(name, values) for name, values in _entries(part, flag).items()}
+    found += [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    if set(found[-1]) != set(found[0]):
+      raise UsageError(f"in --{flag}, what stands between | must name the same settings: {text!r}")
+  return found
 
 
-def as_text(grid: Mapping[str, Sequence[object]]) -> str:
-  """A grid as it is written on the command line."""
-  return ";".join(f"{name}={','.join(map(str, values))}" for name, values in grid.items())
+def as_text(grids: Sequence[Mapping[str, Sequence[object]]]) -> str:
+  """Grids as they are written on the command line."""
+  texts = [
+    ";".join(f"{name}={','.join(map(str, values))}" for name, values in grid.items()) for grid in grids
+  ]
+  return "|".join(texts)
 
 
 def read_ranges(text: str, is_whole: Callable[[str], bool]) -> list[Dimension]:

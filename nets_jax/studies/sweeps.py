@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -39,20 +40,23 @@ from nets_jax.training.task import Task
 RESULTS = ("search_epochs", "search_seconds", "compile_seconds", "empty_layers", "failed")
 
 
-def vary(search: Search, task: Task, grid: Mapping[str, Sequence[Value]]) -> list[Method]:
+def vary(
+  search: Search, task: Task, grid: Mapping[str, Sequence[Value]] | Sequence[Mapping[str, Sequence[Value]]]
+) -> list[Method]:
   """Every combination of listed values, by the settings' names on the command line, as methods.
 
   Args:
     search: whose settings are varied,
     task: or those of the task, its training and its initialiser.
-    grid: values by name.
+    grid: values by name; or several such, one after the other.
 
   Raises:
     UsageError: neither has such a setting.
   """
-  combinations: list[dict[str, Value]] = [{}]
-  for name, values in grid.items():
-    combinations = [{**changes, name: value} for changes in combinations for value in values]
+  grids = [grid] if isinstance(grid, Mapping) else grid
+  combinations = [
+    dict(zip(own, values, strict=True)) for own in grids for values in itertools.product(*own.values())
+  ]
   return [changed(search, task, changes) for changes in combinations]
 
 

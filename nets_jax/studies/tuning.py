@@ -29,12 +29,12 @@ from nets_jax.studies.work import Options, complete
 from nets_jax.training.measures import Measures
 from nets_jax.training.task import Task
 
-# Learning rates, first weights and optimisers that the field uses; for `tune` and `--tune=default`.
-GRID: dict[str, tuple[Value, ...]] = {
-  "optimizer": ("sgd", "adam"),
-  "learning_rate": (0.001, 0.01, 0.1, 0.3),
-  "init": ("normal", "he", "glorot"),
-}
+# Optimisers, learning rates and first weights that the field uses; for `tune` and `--tune=default`.
+INITS = ("normal", "he", "glorot")
+GRID: tuple[dict[str, tuple[Value, ...]], ...] = (
+  {"optimizer": ("sgd",), "learning_rate": (0.03, 0.1, 0.3, 1.0), "init": INITS},
+  {"optimizer": ("adam",), "learning_rate": (0.0003, 0.0012, 0.004), "init": INITS},
+)
 FIRST_TRIAL = 1_000_000  # of those that tune; tables have trials from 0 on
 METHOD = "method"  # the column of a method's name; the others are what is tried
 
@@ -42,14 +42,14 @@ METHOD = "method"  # the column of a method's name; the others are what is tried
 def candidates(
   methods: Mapping[str, Search] | Sequence[Method],
   task: Task | None = None,
-  grid: Mapping[str, Sequence[Value]] | None = None,
+  grid: Mapping[str, Sequence[Value]] | Sequence[Mapping[str, Sequence[Value]]] = GRID,
 ) -> dict[str, list[Method]]:
   """Every method with every combination of listed values, by the method's name.
 
   Args:
     methods: searches by name, for `task`; or methods, each for a task of its own.
     task: what the tickets are for.
-    grid: values by the settings' names, as on the command line; None is `GRID`.
+    grid: values by the settings' names, as on the command line; or several such, as `GRID`.
 
   Raises:
     UsageError: a method has no such setting, or two have one name.
@@ -58,7 +58,7 @@ def candidates(
   for method in as_methods(methods, task):
     if (name := label_of(method)) in found:
       raise UsageError(f"two methods are called {name!r}; give each a name of its own")
-    varied = vary(method.search, method.task, GRID if grid is None else grid)
+    varied = vary(method.search, method.task, grid)
     found[name] = [dataclasses.replace(own, columns={METHOD: name, **own.columns}) for own in varied]
   return found
 
