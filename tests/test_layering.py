@@ -45,7 +45,7 @@ INNER = {
     "pareto", "fitness", "ranking", "configuration", "halving", "places", "breeding", "generation", "history",
     "frontier", "run_record", "stages", "resuming", "search", "recipes",
   ),
-  "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp"),
+  "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp", "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual"),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
     "study_figures", "density_figures", "figures", "tensorboard", "progress",

@@ -21,7 +21,7 @@ COLOURS = {
 }
 SPARE_COLOURS = (
   "#d68910", "#7d3c98", "#148f77", "#b03a7a", "#6e5a3c", "#5d6d7e", "#9a9a00", "#ff6f61",
-  "#3b3f8c", "#a0522d",
+  "#3b3f8c", "#a0522d", "#00897b", "#c2185b", "#827717", "#4e342e", "#512da8", "#ef6c00",
 )  # fmt: skip
 STYLE = {"linewidth": 1.8}
 

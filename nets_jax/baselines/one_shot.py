@@ -187,11 +187,22 @@ def prune_at_initialisation(
     each layer, bool [rounds, layers].
   """
   weights_key, batch_key = jax.random.split(key)
-  train, rounds = task.data.train, search.rounds
-  layers, shape = task.layers, task.data.input_shape
+  shape, layers = task.data.input_shape, task.layers
   ticket = initialise(weights_key, task.network, shape, initialiser=task.initialiser, layers=layers)
-  rows = jax.random.choice(batch_key, len(train), (search.score_batch,), replace=False)
-  batch = train.examples(rows)
+  return prune_ticket(batch_rows(batch_key, task, search), ticket, task, search)
+
+
+def batch_rows(key: Key[Array, ""], task: Task, search: OneShot) -> Int[Array, " batch"]:
+  """Which training examples a score looks at."""
+  return jax.random.choice(key, len(task.data.train), (search.score_batch,), replace=False)
+
+
+def prune_ticket(
+  rows: Int[Array, " batch"], ticket: Ticket, task: Task, search: OneShot
+) -> tuple[Ticket, Int[Array, " rounds"], Bool[Array, "rounds layers"]]:
+  """Scores and prunes ONE ticket's weights as they are, on those training examples; see above."""
+  rounds, layers = search.rounds, task.layers
+  batch = task.data.train.examples(rows)
 
   def prune(ticket, aim):
     count, own = aim

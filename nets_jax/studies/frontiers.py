@@ -130,7 +130,8 @@ class Densities:
       return self.before
     new = tables.results_of(self.runs)
     new = new.rename(columns={"compile_seconds": "search_compile_seconds"})
-    return merged(self.before, new[["method", "target_density", *columns(self.measures)[1:]]])
+    own = [name for name in new.columns if name.startswith("own_")]
+    return merged(self.before, new[["method", "target_density", *columns(self.measures)[1:], *own]])
 
   @property
   def measures(self) -> Measures:
@@ -228,6 +229,8 @@ def cell(own: pd.DataFrame, measures: Measures) -> str:
   figures = f"{tables.spread(found, measures.form)} ({worst}; {costs})"
   empty = tally_layers([str(layers) for layers in sound.get("empty_layers", [])])
   notes += [f"empty: {empty}"] if empty not in ("none", "-") else []
+  trained = list(sound.get("own_" + measures.column("test"), pd.Series(dtype=float)).dropna())
+  notes += [f"as trained in the search {tables.spread(trained, measures.form)}"] if trained else []
   return "; ".join([figures, *notes])
 
 

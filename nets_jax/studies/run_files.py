@@ -39,6 +39,7 @@ from nets_jax.tickets.ticket import (
   unmasked_count,
 )
 from nets_jax.tickets.trained import save_trained
+from nets_jax.training.evaluation import evaluate
 from nets_jax.training.measures import Measures
 from nets_jax.training.task import Task
 from nets_jax.training.trainer import Trained
@@ -46,6 +47,7 @@ from nets_jax.training.trainer import Trained
 CONFIG, SUMMARY, HISTORY, TRAINING, TICKET, TRAINED = (
   "config.json", "summary.json", "history.csv", "training.csv", "ticket.safetensors", "trained.safetensors",
 )  # fmt: skip
+OWN = "in_search"  # among the results of a run
 FORMAT_VERSION = 3  # of config.json; 2 had comparisons in stages, before there was none
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 NEAR = 1.01  # times the target density: what a rounded count may come to
@@ -151,6 +153,7 @@ def summarise(
     task: that it was found for.
   """
   ticket = result.ticket
+  results = {**results, **(own_results(result, task) if results else {})}
   fewer, whole = count_multiplications(ticket, task.network, task.data.input_shape)
   return {
     "results": results,
@@ -167,6 +170,18 @@ def summarise(
     "layer_scales": {k: float(v) for k, v in layer_scales(ticket).items()},
     "empty_layers": list(result.empty_layers),
   }
+
+
+def own_results(result: SearchResult, task: Task) -> dict[str, Row]:
+  """What the network came to that a search has trained while its mask moved; nothing of other searches."""
+  if result.own_training is None:
+    return {}
+  own, judge = result.own_training, jax.jit(evaluate)
+  row: dict[str, float] = {}
+  for name in ("valid", "test"):
+    found = judge(task, own.weights, getattr(task.data, name), own.network_state)
+    row |= {f"{name}_loss": float(found.loss), task.measures.column(name): float(found.score)}
+  return {OWN: results_of(result.ticket, row, task.measures)}
 
 
 def is_done(run: Run) -> bool:
@@ -190,7 +205,8 @@ def damage(run: Run) -> str:
 def result_row(run: Run) -> Row:
   """What a run came to: its ticket's figures after the final training, costs, empty layers, why it failed.
 
-  Figures that a run does not have (it failed, or was not trained) are NaN.
+  Figures that a run does not have (it failed, or was not trained) are NaN. What a network came to that the
+  search itself has trained is in columns `own_...`.
   """
   summary = json.loads((run.path / SUMMARY).read_text())
   trained = next(iter((summary.get("results") or {}).values()), {})
@@ -200,6 +216,8 @@ def result_row(run: Run) -> Row:
   }
   figures |= {name: summary.get(name) for name in ("search_epochs", "search_seconds", "compile_seconds")}
   counts = {name: summary.get(name, 0) for name in ("unmasked", "weights")}
+  own = (summary.get("results") or {}).get(OWN, {})
+  own = {f"own_{name}": own[name] for name in metrics(run.method.task.measures)[1:] if name in own}
   fewer, whole = summary.get("multiplications"), summary.get("whole_multiplications")
   figures["multiplication_share"] = fewer / whole if whole else None
   return (
@@ -208,6 +226,7 @@ def result_row(run: Run) -> Row:
     | counts
     | {"empty_layers": name_layers(summary["empty_layers"]) if "empty_layers" in summary else ""}
     | {"failed": summary.get("failed", "")}
+    | {name: math.nan if value is None else value for name, value in own.items()}
   )
 
 

@@ -80,7 +80,7 @@ class SingleRun:
     summary = run_files.summarise(result, results, verdicts, self.task)
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
     write_json(self.where / run_files.SUMMARY, summary)
-    lines = [outcome.table(results, summary)]
+    lines = [outcome.table(summary["results"], summary)]
     is_given = isinstance(self.task.initialiser, Given)
     for to, verdict in verdicts.items():
       dense = "the dense network of the given weights" if is_given else "a fresh dense network"

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.structs import Row
 from nets_jax.tickets.ticket import Ticket, empty_layers
 
@@ -38,6 +39,19 @@ class KeptTicket(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnTraining:
+  """A network as a search's own training left it, its masks moved while it trained.
+
+  Attributes:
+    weights: theta_T, masked ones zero.
+    network_state: what it is evaluated with besides; `{}` where it keeps nothing.
+  """
+
+  weights: Params
+  network_state: NetworkState
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchResult:
   """What every ticket search returns.
 
@@ -48,6 +62,7 @@ class SearchResult:
     frontier: of a search that keeps them, the tickets met that none dominates; see `frontier.Frontier`.
     best: the ticket's own row of the history: its genome's, or that of the round that made it. IMP has none,
       for it prunes after its last training.
+    own_training: of a search that trains a network while its mask moves, that network; None of others.
   """
 
   ticket: Ticket
@@ -55,6 +70,7 @@ class SearchResult:
   cost: Cost
   frontier: Sequence[KeptTicket] = ()
   best: Row | None = None
+  own_training: OwnTraining | None = None
 
   @property
   def empty_layers(self) -> tuple[str, ...]:

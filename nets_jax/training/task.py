@@ -161,6 +161,7 @@ class Task(Struct):
       label_smoothing=self.label_smoothing, more_is_better=self.more_is_better,
     )  # fmt: skip
     self.initialiser.fitted(self.network, self.data.input_shape, self.layers)
+    self.training.check_layers(self.free_layers)
 
   def record(self) -> dict[str, object]:
     """What of a task, besides its data, training and initialiser, a checkpoint is of."""

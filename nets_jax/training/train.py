@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Key
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import NetworkState, Params, forward_in_training, initial_state
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
+from nets_jax.training.layer_rates import by_layer
 from nets_jax.training.task import Task
 from nets_jax.training.training import Training, steps_per_epoch
 
@@ -124,6 +125,7 @@ def advance(
   """
   split = jax.tree.map(jnp.asarray, task.data.train)  # NumPy arrays take no traced index
   optimizer, parts = task.training.make_optimizer(), task.training.accumulate
+  layers = () if task.training.layer_rates is None else task.free_layers
   augment = _augmentation(task.training, key if task.training.augment_apart else order_key)
 
   def loss(weights, network_state, inputs, labels, dropout_key):
@@ -147,7 +149,8 @@ def advance(
     updates, optimizer_state = optimizer.update(
       mask_weights(gradient, masks), state.optimizer_state, state.weights
     )
-    weights = optax.apply_updates(state.weights, mask_weights(updates, masks))
+    updates = by_layer(mask_weights(updates, masks), task.training.layer_rates, layers)
+    weights = optax.apply_updates(state.weights, updates)
     return TrainingState(weights, optimizer_state, network_state)
 
   rows = jnp.asarray(order)

@@ -1,7 +1,7 @@
 """How a network is trained: optimiser, learning rate, batch, augmentation."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self, cast
 
 import jax
@@ -16,6 +16,7 @@ from nets_jax.errors import UsageError
 from nets_jax.kinds import (
   ANY,
   NUMBER,
+  NUMBERS,
   POSITIVE,
   SWITCH,
   WHOLE,
@@ -26,9 +27,12 @@ from nets_jax.kinds import (
   describe,
   in_words,
 )
+from nets_jax.networks.adapter import Scale
+from nets_jax.networks.layers import Layer
 from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import rate_schedules
+from nets_jax.training.layer_rates import rate_of_each
 from nets_jax.training.optimizers import (
   DeadWeights,
   Extras,
@@ -70,6 +74,8 @@ class Training(Struct):
     batch_size: examples in a minibatch (static).
     schedule: what multiplies eta in the course of a training; also by its name, or a function of the number
       of iterations that gives one of the iteration. See `rate_schedules`.
+    layer_rates: what multiplies the learning rate of each layer, in the order of application; None is 1 for
+      all. A layer's bias goes with its kernel, and what belongs to no layer has 1 (traced).
     momentum: of an optimiser that takes it; None is the optimiser's own (traced).
     nesterov: whether the optimiser looks ahead, as of one that can (static).
     weight_decay: lambda, of all weights and biases; None is the optimiser's own (traced). See
@@ -106,6 +112,14 @@ class Training(Struct):
     group="training", flag="schedule", options=rate_schedules.SCHEDULES, base=Schedule,
     load=rate_schedules.named,
   )  # fmt: skip
+  layer_rates: Scale | None = setting(
+    None,
+    "What multiplies the learning rate of each layer, with commas or slashes between; default 1 for all.",
+    group="training",
+    kind=NUMBERS,
+    rule=POSITIVE,
+    flag="layer_rates",
+  )
   momentum: float | None = setting(
     None, "Momentum, of an optimiser that takes it; default its own.", group="training", kind=NUMBER,
     rule=BELOW_1, flag="momentum",
@@ -208,6 +222,10 @@ class Training(Struct):
     """Raises UsageError for augmentations that do not go with a minibatch of inputs [batch, ...]."""
     if self.augmentation is not None:
       augmentation.check(self.augment or (), self._sizes, inputs)
+
+  def check_layers(self, layers: Sequence[Layer]) -> None:
+    """Raises UsageError for another number of rates than of layers."""
+    rate_of_each(self.layer_rates, layers)
 
   def check(self, num_examples: int) -> None:
     """Raises UsageError for an impossible setting."""
