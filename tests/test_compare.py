@@ -221,8 +221,8 @@ def test_the_quick_version_says_so(job, tmp_path):
   [
     (
       ["--methods=luck"],
-      "methods may be guided, halved, line, frontier, paper, imp, magnitude, snip, grasp, synflow, random, "
-      "erk, smart_ratios or dense, not 'luck'",
+      "methods may be guided, halved, line, frontier, paper, concrete, gradinit, gradual, imp, magnitude, "
+      "snip, grasp, synflow, random_scales, random, erk, smart_ratios, dense, rigl or set, not 'luck'",
     ),
     (["--methods=nets"], "not 'nets'; NeTS is paper or guided"),
     (

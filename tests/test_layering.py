@@ -36,7 +36,8 @@ INNER = {
     "ticket", "compaction", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage",
   ),
   "training": (
-    "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "training",
+    "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "layer_rates",
+    "training",
     "task", "train", "evaluation", "statistics",
     "arguments", "parts", "loop", "loops", "trainer",
   ),
@@ -45,7 +46,10 @@ INNER = {
     "pareto", "fitness", "ranking", "configuration", "halving", "places", "breeding", "generation", "history",
     "frontier", "run_record", "stages", "resuming", "search", "recipes",
   ),
-  "baselines": ("scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp", "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual"),
+  "baselines": (
+    "scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp",
+    "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual",
+  ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
     "study_figures", "density_figures", "figures", "tensorboard", "progress",

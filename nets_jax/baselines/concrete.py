@@ -9,6 +9,7 @@ from flax import struct
 from jaxtyping import Array, Key
 
 from nets_jax.baselines.stepwise import Found, Stepwise
+from nets_jax.data.dataset import Split
 from nets_jax.data.targets import CLASSES
 from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, POSITIVE, WHOLE, at_least, choice, one_of
@@ -137,14 +138,14 @@ class Concrete(Stepwise):
 
     return jax.lax.fori_loop(0, steps, step, state._replace(objective=jnp.float32(0)))
 
-  def objective(self, logits: Params, key: Key[Array, ""], ticket: Ticket, task: Task, batch) -> Array:
+  def objective(self, logits: Params, key: Key[Array, ""], ticket: Ticket, task: Task, batch: Split) -> Array:
     """What the gates drawn by a key come to on a batch of examples: a number."""
     noise = draw_like(lambda size: jax.random.logistic(key, (size,)), logits)
     gates = jax.tree.map(lambda a, x: jax.nn.sigmoid(a + x / TEMPERATURE), logits, noise)
     gated = map_kernels(lambda gate, weight: (gate * weight).astype(weight.dtype), gates, ticket.weights)
     outputs = forward_for_scores(task.network, gated, batch.inputs)
     if self.concrete_objective == "loss":
-      return jnp.mean(task.training_losses(outputs, batch.labels))
+      return jnp.mean(task.training_losses(outputs, jnp.asarray(batch.labels)))
     dense = forward_for_scores(task.network, ticket.weights, batch.inputs)
     return jnp.mean(reverse_divergence(outputs, dense))
 

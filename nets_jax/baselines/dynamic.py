@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jaxtyping import Array, Int, Key
 
 from nets_jax.baselines.stepwise import Found, Stepwise
 from nets_jax.errors import UsageError
-from nets_jax.kinds import NUMBER, WHOLE, Rule, at_least, choice, one_of
+from nets_jax.kinds import DENSITY, NUMBER, WHOLE, Rule, at_least, choice, one_of
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import setting
@@ -34,30 +35,6 @@ GROUP = "other searches"
 PART = Rule("in (0, 1]", lambda share: 0 < share <= 1)
 
 
-def mask_every():
-  """The setting of all of these."""
-  return setting(
-    100, "rigl, set, gradual: steps of training between changes of the mask.", group=GROUP, kind=WHOLE,
-    rule=at_least(1), static=True,
-  )  # fmt: skip
-
-
-def mask_until():
-  """The setting of all of these."""
-  return setting(
-    0.75, "rigl, set, gradual: share of the training after which the mask stays.", group=GROUP, kind=NUMBER,
-    rule=PART, static=True,
-  )  # fmt: skip
-
-
-def precision():
-  """The setting of all searches that train."""
-  return setting(
-    "float32", "Of the matrix products in a search's training.", group="machine",
-    kind=choice(tuple(PRECISIONS)), rule=one_of(tuple(PRECISIONS)), static=True,
-  )  # fmt: skip
-
-
 class Moving(NamedTuple):
   """Where a run is: theta_0, the network in training under its mask, and what it is scored with."""
 
@@ -67,15 +44,35 @@ class Moving(NamedTuple):
   settled: NetworkState
 
 
+@struct.dataclass
 class Dynamic(Stepwise):
   """Base: a training as long as the final one, whose mask may change every `mask_every` steps.
 
-  A subclass has these settings, `first_masks` and `moved`; `moves_alone` says whether a step that moves the
-  mask moves no weight.
+  A subclass has `first_masks` and `moved`; `moves_alone` says whether a step that moves the mask moves no
+  weight.
+
+  Attributes:
+    target_density: of the last mask; the count is exact.
+    mask_every: steps between changes (static).
+    mask_until: share of the training after which the mask stays (static).
+    precision: of the training's matrix products (static).
   """
 
-  mask_every: int
-  mask_until: float
+  target_density: float = setting(
+    0.2, "Density of the ticket to find, in (0, 1].", group="fitness", kind=NUMBER, rule=DENSITY
+  )
+  mask_every: int = setting(
+    100, "rigl, set, gradual: steps of training between changes of the mask.", group=GROUP, kind=WHOLE,
+    rule=at_least(1), static=True,
+  )  # fmt: skip
+  mask_until: float = setting(
+    0.75, "rigl, set, gradual: share of the training after which the mask stays.", group=GROUP, kind=NUMBER,
+    rule=PART, static=True,
+  )  # fmt: skip
+  precision: str = setting(
+    "float32", "Of the matrix products in a search's training.", group="machine",
+    kind=choice(tuple(PRECISIONS)), rule=one_of(tuple(PRECISIONS)), static=True,
+  )  # fmt: skip
 
   is_instant = True  # of a training that is cut short the mask would be denser, or not found
   moves_alone = False

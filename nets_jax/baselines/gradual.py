@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int, Key
 
-from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving, mask_every, mask_until, precision
-from nets_jax.kinds import DENSITY, NUMBER, SHARE
+from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
+from nets_jax.kinds import NUMBER, SHARE
 from nets_jax.networks.adapter import Params
 from nets_jax.settings import setting
 from nets_jax.tickets.layer_counts import counts_on_the_way, keep_highest
@@ -27,21 +27,14 @@ class Gradual(Dynamic):
   of all layers together. What was masked does not come back.
 
   Attributes:
-    target_density: d; the count is exact.
     mask_from: T_0 as a share of the training (static).
-    mask_every, mask_until, precision: see `Rigl`.
+    target_density, mask_every, mask_until, precision: see `Dynamic`; d, and T as a share of the training.
   """
 
-  target_density: float = setting(
-    0.2, "Density of the ticket to find, in (0, 1].", group="fitness", kind=NUMBER, rule=DENSITY
-  )
   mask_from: float = setting(
     0.1, "gradual: share of the training after which pruning begins.", group=GROUP, kind=NUMBER, rule=SHARE,
     static=True,
   )  # fmt: skip
-  mask_every: int = mask_every()
-  mask_until: float = mask_until()
-  precision: str = precision()
 
   def changes(self, task: Task) -> range:
     """See `Dynamic.changes`; none before T_0."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int, Key
 
-from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving, mask_every, mask_until, precision
+from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
 from nets_jax.kinds import DENSITY, NUMBER, SHARE, choice, one_of
 from nets_jax.networks.adapter import Params, forward_for_scores
 from nets_jax.networks.initialisation import draw_like
@@ -32,13 +32,11 @@ class Rigl(Dynamic):
   Layers keep their counts, which are those of `mask_allocation`. SET (Mocanu et al., 2018) grows at random.
 
   Attributes:
-    target_density: of the network all the time; the count is exact.
+    target_density: of the network all the time; the count is exact (static).
     mask_allocation: how many weights each layer keeps; a name in `ALLOCATIONS` (static).
     mask_growth: `gradient`, or `random` (static).
     drop_fraction: a, the share of a layer's weights that moves at first.
-    mask_every: steps between moves (static).
-    mask_until: T as a share of the training (static).
-    precision: of the training's matrix products (static).
+    mask_every, mask_until, precision: see `Dynamic`; T is that share of the training.
   """
 
   target_density: float = setting(
@@ -55,10 +53,6 @@ class Rigl(Dynamic):
   drop_fraction: float = setting(
     0.3, "rigl, set: share of a layer's weights that moves at first.", group=GROUP, kind=NUMBER, rule=SHARE
   )
-  mask_every: int = mask_every()
-  mask_until: float = mask_until()
-  precision: str = precision()
-
   moves_alone = True
 
   def check(self, task: Task) -> None:
