@@ -33,7 +33,8 @@ INNER = {
     "initialisation",
   ),
   "tickets": (
-    "ticket", "compaction", "pruning", "layer_counts", "results", "controls", "tensor_files", "storage",
+    "ticket", "compaction", "pruning", "patterns", "layer_counts", "results", "controls",
+    "tensor_files", "storage",
   ),
   "training": (
     "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "layer_rates",

@@ -59,7 +59,7 @@ class Gradual(Dynamic):
     density = jnp.where(way < 1, target + (1 - target) * (1 - way) ** 3, target)
     count = jnp.maximum(jnp.round(density * total), 1).astype(jnp.int32)
     weights = kernels(state.training.weights, state.masks)
-    scores = jax.tree.map(lambda mask, w: jnp.where(mask, jnp.abs(w), -1.0), state.masks, weights)
+    scores = jax.tree.map(lambda mask, w: jnp.where(mask, jnp.abs(w), -jnp.inf), state.masks, weights)
     return keep_highest(scores, count, task.layers, counts_on_the_way(task.layers, 1.0, way))
 
 

@@ -18,6 +18,7 @@ from nets_jax.networks.layers import Layer
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.protocol import How, Outcome, Search
 from nets_jax.settings import check_value, record, setting
+from nets_jax.tickets.patterns import check_counts, check_pattern, has_pattern
 from nets_jax.tickets.ticket import initialise, layers_of, take
 from nets_jax.training.task import Task
 
@@ -82,6 +83,10 @@ class Imp(Search):
   def check(self, task: Task) -> None:
     """Raises UsageError for settings that make no search."""
     super().check(task)
+    if has_pattern(task.layers):
+      left = self.kept_counts(task.layers)[-1]
+      check_pattern(task.layers, sum(left.values()) / sum(layer.size for layer in task.layers))
+      check_counts(task.layers, left)
     task.training_of_search(self.cycle_epochs * task.steps_per_epoch, self.rewinding(task))
 
   def reports(self, task: Task, runs: int = 1) -> int:
@@ -146,7 +151,7 @@ class Imp(Search):
         break
       how.on_tickets(cycle, tickets)
       trained = runs.train(cycle, tickets, steps)
-      masks = prune(trained, tickets.masks, counts[cycle], self.prune_scope)
+      masks = prune(trained, tickets.masks, counts[cycle], self.prune_scope, tickets.layers)
       tickets, passed = tickets.replace(masks=runs.where_sound(masks, tickets.masks)), cycle + 1
     how.on_tickets(passed, tickets)
     return runs.outcomes(jax.device_get(tickets))

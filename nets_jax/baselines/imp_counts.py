@@ -11,6 +11,7 @@ from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.maskable import layer_name
 from nets_jax.tickets.layer_counts import keep_apart
+from nets_jax.tickets.patterns import patterned
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import kernels
 
@@ -43,7 +44,9 @@ def kept_counts(
   return counts
 
 
-def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str) -> Params:
+def prune(
+  weights: Params, masks: Params, counts: Mapping[str, int], scope: str, layers: Sequence[Layer] = ()
+) -> Params:
   """Keeps the `counts` largest unmasked weights of each layer (or of all), in each run.
 
   Args:
@@ -51,12 +54,13 @@ def prune(weights: Params, masks: Params, counts: Mapping[str, int], scope: str)
     masks: before pruning [runs, ...]; the new ones are subsets.
     counts: from `kept_counts`.
     scope: `layer` or `global`.
+    layers: of the network, whose masks may have a pattern.
   """
 
   @jax.jit
   def prune_run(weights, masks, counts):
-    scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -1.0), masks, weights)
-    return SCOPES[scope].keep(scores, counts)
+    scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -jnp.inf), masks, weights)
+    return SCOPES[scope].keep(patterned(scores, layers), counts)
 
   return jax.vmap(prune_run, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
 

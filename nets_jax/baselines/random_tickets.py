@@ -20,6 +20,7 @@ from nets_jax.settings import setting
 from nets_jax.structs import Rows
 from nets_jax.tickets.allocation import ALLOCATIONS, Allocation, allocate
 from nets_jax.tickets.layer_counts import keep_highest
+from nets_jax.tickets.patterns import check_counts
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, full_masks, maskable_count
 from nets_jax.training.task import Task
@@ -152,7 +153,9 @@ class Random(Search):
     if self.allocation == "none":
       return None
     rule = ALLOCATIONS[self.allocation] if isinstance(self.allocation, str) else self.allocation
-    return allocate(rule, layers, round(density * sum(layer.size for layer in layers)))
+    counts = allocate(rule, layers, round(density * sum(layer.size for layer in layers)))
+    check_counts(layers, counts)
+    return counts
 
 
 @struct.dataclass

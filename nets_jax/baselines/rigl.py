@@ -11,9 +11,11 @@ from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
 from nets_jax.kinds import DENSITY, NUMBER, SHARE, choice, one_of
 from nets_jax.networks.adapter import Params, forward_for_scores
 from nets_jax.networks.initialisation import draw_like
+from nets_jax.networks.layers import Layer
 from nets_jax.settings import setting
 from nets_jax.tickets.allocation import ALLOCATIONS, allocate
 from nets_jax.tickets.layer_counts import keep_highest
+from nets_jax.tickets.patterns import check_counts, patterned
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels
 from nets_jax.training.task import Task
@@ -58,7 +60,7 @@ class Rigl(Dynamic):
   def check(self, task: Task) -> None:
     """Raises UsageError for settings that make no search; the rule for layers is tried."""
     super().check(task)
-    self._counts(task)
+    check_counts(task.layers, self._counts(task))
 
   def _counts(self, task: Task) -> dict[str, int]:
     total = sum(layer.size for layer in task.layers)
@@ -83,9 +85,10 @@ class Rigl(Dynamic):
     masks = ticket.by_layer(state.masks)
     weights = ticket.by_layer(state.training.weights)
     growth = ticket.by_layer(self._growth(key, state, task, rows))
-    moved = {
-      name: swap(masks[name], weights[name], growth[name], count, share) for name, count in counts.items()
-    }
+    moved = {}
+    for layer in task.layers:
+      name = layer.name
+      moved[name] = swap(masks[name], weights[name], growth[name], counts[name], share, layer)
     return from_layers(ticket, moved)
 
   def _growth(self, key: Key[Array, ""], state: Moving, task: Task, rows: Int[Array, " batch"]) -> Params:
@@ -101,7 +104,9 @@ class Rigl(Dynamic):
     return kernels(jax.tree.map(jnp.abs, jax.grad(loss)(state.training.weights)), state.masks)
 
 
-def swap(mask: Array, weights: Array, growth: Array, count: int, share: Array) -> Array:
+def swap(
+  mask: Array, weights: Array, growth: Array, count: int, share: Array, layer: Layer | None = None
+) -> Array:
   """ONE layer's mask after k = round(share * count) of its weights moved; its count stays.
 
   Args:
@@ -110,12 +115,14 @@ def swap(mask: Array, weights: Array, growth: Array, count: int, share: Array) -
     growth: not negative; of those dormant then, dropped ones too, the k highest grow.
     count: the mask's (static).
     share: of it that moves.
+    layer: whose mask may have a pattern, which it keeps to.
   """
   number = jnp.round(share * count).astype(jnp.int32)
   number = jnp.minimum(number, mask.size - count)  # no more than were dormant
-  kept = top_masks(jnp.where(mask, jnp.abs(weights), -1.0), count - number)
-  grown = top_masks(jnp.where(kept, -1.0, growth), number)
-  return kept | (grown & ~kept)
+  kept = top_masks(jnp.where(mask, jnp.abs(weights), -jnp.inf), count - number)
+  if layer is not None:  # where a row of its pattern has room beside what was kept
+    growth = patterned({layer.name: growth}, [layer], {layer.name: kept})[layer.name]
+  return kept | (top_masks(jnp.where(kept, -jnp.inf, growth), number) & ~kept)
 
 
 SEARCHES = {"rigl": Rigl, "set": functools.partial(Rigl, mask_growth="random")}

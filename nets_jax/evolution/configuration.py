@@ -19,6 +19,7 @@ from nets_jax.networks.precision import PRECISIONS
 from nets_jax.protocol import Search
 from nets_jax.settings import Setting, check_value, part, places, setting
 from nets_jax.structs import Struct
+from nets_jax.tickets.patterns import has_pattern
 from nets_jax.training.task import Task
 from nets_jax.training.training import Training
 
@@ -145,6 +146,11 @@ class NetsSettings(Search):
       )
     if any(operator.needs_target for operator in self.operators) and self.ranking.target_density is None:
       raise UsageError("a schedule of the density goes to the ranking's target, but this ranking has none")
+    if has_pattern(task.layers) and not self.brings_layers:
+      raise UsageError(
+        "mask_pattern is kept to by searches that choose masks by scores, and here chance does; take guided, "
+        "or another search, or leave it out"
+      )
 
   def reports(self, task: Task, runs: int = 1) -> int:
     """A report for each generation."""

@@ -24,6 +24,7 @@ from nets_jax.networks.initialisation import draw_like
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.settings import part, setting
 from nets_jax.tickets.layer_counts import counts_on_the_way, free_count, free_unmasked
+from nets_jax.tickets.patterns import capacity, eligible, has_pattern, patterned
 from nets_jax.tickets.pruning import top_masks_of_each
 from nets_jax.tickets.ticket import Ticket, from_layers, maskable_count
 from nets_jax.training.task import Task
@@ -99,7 +100,7 @@ def _share(count: Number, mask: Array, total: int) -> Int[Array, ""]:
 
 def _highest(among: Sequence[Params], scores: Sequence[Params], counts: Sequence[Count]) -> list[Params]:
   """Of each of several sets of genes the `count` highest, or all of these if they are fewer."""
-  ranked = jax.tree.map(lambda m, s: jnp.where(m, s, -1.0), list(among), list(scores))
+  ranked = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), list(among), list(scores))
   return jax.tree.map(jnp.logical_and, top_masks_of_each(ranked, counts), list(among))
 
 
@@ -165,6 +166,13 @@ class _Guided(Operator):
     scores = genome.scores
     if self.measure is None:
       scores = draw_like(lambda size: jax.random.uniform(key, (size,)), genome.masks)
+    if has_pattern(genome.layers):
+      # What crossover has put beside the pattern is as if it were dormant, and others grow back for it.
+      within, masks = eligible(scores, genome.layers, genome.masks), genome.masks
+      fits = count <= sum(map(capacity, genome.layers))
+      masks = jax.tree.map(lambda mask, own: mask & (own | ~fits), masks, within)
+      scores = patterned(scores, genome.layers, genome.masks)
+      genome = genome.replace(masks=masks)
     keep = SCOPES[self.scope]
     if own:
       return keep_apart(genome, scores, count, regrow, own, keep)

@@ -37,12 +37,14 @@ class Layer(NamedTuple):
 
   Of what is no kernel, an embedding, say, the name is the parameter's own path (`embed/embedding`).
 
-  `kept` is how many of its weights a task says that it keeps; None leaves that to the search.
+  `kept` is how many of its weights a task says that it keeps; None leaves that to the search. `pattern` is
+  that of its mask; see `tickets.patterns`.
   """
 
   name: str
   shape: tuple[int, ...]
   kept: int | None = None
+  pattern: str | None = None
 
   @property
   def size(self) -> int:

@@ -133,3 +133,13 @@ def _transposed(matrix):
   """
   always = jax.lax.optimization_barrier(jnp.bool_(True))
   return jax.lax.cond(always, jnp.transpose, lambda x: jnp.zeros(x.shape[::-1], x.dtype), matrix)
+
+
+def has_precision(network: object) -> bool:
+  """Whether a network's field `precision` is one of ours; flax's own modules have another of that name."""
+  return getattr(network, "precision", None) in tuple(PRECISIONS)
+
+
+def precision_of(network: object) -> str:
+  """That of its training products; float32 of one without such a field."""
+  return str(getattr(network, "precision", "")) if has_precision(network) else "float32"

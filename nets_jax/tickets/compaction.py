@@ -21,6 +21,7 @@ from nets_jax.networks.adapter import Network, NetworkState, Params, initial_sta
 from nets_jax.networks.coupling import find_coupling
 from nets_jax.networks.factors import Coupling, Reading
 from nets_jax.networks.functional import Functional
+from nets_jax.networks.layers import Layer
 from nets_jax.networks.maskable import layer_name
 from nets_jax.networks.narrow_programs import Kept, narrowed, places_of
 from nets_jax.networks.narrowing import narrow_network, with_kept
@@ -248,7 +249,7 @@ def _narrow_ticket(ticket: Ticket, coupling: Coupling, kept: Kept) -> Ticket:
     lambda mask, own: None if mask is None else own, ticket.masks, cut, is_leaf=lambda leaf: leaf is None
   )
   shapes = {layer_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(masks)[0]}
-  layers = tuple(layer._replace(shape=shapes[layer.name], kept=None) for layer in layers_of(ticket))
+  layers = tuple(Layer(layer.name, shapes[layer.name]) for layer in layers_of(ticket))
   return Ticket(weights, masks, layers=layers)
 
 

@@ -15,6 +15,7 @@ from nets_jax.networks.adapter import Params
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.maskable import layer_name
+from nets_jax.tickets.patterns import check_pattern, patterned
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, unmasked_count
 
@@ -72,6 +73,7 @@ def keep_highest(
     own: the counts of layers that have one; None is what they are in the end.
   """
   own = own_counts(layers) if own is None else own
+  scores = patterned(scores, layers)
   return keep_apart(scores, free_count(count, layers, own) if own else count, own)
 
 
@@ -109,7 +111,8 @@ def hold(key: jax.Array, ticket: Ticket, dense_only: bool = False) -> Ticket:
 
 
 def check_density(layers: Sequence[Layer], density: float) -> None:
-  """Raises UsageError for a density that the counts of single layers leave no way to meet exactly."""
+  """Raises UsageError for a density that counts of single layers, or a pattern, leave no way to meet."""
+  check_pattern(layers, density)
   own = own_counts(layers)
   if not own:
     return

@@ -160,7 +160,7 @@ def stack(tickets: Sequence[Ticket]) -> Ticket:
   """
   known = {ticket.layers for ticket in tickets if ticket.layers}
   if len(known) > 1:  # some may be for a task with counts of single layers, and others not
-    known = {tuple(layer._replace(kept=None) for layer in layers) for layers in known}
+    known = {tuple(layer._replace(kept=None, pattern=None) for layer in layers) for layers in known}
   if len(known) > 1:
     raise UsageError("tickets of different networks, or of one on different inputs, make no population")
   layers = known.pop() if known else ()

@@ -11,6 +11,7 @@ from nets_jax.kinds import (
   ANY,
   NUMBER,
   SWITCH,
+  TEXT,
   WHOLE,
   WORDS,
   Rule,
@@ -27,7 +28,7 @@ from nets_jax.networks.interface import check_inputs
 from nets_jax.networks.layer_rules import LayerDensities, own_counts
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.networks.maskable import RULES, Chooser, as_rule
-from nets_jax.networks.precision import PRECISIONS
+from nets_jax.networks.precision import PRECISIONS, has_precision, precision_of
 from nets_jax.settings import check_parts, part, setting
 from nets_jax.structs import Struct
 from nets_jax.training import losses, objectives
@@ -63,6 +64,7 @@ class Task(Struct):
       density is that of all layers together: the others keep its count less theirs.
     maskable: what a mask covers: `kernels`, `kernels+embeddings`, or a function `(path, shape) -> bool` of
       one's own (static); see `networks.maskable`.
+    mask_pattern: of every mask, `2:4`, say; None is none; see `tickets.patterns` (static).
     label_smoothing: of `cross_entropy`, in training alone; what is reported is without (static).
     more_is_better: of a score of one's own, whether more is better; None is that it is (static).
   """
@@ -112,6 +114,10 @@ class Task(Struct):
     flag="layer_densities",
   )  # fmt: skip
 
+  mask_pattern: str | None = setting(
+    None, "Pattern of every mask: 2:4, at_most_2:4, block_4x4 or unit.", group="network", kind=TEXT,
+    rule=ANY, static=True, flag="mask_pattern",
+  )  # fmt: skip
   maskable: str | Chooser = setting(
     "kernels", "What a mask covers, or package.module:function of your own.", group="network",
     kind=plugins.choice(tuple(RULES)), rule=ANY, static=True, flag="maskable",
@@ -152,7 +158,7 @@ class Task(Struct):
     batch = (self.training.batch_size, *self.data.input_shape)
     self.training.check_images(jax.ShapeDtypeStruct(batch, self.data.train.input_type))
     settings.check(self.replace(training=Training()))  # the training's own are checked
-    if _precision_of(self.network) != "float32":
+    if precision_of(self.network) != "float32":
       raise UsageError(
         "give the precision to the task (of the final training) or the search, not to the network"
       )
@@ -172,7 +178,8 @@ class Task(Struct):
     own = own_counts(self.layers) if self.dense_layers or self.layer_densities else {}
     chosen = {} if self.maskable == "kernels" else {"maskable": [layer.name for layer in self.layers]}
     whole = {} if self.compact else {"compact": False}
-    return found | smoothed | chosen | whole | ({"layers": own} if own else {})
+    pattern = {"mask_pattern": self.mask_pattern} if self.mask_pattern else {}
+    return found | smoothed | chosen | whole | pattern | ({"layers": own} if own else {})
 
   @property
   def layers(self) -> tuple[Layer, ...]:
@@ -182,9 +189,9 @@ class Task(Struct):
       UsageError: a name of `dense_layers` or `layer_densities` that no layer has, or an impossible density.
     """
     found = self.free_layers
-    if not (self.dense_layers or self.layer_densities):
-      return found
-    return layer_rules.with_rule(found, self.dense_layers or (), self.layer_densities or ())
+    if self.dense_layers or self.layer_densities:
+      found = layer_rules.with_rule(found, self.dense_layers or (), self.layer_densities or ())
+    return tuple(layer._replace(pattern=self.mask_pattern) for layer in found)
 
   @property
   def free_layers(self) -> tuple[Layer, ...]:
@@ -234,9 +241,9 @@ class Task(Struct):
     Raises:
       UsageError: the network has no `precision`, and another than float32 is asked for.
     """
-    if _precision_of(self.network) == precision:
+    if precision_of(self.network) == precision:
       return self
-    if not _has_precision(self.network):
+    if not has_precision(self.network):
       raise UsageError(
         f"{name_of(self.network)} has no field `precision`, so it trains in float32, not {precision}"
       )
@@ -289,12 +296,3 @@ class Task(Struct):
 
 # Whose settings are those of every task.
 BARE_TASK = Task(None, None)  # pyrefly: ignore[bad-argument-type]  # of which settings alone are read
-
-
-def _has_precision(network: Network) -> bool:
-  """Whether a network's field `precision` is one of ours; flax's own modules have another of that name."""
-  return getattr(network, "precision", None) in tuple(PRECISIONS)
-
-
-def _precision_of(network: Network) -> str:
-  return getattr(network, "precision", "") if _has_precision(network) else "float32"
