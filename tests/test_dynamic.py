@@ -17,6 +17,7 @@ from nets_jax.networks.architectures.resnets import resnet8
 from nets_jax.studies.run_files import result_row
 from nets_jax.tickets.ticket import density
 from nets_jax.training.evaluation import evaluate
+from nets_jax.training.optimizers import optimizer_names
 from nets_jax.training.train import minibatch_order
 
 KEY = jax.random.key(5)
@@ -111,6 +112,22 @@ def test_what_grows_by_rigl_has_the_largest_gradient_of_the_dense_network(task):
       assert size[grown].min() >= size[~new].max() - 1e-7
 
 
+@pytest.mark.zoo
+@pytest.mark.parametrize("optimizer", optimizer_names())
+def test_any_optimiser_follows_a_mask_that_moves_or_is_refused(task, optimizer):
+  own = task.replace(training=nets_jax.Training(optimizer, learning_rate=0.01, batch_size=12))
+  search = search_of("rigl")
+  if optimizer == "sm3":
+    with pytest.raises(nets_jax.UsageError, match="the state of sm3 cannot be told weight by weight, so it"):
+      search.check(own)
+    return
+  search.check(own)
+  whole = search.prepared(own)
+  state = jax.eval_shape(lambda: search.begin(KEY, whole))
+  after = jax.eval_shape(lambda state: search.advance(KEY, state, whole, jnp.int32(0), 5), state)
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_an_optimiser_forgets_what_it_knew_of_a_weight_that_is_masked_or_new(optimizer):
   made = nets_jax.Training(optimizer).make_optimizer()
@@ -183,11 +200,14 @@ def test_a_schedule_of_the_rate_is_the_final_trainings(task):
 
 
 def test_a_mask_that_would_never_change_is_refused(task):
+  with pytest.raises(nets_jax.UsageError, match=r"mask_from \(0.9\) must be below mask_until \(0.75\)"):
+    nets_jax.search(KEY, task, search_of("gradual", mask_from=0.9))
   for name in ("rigl", "gradual"):
     with pytest.raises(nets_jax.UsageError, match=r"no multiple of mask_every \(100\) lies within"):
       nets_jax.search(KEY, task, search_of(name, mask_every=100))
 
 
+@pytest.mark.zoo
 def test_batch_normalisation_is_evaluated_by_settled_averages():
   rng = np.random.default_rng(0)
   images = rng.normal(size=(60, 8, 8, 1)).astype(np.float32)

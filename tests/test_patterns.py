@@ -52,6 +52,7 @@ def rows_of(mask, length):
   ]
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("pattern", "density"), [("at_most_1:2", 0.3), ("1:2", 0.5)])
 def test_every_method_keeps_to_n_of_m_at_its_exact_count(task, name, pattern, density):
@@ -83,7 +84,7 @@ def test_imp_keeps_to_a_pattern_in_its_last_cycle(task, scope):
   assert int(unmasked_count(exact.ticket)) == 46
 
 
-@pytest.mark.parametrize("name", ["snip", "guided", "rigl"])
+@pytest.mark.parametrize("name", ["snip", "guided"])
 def test_units_and_blocks_are_whole_but_for_the_last_that_makes_the_count(task, name):
   own = task.replace(mask_pattern="block_2x2")
   found = nets_jax.search(KEY, own, searches.make(name, {**METHODS[name], "target_density": 0.3}))
@@ -96,8 +97,7 @@ def test_units_and_blocks_are_whole_but_for_the_last_that_makes_the_count(task, 
         block = mask[i : i + 2, j : j + 2]
         parts += 0 < block.sum() < block.size
   assert int(unmasked_count(found.ticket)) == round(0.3 * 92)
-  if name != "rigl":  # whose weights move one by one
-    assert parts <= (4 if name == "guided" else 1)  # each of whose layers has a floor of its own
+  assert parts <= (4 if name == "guided" else 1)  # each of whose layers has a floor of its own
   units = nets_jax.search(
     KEY, task.replace(mask_pattern="unit"), searches.make("snip", {"score_batch": 20, "target_density": 0.5})
   )
@@ -194,6 +194,24 @@ def test_searches_by_chance_and_layers_that_are_too_full_are_refused(task):
     nets_jax.search(KEY, own, searches.make("erk", {"target_density": 0.45}))
   with pytest.raises(nets_jax.UsageError, match=r"keeps at most 46 of the 92 weights here, and a density"):
     nets_jax.search(KEY, own, nets_jax.Imp(cycles=1, cycle_epochs=1))
+
+
+def test_what_would_not_keep_to_a_pattern_is_refused(task):
+  own = task.replace(mask_pattern="block_2x2")
+  with pytest.raises(nets_jax.UsageError, match="rigl and set move weights one by one, so mask_pat"):
+    nets_jax.search(KEY, own, searches.make("set", {**METHODS["set"], "target_density": 0.3}))
+  with pytest.raises(nets_jax.UsageError, match="a mask_pattern is of one density, so density_dev"):
+    nets_jax.search(KEY, task.replace(mask_pattern="1:2"), searches.make("random", {"target_density": 0.5}))
+  with pytest.raises(nets_jax.UsageError, match="give cycles, prune_fraction, output_prune_fraction that"):
+    nets_jax.search(KEY, task.replace(mask_pattern="1:2"), nets_jax.Imp(cycles=2, cycle_epochs=1))
+
+
+def test_the_density_that_a_message_gives_is_taken_of_large_networks_too():
+  """A first layer of three channels, so that two of four are more than half of all."""
+  layers = [Layer("a", (3, 3, 3, 64), None, "2:4"), Layer("b", (3, 3, 512, 2462), None, "2:4")]
+  with pytest.raises(nets_jax.UsageError, match="give target_density=") as told:
+    check_pattern(layers, 0.5)
+  check_pattern(layers, float(str(told.value).partition("target_density=")[2].partition(",")[0]))
 
 
 def test_patterns_are_read():

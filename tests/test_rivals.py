@@ -91,6 +91,23 @@ def test_a_mask_that_says_nothing_is_a_failure(task):
   assert "the scores of GradInit say nothing of a layer, or are not finite; try another init" in str(lost)
 
 
+def test_factors_that_could_not_be_found_are_a_failure(task):
+  wild = task.replace(training=task.training.replace(learning_rate=1e30))
+  (lost,) = nets_jax.search_all([KEY], wild, rival("gradinit"), keep_failures=True)
+  assert "the scores of GradInit say nothing of a layer, or are not finite" in str(lost)
+
+
+def test_probabilities_begin_at_each_layers_own_share(task):
+  own = task.replace(layer_densities={"output": 0.6})
+  state = rival("concrete").begin(KEY, own)
+  shares = {name: float(jax.nn.sigmoid(a).mean()) for name, a in state.ticket.by_layer(state.logits).items()}
+  sizes = {layer.name: layer.size for layer in task.layers}
+  assert shares["output"] == pytest.approx(0.6, abs=0.02)
+  assert sum(shares[name] * sizes[name] for name in sizes) == pytest.approx(
+    0.3 * sum(sizes.values()), rel=0.02
+  )
+
+
 def test_a_search_may_be_ended_by_the_clock_after_a_turn(task):
   found = nets_jax.search(KEY, task, rival("concrete"), max_seconds=1e-9)
   assert len(found.history) == 1

@@ -26,6 +26,7 @@ def test_a_grid_is_every_combination_in_order():
     {"optimizer": ("adam",), "learning_rate": (0.01,)},
   ]
   assert space.as_text(both) == "optimizer=sgd;learning_rate=0.1,0.3|optimizer=adam;learning_rate=0.01"
+  assert space.product("elites=1,2|elites=2,3") == [{"elites": "1"}, {"elites": "2"}, {"elites": "3"}]
   assert space.product(space.as_text(both)) == [
     {"optimizer": "sgd", "learning_rate": "0.1"},
     {"optimizer": "sgd", "learning_rate": "0.3"},

@@ -15,9 +15,10 @@ from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, POSITIVE, WHOLE, at_least, choice, one_of
 from nets_jax.networks.adapter import Params, forward_for_scores
 from nets_jax.networks.initialisation import draw_like
+from nets_jax.networks.layer_rules import own_counts
 from nets_jax.settings import setting
-from nets_jax.tickets.layer_counts import keep_highest
-from nets_jax.tickets.ticket import Ticket, initialise, kernels, map_kernels, maskable_count
+from nets_jax.tickets.layer_counts import free_size, keep_highest
+from nets_jax.tickets.ticket import Ticket, from_layers, initialise, kernels, map_kernels, maskable_count
 from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order
 
@@ -53,7 +54,8 @@ class Concrete(Stepwise):
   (GradBalance). All logits begin at the target's. The ticket keeps the exact count of the highest.
 
   The objective `kl` is the reverse divergence KL(sparse || dense) of the class probabilities, by which the
-  sparse network computes as the dense one does; `loss` is the training's own.
+  sparse network computes as the dense one does; `loss` is the training's own. A pattern of masks is kept to
+  in the end, not while the probabilities are found.
 
   Attributes:
     target_density: d, share of the weights kept; the count is exact.
@@ -97,12 +99,18 @@ class Concrete(Stepwise):
     return self.concrete_epochs * (4 / 3 if self.concrete_objective == "kl" else 1)
 
   def begin(self, key: Key[Array, ""], task: Task) -> ConcreteState:
-    """Theta_0, and the logit of the target density everywhere."""
+    """Theta_0, and the logit of the target density everywhere, but in layers that have one of their own."""
     shape = task.data.input_shape
     ticket = initialise(key, task.network, shape, initialiser=task.initialiser, layers=task.layers)
-    density = jnp.clip(self.target_density, 1e-6, 1 - 1e-6)
-    logit = jnp.log(density / (1 - density)).astype(jnp.float32)
-    logits = jax.tree.map(lambda mask: jnp.full(mask.shape, logit), ticket.masks)
+    own, layers = own_counts(task.layers), task.layers
+    left = self.target_density * sum(layer.size for layer in layers) - sum(own.values())
+    free = left / max(1, free_size(layers))
+
+    def logits_of(layer):
+      share = jnp.clip(own.get(layer.name, free * layer.size) / layer.size, 1e-6, 1 - 1e-6)
+      return jnp.full(layer.shape, jnp.log(share / (1 - share)), jnp.float32)
+
+    logits = from_layers(ticket, {layer.name: logits_of(layer) for layer in layers})
     return ConcreteState(ticket, logits, jnp.float32(-1), self._adam(task).init(logits), jnp.float32(0))
 
   def _adam(self, task: Task) -> optax.GradientTransformation:
@@ -164,8 +172,9 @@ class Concrete(Stepwise):
     """The exact count of the highest logits."""
     count = jnp.maximum(jnp.round(self.target_density * maskable_count(state.ticket)), 1).astype(jnp.int32)
     masks = keep_highest(kernels(state.logits, state.ticket.masks), count, task.layers)
-    finite = jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(state.logits)]).all()
-    return Found(state.ticket.replace(masks=masks), finite)
+    # Of a layer without a rank the first weights would be kept.
+    tells = [jnp.isfinite(a).all() & (a.max() > a.min()) for a in jax.tree.leaves(state.logits)]
+    return Found(state.ticket.replace(masks=masks), jnp.stack(tells).all())
 
 
 def total(tree: Params) -> Array:

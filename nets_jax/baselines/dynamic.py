@@ -14,12 +14,13 @@ from jaxtyping import Array, Int, Key
 
 from nets_jax.baselines.stepwise import Found, Stepwise
 from nets_jax.errors import UsageError
-from nets_jax.kinds import DENSITY, NUMBER, WHOLE, Rule, at_least, choice, one_of
-from nets_jax.networks.adapter import NetworkState, Params
+from nets_jax.kinds import DENSITY, NUMBER, WHOLE, Rule, at_least, choice, describe, one_of
+from nets_jax.networks.adapter import NetworkState, Params, draw_variables
 from nets_jax.networks.precision import PRECISIONS
 from nets_jax.settings import setting
 from nets_jax.tickets.ticket import (
   Ticket,
+  full_masks,
   initialise,
   map_kernels,
   mask_weights,
@@ -86,6 +87,7 @@ class Dynamic(Stepwise):
         f"{self.mask_until:g} of the training's {self.steps(task):,} steps; lower mask_every, or raise "
         "train_epochs"
       )
+    check_state(task)
 
   def changes(self, task: Task) -> range:
     """The steps before which the mask changes."""
@@ -172,6 +174,24 @@ class Dynamic(Stepwise):
     return Found(ticket, jnp.bool_(True), (state.training.weights, state.settled))
 
 
+def check_state(task: Task) -> None:
+  """Raises UsageError for an optimiser whose state cannot be told weight by weight."""
+  optimizer = task.training.over(1000).make_optimizer()
+
+  def masked():
+    weights = draw_variables(jax.random.key(0), task.network, task.data.input_shape).weights
+    masks = full_masks(weights, task.layers)
+    return forgotten(optimizer, optimizer.init(weights), weights, masks, masks)
+
+  try:
+    jax.eval_shape(masked)
+  except (TypeError, ValueError, KeyError, AttributeError) as error:
+    raise UsageError(
+      f"the state of {describe(task.training.optimizer)} cannot be told weight by weight, so it cannot "
+      "follow a mask that moves; choose another optimiser"
+    ) from error
+
+
 def forgotten(
   optimizer: optax.GradientTransformation,
   state: optax.OptState,
@@ -185,4 +205,8 @@ def forgotten(
   keep = jax.tree.map(
     lambda mask, full: full if mask is None else mask, stays, whole, is_leaf=lambda leaf: leaf is None
   )
-  return optax.tree.map_params(optimizer.init, lambda leaf, mask: jnp.where(mask, leaf, 0), state, keep)
+
+  def forget(leaf, mask):  # of what is not of each weight, as of a layer's norm, nothing is known to be stale
+    return jnp.where(mask, leaf, 0) if jnp.shape(leaf) == mask.shape else leaf
+
+  return optax.tree.map_params(optimizer.init, forget, state, keep)

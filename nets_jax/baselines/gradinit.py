@@ -49,7 +49,8 @@ class GradInit(Stepwise):
 
   with A the training's optimiser at its learning rate, and S' half of S and half fresh (the paper's
   equation 1, whose step has a size of its own). A factor stays above 0.01; a gradient of one is clipped to 1.
-  Tensors that begin at zero, as biases do, stay there.
+  Tensors that begin at zero, as biases do, stay there. The length is the Euclidean one by any optimiser,
+  where the authors sum |g| for Adam; their bound is 1, of a step of its own size.
 
   Attributes:
     target_density: of SNIP's mask; the count is exact.
@@ -186,7 +187,7 @@ class GradInit(Stepwise):
     ticket = state.ticket.replace(weights=_scaled(state.ticket.weights, state.factors))
     ticket, _, tells = prune_ticket(state.snip_rows, ticket, task, self.snip)
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(ticket.weights)]).all()
-    return Found(ticket, tells.all() & finite)
+    return Found(ticket, tells.all() & finite & jnp.isfinite(state.loss) & jnp.isfinite(state.norm))
 
 
 def _scaled(weights: Params, factors: Params) -> Params:

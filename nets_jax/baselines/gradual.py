@@ -8,6 +8,7 @@ from flax import struct
 from jaxtyping import Array, Int, Key
 
 from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
+from nets_jax.errors import UsageError
 from nets_jax.kinds import NUMBER, SHARE
 from nets_jax.networks.adapter import Params
 from nets_jax.settings import setting
@@ -20,15 +21,16 @@ from nets_jax.training.task import Task
 class Gradual(Dynamic):
   """Gradual magnitude pruning (Zhu & Gupta, 2017): from the dense network down, by a cubic schedule.
 
-  Every `mask_every` steps t from T_0 to T the mask keeps the largest weights, of density
+  Every `mask_every` steps t from `mask_from` to `mask_until` the mask keeps the largest weights, of density
 
       d_t = d + (1 - d) (1 - (t - T_0) / (T - T_0))^3
 
-  of all layers together. What was masked does not come back.
+  of all layers together, with T the last of these steps and T_0 `mask_every` before the first. What was
+  masked does not come back.
 
   Attributes:
-    mask_from: T_0 as a share of the training (static).
-    target_density, mask_every, mask_until, precision: see `Dynamic`; d, and T as a share of the training.
+    mask_from: share of the training after which pruning begins (static).
+    target_density, mask_every, mask_until, precision: see `Dynamic`; d is the first.
   """
 
   mask_from: float = setting(
@@ -36,8 +38,14 @@ class Gradual(Dynamic):
     static=True,
   )  # fmt: skip
 
+  def check(self, task: Task) -> None:
+    """Raises UsageError for settings that make no search."""
+    if not self.mask_from < self.mask_until:
+      raise UsageError(f"mask_from ({self.mask_from:g}) must be below mask_until ({self.mask_until:g})")
+    super().check(task)
+
   def changes(self, task: Task) -> range:
-    """See `Dynamic.changes`; none before T_0."""
+    """See `Dynamic.changes`; none before `mask_from`."""
     every = self.mask_every
     first = every * max(1, math.ceil(self.mask_from * self.steps(task) / every))
     return range(first, super().changes(task).stop, every)

@@ -85,7 +85,8 @@ class Imp(Search):
     super().check(task)
     if has_pattern(task.layers):
       left = self.kept_counts(task.layers)[-1]
-      check_pattern(task.layers, sum(left.values()) / sum(layer.size for layer in task.layers))
+      share = sum(left.values()) / sum(layer.size for layer in task.layers)
+      check_pattern(task.layers, share, "cycles, prune_fraction, output_prune_fraction that leave ")
       check_counts(task.layers, left)
     task.training_of_search(self.cycle_epochs * task.steps_per_epoch, self.rewinding(task))
 

@@ -73,7 +73,6 @@ class OneShot(Search):
   score: Callable[..., Params] = _score(scores.magnitude)
 
   is_instant = True
-  varies = INSTANT_VARIES
 
   @property
   def looks(self) -> bool:
@@ -129,6 +128,8 @@ class OneShot(Search):
 class Magnitude(OneShot):
   """The largest weights."""
 
+  varies = INSTANT_VARIES
+
 
 @struct.dataclass
 class Snip(OneShot):
@@ -136,12 +137,16 @@ class Snip(OneShot):
 
   score: Callable[..., Params] = _score(scores.snip)
 
+  varies = INSTANT_VARIES
+
 
 @struct.dataclass
 class Grasp(OneShot):
   """GraSP (Wang et al., 2020)."""
 
   score: Callable[..., Params] = _score(scores.grasp)
+
+  varies = INSTANT_VARIES
 
 
 @struct.dataclass
@@ -153,6 +158,8 @@ class Synflow(OneShot):
     static=True,
   )  # fmt: skip
   score: Callable[..., Params] = _score(scores.synflow)
+
+  varies = INSTANT_VARIES
 
 
 SEARCHES = {"magnitude": Magnitude, "snip": Snip, "grasp": Grasp, "synflow": Synflow}

@@ -1,6 +1,7 @@
 """Random search over layer scales: what guided NeTS finds by selection, by chance alone."""
 
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,9 @@ class RandomScales(Search):
     rows = jax.vmap(lambda key: jax.random.split(key, self.candidates))(draw_keys).reshape(count)
     padded, shared = pad(rows, layout), replicate((short, self), layout)
     program, compiling = compile_program(_draw_all, padded, shared, layout=layout)
+    begin = time.perf_counter()
     tickets, tells = fetch_population(program(padded, shared), layout)
+    drawing = time.perf_counter() - begin
     trained = train_tickets(
       jnp.repeat(train_keys, self.candidates),
       tickets,
@@ -123,7 +126,7 @@ class RandomScales(Search):
     outcomes: list[Outcome] = []
     for run in range(len(keys)):
       places = range(run * self.candidates, (run + 1) * self.candidates)
-      seconds = last[0]["seconds"] / len(keys)
+      seconds = (last[0]["seconds"] + drawing) / len(keys)
       history: Rows = [
         {"ticket": i, "valid_loss": last[place]["valid_loss"], column: last[place][column]}
         | {"density": self.target_density, "seconds": seconds}

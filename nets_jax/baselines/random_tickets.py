@@ -20,7 +20,7 @@ from nets_jax.settings import setting
 from nets_jax.structs import Rows
 from nets_jax.tickets.allocation import ALLOCATIONS, Allocation, allocate
 from nets_jax.tickets.layer_counts import keep_highest
-from nets_jax.tickets.patterns import check_counts
+from nets_jax.tickets.patterns import check_counts, has_pattern
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, full_masks, maskable_count
 from nets_jax.training.task import Task
@@ -116,6 +116,10 @@ class Random(Search):
     if self.allocation != "none" and self.density_deviation:
       raise UsageError(
         "an allocation is of one density, so density_deviation must be 0; give that, or allocation=none"
+      )
+    if has_pattern(task.layers) and self.density_deviation:
+      raise UsageError(
+        "a mask_pattern is of one density, so density_deviation must be 0; give that, or no mask_pattern"
       )
     self._counts(self.target_density, task.layers)
 

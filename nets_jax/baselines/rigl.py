@@ -8,6 +8,7 @@ from flax import struct
 from jaxtyping import Array, Int, Key
 
 from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
+from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, SHARE, choice, one_of
 from nets_jax.networks.adapter import Params, forward_for_scores
 from nets_jax.networks.initialisation import draw_like
@@ -15,7 +16,7 @@ from nets_jax.networks.layers import Layer
 from nets_jax.settings import setting
 from nets_jax.tickets.allocation import ALLOCATIONS, allocate
 from nets_jax.tickets.layer_counts import keep_highest
-from nets_jax.tickets.patterns import check_counts, patterned
+from nets_jax.tickets.patterns import check_counts, pattern_of, patterned
 from nets_jax.tickets.pruning import top_masks
 from nets_jax.tickets.ticket import Ticket, from_layers, kernels
 from nets_jax.training.task import Task
@@ -29,9 +30,10 @@ class Rigl(Dynamic):
 
       k = round(f n),   f = (a / 2) (1 + cos(t pi / T)),
 
-  the k of smallest |w| are dropped. Of all that are dormant then, the k of largest |dL/dw| grow, from zero:
-  the gradient of the dense network's weights at the step's minibatch. No other weight moves in such a step.
-  Layers keep their counts, which are those of `mask_allocation`. SET (Mocanu et al., 2018) grows at random.
+  the k of smallest |w| are dropped. Of all that are dormant then, the k of largest |dL/dw| grow, from zero
+  where they were not dropped just now: the gradient of the dense network at the step's minibatch. No other
+  weight moves in such a step. Layers keep their counts, which are those of `mask_allocation`. SET (Mocanu et
+  al., 2018) grows at random.
 
   Attributes:
     target_density: of the network all the time; the count is exact (static).
@@ -61,6 +63,11 @@ class Rigl(Dynamic):
     """Raises UsageError for settings that make no search; the rule for layers is tried."""
     super().check(task)
     check_counts(task.layers, self._counts(task))
+    if any((pattern := pattern_of(layer)) is not None and not pattern.of for layer in task.layers):
+      raise UsageError(
+        f"rigl and set move weights one by one, so mask_pattern={task.mask_pattern} would not last; take "
+        "another pattern, or another search"
+      )
 
   def _counts(self, task: Task) -> dict[str, int]:
     total = sum(layer.size for layer in task.layers)

@@ -74,7 +74,7 @@ def product(text: str, flag: str = "grid") -> list[Changes]:
     found += [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     if set(found[-1]) != set(found[0]):
       raise UsageError(f"in --{flag}, what stands between | must name the same settings: {text!r}")
-  return found
+  return [changes for i, changes in enumerate(found) if changes not in found[:i]]
 
 
 def as_text(grids: Sequence[Mapping[str, Sequence[object]]]) -> str:

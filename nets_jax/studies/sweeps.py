@@ -48,7 +48,7 @@ def vary(
   Args:
     search: whose settings are varied,
     task: or those of the task, its training and its initialiser.
-    grid: values by name; or several such, one after the other.
+    grid: values by name; or several such, one after the other, each combination once.
 
   Raises:
     UsageError: neither has such a setting.
@@ -57,7 +57,8 @@ def vary(
   combinations = [
     dict(zip(own, values, strict=True)) for own in grids for values in itertools.product(*own.values())
   ]
-  return [changed(search, task, changes) for changes in combinations]
+  once = [own for i, own in enumerate(combinations) if own not in combinations[:i]]
+  return [changed(search, task, changes) for changes in once]
 
 
 def changed(search: Search, task: Task, changes: Mapping[str, Value]) -> Method:

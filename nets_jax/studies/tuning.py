@@ -42,14 +42,14 @@ METHOD = "method"  # the column of a method's name; the others are what is tried
 def candidates(
   methods: Mapping[str, Search] | Sequence[Method],
   task: Task | None = None,
-  grid: Mapping[str, Sequence[Value]] | Sequence[Mapping[str, Sequence[Value]]] = GRID,
+  grid: Mapping[str, Sequence[Value]] | Sequence[Mapping[str, Sequence[Value]]] | None = None,
 ) -> dict[str, list[Method]]:
   """Every method with every combination of listed values, by the method's name.
 
   Args:
     methods: searches by name, for `task`; or methods, each for a task of its own.
     task: what the tickets are for.
-    grid: values by the settings' names, as on the command line; or several such, as `GRID`.
+    grid: values by the settings' names, as on the command line; or several; None is `GRID`.
 
   Raises:
     UsageError: a method has no such setting, or two have one name.
@@ -58,7 +58,7 @@ def candidates(
   for method in as_methods(methods, task):
     if (name := label_of(method)) in found:
       raise UsageError(f"two methods are called {name!r}; give each a name of its own")
-    varied = vary(method.search, method.task, grid)
+    varied = vary(method.search, method.task, GRID if grid is None else grid)
     found[name] = [dataclasses.replace(own, columns={METHOD: name, **own.columns}) for own in varied]
   return found
 

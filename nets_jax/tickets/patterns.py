@@ -76,25 +76,27 @@ def capacity(layer: Layer) -> int:
   return layer.size // inputs * int(_limits(inputs, pattern).sum())
 
 
-def check_pattern(layers: Sequence[Layer], density: float) -> None:
+def check_pattern(layers: Sequence[Layer], density: float, remedy: str = "target_density=") -> None:
   """Raises UsageError for a density that the layers' pattern cannot have.
 
   Args:
     layers: of a task.
     density: of all maskable weights together.
+    remedy: what to give, before the density that can be had.
   """
   if not has_pattern(layers):
     return
   patterns = [pattern for layer in layers if (pattern := pattern_of(layer)) is not None]
   total, most = sum(layer.size for layer in layers), sum(map(capacity, layers))
-  count, is_exact = max(1, round(density * total)), any(pattern.exact for pattern in patterns)
+  count = max(1, int(np.round(np.float32(density) * np.float32(total))))  # as the searches have it
+  is_exact = any(pattern.exact for pattern in patterns)
   name = next(layer.pattern for layer in layers if layer.pattern)
   if count > most or (is_exact and count < most):
     which = "" if is_exact else "at most "
     other = f", or mask_pattern=at_most_{name} for fewer" if is_exact else ""
     raise UsageError(
       f"mask_pattern={name} keeps {which}{most:,} of the {total:,} weights here, and a density of "
-      f"{density:g} is {count:,}; give target_density={most / total:.6g}{other}"
+      f"{density:g} is {count:,}; give {remedy}{most / total!r}{other}"
     )
   check_counts(layers, {layer.name: layer.kept for layer in layers if layer.kept is not None})
 
@@ -106,7 +108,8 @@ def check_counts(layers: Sequence[Layer], counts: Mapping[str, int]) -> None:
     if counts.get(layer.name, 0) > most:
       raise UsageError(
         f"the layer {layer.name} is to keep {counts[layer.name]:,} weights, but by "
-        f"mask_pattern={layer.pattern} it can keep {most:,}; give it fewer, or leave the pattern out"
+        f"mask_pattern={layer.pattern} it can keep {most:,}; give it fewer (allocation or "
+        "mask_allocation=uniform), or leave the pattern out"
       )
 
 
