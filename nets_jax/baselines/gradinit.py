@@ -133,7 +133,7 @@ class GradInit(Stepwise):
 
       def norm(factors):
         gradient = self._gradient(_scaled(state.ticket.weights, factors), task, train.examples(seen[0]))
-        return optax.global_norm(gradient)
+        return optax.tree.norm(gradient)
 
       def loss(factors):
         weights = self.trained(_scaled(state.ticket.weights, factors), task, train, seen)
