@@ -187,7 +187,7 @@ def balance(gradient: Params, slope: Params, error: Array) -> Array:
 
   It is 0 where the expected density is below what it is pushed to.
   """
-  length, other = optax.tree.norm(gradient), optax.global_norm(slope)
+  length, other = optax.tree.norm(gradient), optax.tree.norm(slope)
   return jnp.where(error < 0, 0.0, length / (other + 1e-12))
 
 
