@@ -64,7 +64,7 @@ class OneShot(Search):
   )
   score_batch: int = setting(
     100,
-    "snip, grasp: examples that the score looks at.",
+    "snip, grasp, gradinit, random_scales: examples that the score looks at.",
     group=GROUP,
     kind=WHOLE,
     rule=at_least(1),
