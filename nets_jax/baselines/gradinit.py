@@ -79,8 +79,8 @@ class GradInit(Stepwise):
     10.0, "gradinit: the longest gradient that is not lowered first.", group=GROUP, kind=NUMBER, rule=POSITIVE
   )
   score_batch: int = setting(
-    100, "snip, grasp, gradinit, random_scales: examples that the score looks at.", group=GROUP, kind=WHOLE, rule=at_least(1),
-    static=True,
+    100, "snip, grasp, gradinit, random_scales: examples that the score looks at.", group=GROUP, kind=WHOLE,
+    rule=at_least(1), static=True,
   )  # fmt: skip
 
   def check(self, task: Task) -> None:

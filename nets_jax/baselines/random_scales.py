@@ -58,8 +58,8 @@ class RandomScales(Search):
     rule=at_least(0),
   )  # fmt: skip
   score_batch: int = setting(
-    100, "snip, grasp, gradinit, random_scales: examples that the score looks at.", group=GROUP, kind=WHOLE, rule=at_least(1),
-    static=True,
+    100, "snip, grasp, gradinit, random_scales: examples that the score looks at.", group=GROUP, kind=WHOLE,
+    rule=at_least(1), static=True,
   )  # fmt: skip
 
   is_instant = True
