@@ -173,8 +173,8 @@ def test_a_dense_layer_is_left_out_of_the_pattern(task):
   ("pattern", "density", "message"),
   [
     ("2:4", 0.4, r"mask_pattern=2:4 keeps 46 of the 92 weights here, and a density of 0\.4 is 37; give "
-     r"target_density=0\.5, or mask_pattern=at_most_2:4 for fewer"),
-    ("at_most_1:4", 0.4, r"mask_pattern=at_most_1:4 keeps at most 27 of the 92 .* give target_density=0\.29"),
+     r"a density of 0\.5, or mask_pattern=at_most_2:4 for fewer"),
+    ("at_most_1:4", 0.4, r"mask_pattern=at_most_1:4 keeps at most 27 of the 92 .* give a density of 0\.29"),
     ("4:2", 0.5, "mask_pattern must be such as 2:4, at_most_2:4, block_4x4 or unit, not '4:2'"),
     ("block_0x4", 0.5, "mask_pattern must be such as"),
     ("two", 0.5, "mask_pattern must be such as"),
@@ -209,9 +209,9 @@ def test_what_would_not_keep_to_a_pattern_is_refused(task):
 def test_the_density_that_a_message_gives_is_taken_of_large_networks_too():
   """A first layer of three channels, so that two of four are more than half of all."""
   layers = [Layer("a", (3, 3, 3, 64), None, "2:4"), Layer("b", (3, 3, 512, 2462), None, "2:4")]
-  with pytest.raises(nets_jax.UsageError, match="give target_density=") as told:
+  with pytest.raises(nets_jax.UsageError, match="give a density of ") as told:
     check_pattern(layers, 0.5)
-  check_pattern(layers, float(str(told.value).partition("target_density=")[2].partition(",")[0]))
+  check_pattern(layers, float(str(told.value).partition("give a density of ")[2].partition(",")[0]))
 
 
 def test_patterns_are_read():

@@ -212,7 +212,8 @@ def test_the_command_tunes_then_checks(run_binary, tmp_path):
     ),
     (("--methods=random", "--tune=learning_rate"), "in --tune, 'learning_rate' is not name=values"),
     (("--methods=random", "--tune_epochs=1"), "tune_epochs is of a tuning, but there is none; give --tune"),
-    (("--methods=random", "--sanity=0.1"), "sanity must be of the densities below 1 that are asked for, not"),
+    (("--methods=random", "--sanity=0.1"), "sanity must be among --densities, below 1, not 0.1"),
+    (("--methods=random", "--target_density=0.1"), "a study over densities has them of --densities; leave"),
     (("--methods=random", "--sanity=x"), "sanity must be numbers, not x"),
   ],
 )

@@ -85,7 +85,7 @@ class Dynamic(Stepwise):
       raise UsageError(
         f"the mask would never change: no multiple of mask_every ({self.mask_every}) lies within "
         f"{self.mask_until:g} of the training's {self.steps(task):,} steps; lower mask_every, or raise "
-        "train_epochs"
+        "the epochs of training (train_epochs, tune_epochs)"
       )
     check_state(task)
 

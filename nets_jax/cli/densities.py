@@ -55,7 +55,9 @@ def run(values: flags.FlagValues) -> None:
   asked, how, begun = read_densities(values.densities), study.options(values), time.monotonic()
   checked = read_densities(values.sanity, "sanity") if values.sanity else []
   if not set(checked) <= set(asked) - {1.0}:
-    raise UsageError(f"sanity must be of the densities below 1 that are asked for, not {values.sanity}")
+    raise UsageError(f"sanity must be among --densities, below 1, not {','.join(values.sanity)}")
+  if values["target_density"].present:
+    raise UsageError("a study over densities has them of --densities; leave target_density out")
   directory = pathlib.Path(
     values.workdir or pathlib.Path("runs") / f"densities-{places.file_name(values.dataset)}"
   )

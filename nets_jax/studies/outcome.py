@@ -15,6 +15,7 @@ def table(results: Mapping[str, Row], summary: Row) -> str:
   """The run's outcome as text: a row for each trained network."""
   measures = Measures.of_record(summary)
   score, width = f"test {measures.words}", max(15, len(measures.words) + 7)
+  first = max(10, *(len(name) + 1 for name in results or {"": 0}))
   fewer, whole = summary["multiplications"], summary["whole_multiplications"]
   left = f", {fewer / whole:.1%} of multiplications" if whole else ""
   lines = [
@@ -25,13 +26,13 @@ def table(results: Mapping[str, Row], summary: Row) -> str:
   if results:
     lines += [
       "",
-      f"{'':10}{'density':>9}{'valid loss':>12}{'test loss':>11}{score:>{width}}{'search s':>10}"
+      f"{'':{first}}{'density':>9}{'valid loss':>12}{'test loss':>11}{score:>{width}}{'search s':>10}"
       "  empty layers",
     ]
   for i, (name, row) in enumerate(results.items()):
     seconds = summary["search_seconds"] if i == 0 else 0.0
     lines.append(
-      f"{name:10}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
+      f"{name:{first}}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
       f"{measures.shown(row[measures.column('test')]):>{width}}{seconds:>10.1f}  "
       f"{name_layers(row['empty_layers'])}"
     )

@@ -76,7 +76,7 @@ def capacity(layer: Layer) -> int:
   return layer.size // inputs * int(_limits(inputs, pattern).sum())
 
 
-def check_pattern(layers: Sequence[Layer], density: float, remedy: str = "target_density=") -> None:
+def check_pattern(layers: Sequence[Layer], density: float, remedy: str = "a density of ") -> None:
   """Raises UsageError for a density that the layers' pattern cannot have.
 
   Args:
