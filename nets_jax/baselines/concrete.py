@@ -55,7 +55,7 @@ class Concrete(Stepwise):
 
   The objective `kl` is the reverse divergence KL(sparse || dense) of the class probabilities, by which the
   sparse network computes as the dense one does; `loss` is the training's own. A pattern of masks is kept to
-  in the end, not while the probabilities are found.
+  in the end, not while the probabilities are found. As for a score, images are not augmented.
 
   Attributes:
     target_density: d, share of the weights kept; the count is exact.

@@ -50,7 +50,8 @@ class GradInit(Stepwise):
   with A the training's optimiser at its learning rate, and S' half of S and half fresh (the paper's
   equation 1, whose step has a size of its own). A factor stays above 0.01; a gradient of one is clipped to 1.
   Tensors that begin at zero, as biases do, stay there. The length is the Euclidean one by any optimiser,
-  where the authors sum |g| for Adam; their bound is 1, of a step of its own size.
+  where the authors sum |g| for Adam; their bound is 1, of a step of its own size. As for a score, images are
+  not augmented.
 
   Attributes:
     target_density: of SNIP's mask; the count is exact.

@@ -51,7 +51,7 @@ class Gradual(Dynamic):
     return range(first, super().changes(task).stop, every)
 
   def first_masks(self, key: Key[Array, ""], ticket: Ticket, task: Task) -> Params:
-    """Of the dense network, but for layers that have a count of their own from the start."""
+    """Of the dense network."""
     del key, task
     return ticket.masks
 

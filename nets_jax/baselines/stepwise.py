@@ -81,11 +81,6 @@ class Stepwise(Search):
     """What was found."""
     raise NotImplementedError
 
-  @property
-  def trains_networks(self) -> bool:
-    """Whether `finish` gives a trained network."""
-    return False
-
   def prepared(self, task: Task) -> Task:
     """The task as the steps see it."""
     return task.for_search(getattr(self, "precision", "float32"))

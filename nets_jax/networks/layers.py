@@ -131,8 +131,15 @@ def synaptic(
   )
 
 
-def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, float | jax.Array]:
+def scale_of_each(
+  scale: Scale, layers: Sequence[Layer], what: str = "init_scale"
+) -> dict[str, float | jax.Array]:
   """A scale for each layer, by its name: the one for all, or its own, in the order of application.
+
+  Args:
+    scale: one number, or one for each layer.
+    layers: in that order.
+    what: the setting, for the message.
 
   Raises:
     UsageError: not as many as there are layers.
@@ -141,7 +148,7 @@ def scale_of_each(scale: Scale, layers: Sequence[Layer]) -> dict[str, float | ja
   if len(scales) != len(layers):
     names = ", ".join(layer.name for layer in layers)
     raise UsageError(
-      f"init_scale must be one number, or one for each of the network's {len(layers)} layers, not "
+      f"{what} must be one number, or one for each of the network's {len(layers)} layers, not "
       f"{len(scales)}; in the order of application these are {names}"
     )
   return {layer.name: value for layer, value in zip(layers, scales, strict=True)}

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Array
 
-from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Params, Path, Scale
-from nets_jax.networks.layers import Layer
+from nets_jax.networks.layers import Layer, scale_of_each
 from nets_jax.networks.maskable import layer_name
+
+NAME = "layer_rates"
 
 
 def by_layer(updates: Params, rates: Scale | None, layers: Sequence[Layer]) -> Params:
@@ -26,9 +27,9 @@ def by_layer(updates: Params, rates: Scale | None, layers: Sequence[Layer]) -> P
   Raises:
     UsageError: there are not as many rates as layers.
   """
-  factors = rate_of_each(rates, layers)
-  if not factors:
+  if rates is None:
     return updates
+  factors = scale_of_each(rates, layers, NAME)
   paths = jax.tree_util.tree_flatten_with_path(updates)[0]
   homes = {home(path): factors[layer_name(path)] for path, _ in paths if layer_name(path) in factors}
 
@@ -37,21 +38,6 @@ def by_layer(updates: Params, rates: Scale | None, layers: Sequence[Layer]) -> P
     return update if factor is None else (update * factor).astype(update.dtype)
 
   return jax.tree_util.tree_map_with_path(scaled, updates)
-
-
-def rate_of_each(rates: Scale | None, layers: Sequence[Layer]) -> dict[str, float | Array]:
-  """The rate of each layer by its name; of None nothing.
-
-  Raises:
-    UsageError: there are not as many rates as layers.
-  """
-  if rates is None:
-    return {}
-  given = list(rates) if isinstance(rates, tuple) else [rates] * len(layers)
-  if len(given) != len(layers):
-    names = ", ".join(layer.name for layer in layers)
-    raise UsageError(f"layer_rates has {len(given)} numbers, but the network {len(layers)} layers: {names}")
-  return {layer.name: rate for layer, rate in zip(layers, given, strict=True)}
 
 
 def home(path: Path) -> Path:

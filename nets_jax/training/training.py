@@ -28,11 +28,10 @@ from nets_jax.kinds import (
   in_words,
 )
 from nets_jax.networks.adapter import Scale
-from nets_jax.networks.layers import Layer
+from nets_jax.networks.layers import Layer, scale_of_each
 from nets_jax.settings import part, setting
 from nets_jax.structs import Struct
-from nets_jax.training import rate_schedules
-from nets_jax.training.layer_rates import rate_of_each
+from nets_jax.training import layer_rates, rate_schedules
 from nets_jax.training.optimizers import (
   DeadWeights,
   Extras,
@@ -225,7 +224,8 @@ class Training(Struct):
 
   def check_layers(self, layers: Sequence[Layer]) -> None:
     """Raises UsageError for another number of rates than of layers."""
-    rate_of_each(self.layer_rates, layers)
+    if self.layer_rates is not None:
+      scale_of_each(self.layer_rates, layers, layer_rates.NAME)
 
   def check(self, num_examples: int) -> None:
     """Raises UsageError for an impossible setting."""
