@@ -11,12 +11,14 @@ import pytest
 from conftest import assert_same_bits, made_once, reset_flags, squeezed, table
 
 import nets_jax
-from nets_jax import recipes
+from nets_jax import recipes, studies
 from nets_jax.analysis.density_figures import differences_figure
+from nets_jax.baselines.random_tickets import Dense, Random
 from nets_jax.cli import command, densities, method_flags
 from nets_jax.networks.initialisation import Normal
 from nets_jax.networks.zoo import lenet_300_100
-from nets_jax.studies import frontiers, tables, work
+from nets_jax.studies import frontier_tables, frontiers, tables, work
+from nets_jax.training.measures import OF_CLASSES
 
 PROBLEM = (
   "--dataset=xor", "--activation=sigmoid", "--trials=2", "--xor_train_size=100", "--xor_test_size=40",
@@ -171,7 +173,7 @@ SOUND = {"failed": "", "empty_layers": "none"}
 def test_a_dense_network_alone_has_a_table_and_figures():
   row = {"trial": 0, "density": 1.0, "test_accuracy": 0.9, "search_epochs": 0.0, "search_seconds": 0.0}
   results = pd.DataFrame([{"method": "dense", "target_density": 1.0, **row, **SOUND}])
-  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in squeezed(frontiers.scores(results))
+  assert "| dense | 90.0 % (90.0 %; 0, 0 s) |" in squeezed(frontier_tables.scores(results))
   assert set(frontiers.figures(results)) == {"figure_densities", "figure_cost"}
 
 
@@ -186,19 +188,78 @@ def test_differences_are_paired_by_trial():
     *rows("guided", 0.2, 0.90, 0.80, 0.70), *rows("guided", 0.1, 0.60, 0.70), *rows("imp", 0.2, 0.91, 0.83),
     *rows("imp", 0.05, 0.5, 0.5), *rows("snip", 0.2, 0.7), *rows("dense", 1.0, 0.95, 0.95, 0.95),
   ])  # fmt: skip
-  found = frontiers.differences(results)
+  found = frontier_tables.differences(results)
   places = list(zip(found["method"], found["target_density"], strict=True))
   assert places == [("imp", 0.2), ("dense", 0.2), ("dense", 0.1)]  # one trial of SNIP says nothing of it
   assert list(found["difference"]) == pytest.approx([2, 15, 30])
   # Student's quantile is 12.706 for two trials: half of 1 and 3 points' interval is as wide as that.
   assert found["half_width"][0] == pytest.approx(12.706, abs=1e-3)
-  text = squeezed(frontiers.difference_table(found))
+  text = squeezed(frontier_tables.difference_table(found))
   assert "| imp | +2.0 ± 12.7 | |" in text
   assert "Difference from guided in points" in text
-  assert frontiers.difference_table(frontiers.differences(results[:5])) == ""
+  assert frontier_tables.difference_table(frontier_tables.differences(results[:5])) == ""
   figure = differences_figure(tables.rows_of(found))
   assert [axes.get_xlabel() for axes in figure.axes] == ["points at 20 %", "points at 10 %"]
   assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["imp", "dense"]
+
+
+def test_definition_3_is_that_of_the_paper_against_the_best_dense_network():
+  """By hand: of the network with the lowest validation loss, its iteration and its accuracy."""
+  task = nets_jax.Task(
+    nets_jax.MLP((6,), 2),
+    nets_jax.load_data("xor", xor_train_size=100, xor_test_size=40),
+    nets_jax.Training(learning_rate=0.2, batch_size=10),
+    epochs=8,
+  )
+  slow = task.replace(training=nets_jax.Training(learning_rate=1e-4, batch_size=10))
+  methods = [
+    studies.Method({"method": name}, search, of)
+    for name, search, of in (
+      ("random", Random(target_density=0.5, density_deviation=0), task),
+      ("slow", Dense(), slow), ("dense", Dense(), task),
+    )
+  ]  # fmt: skip
+  found = studies.densities(methods, densities=[0.5, 0.25], trials=3)
+  results, measures = found.results, found.measures
+  assert frontier_tables.best_dense(results, measures) == "dense"
+  lowest = {}
+  for run in found.runs:
+    curve = table(run.path / "training.csv")
+    best = min(curve, key=lambda row: float(row["valid_loss"]))
+    place = run.columns["method"], run.columns["target_density"], run.trial
+    lowest[place] = int(best["iteration"]), float(best["test_accuracy"])
+  expected = {
+    ("random", density): [
+      lowest["random", density, t][0] <= lowest["dense", 1.0, t][0]
+      and lowest["random", density, t][1] >= lowest["dense", 1.0, t][1]
+      for t in range(3)
+    ]
+    for density in (0.5, 0.25)
+  }
+  judged = frontier_tables.verdicts(results, measures)
+  assert {place: [one.wins for one in own] for place, own in judged.items()} == expected
+  fast = sum(one.as_fast for one in judged["random", 0.5])
+  good = sum(one.as_good for one in judged["random", 0.5])
+  cell = f"| random | {sum(expected['random', 0.5])} of 3 ({fast}, {good}) |"
+  text = squeezed(found.table())
+  assert "Definition 3 against dense of the same trial: how many tickets win (as fast, as good)" in text
+  assert cell in text
+  assert "Settings as tuned" not in text  # nothing was
+
+
+def test_rows_of_before_have_no_verdict_and_no_dense_network_none_at_all():
+  row = {"trial": 0, "density": 0.2, "test_accuracy": 0.9, "valid_accuracy": 0.9, "search_epochs": 0.0}
+  old = pd.DataFrame(
+    [{"method": name, "target_density": d, **row} for name, d in (("a", 0.2), ("dense", 1.0))]
+  )
+  assert frontier_tables.winning_table(old, OF_CLASSES) == ""
+  new = old.assign(
+    minimum_iteration=1, minimum_valid_loss=0.1, minimum_test_accuracy=0.9, unmasked=1, weights=5
+  )
+  assert "1 of 1 (1, 1)" in frontier_tables.winning_table(new, OF_CLASSES)
+  both = pd.concat([new, old.assign(method="b", target_density=0.2)[:1]])
+  assert "| b" not in frontier_tables.winning_table(both, OF_CLASSES)
+  assert frontier_tables.winning_table(new[:1], OF_CLASSES) == ""
 
 
 def test_many_methods_are_a_table_and_differences_but_no_lines():

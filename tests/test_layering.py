@@ -60,7 +60,7 @@ INNER = {
     "outcome", "batches", "single_run",
     "workers", "trials", "run_directory", "work", "tables", "space", "best", "adaptive", "pruning",
     "comparison",
-    "frontiers", "sweeps", "tuning", "ticket_controls", "sanity_checks",
+    "frontier_tables", "frontiers", "sweeps", "tuning_tables", "tuning", "ticket_controls", "sanity_checks",
   ),
   "cli": (
     "setting_flags", "plugin_flags", "records", "usage", "command", "distributed", "study",

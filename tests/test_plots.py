@@ -1,3 +1,4 @@
+import math
 import pathlib
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 
 import nets_jax
 from nets_jax.analysis.density_figures import LEGEND_WIDTH, cost_figure, densities_figure, legend_label
@@ -279,16 +281,31 @@ def test_a_long_name_leaves_room_for_the_figure(tmp_path):
   assert label.replace("\n  ", "") == name
   assert max(map(len, label.split("\n"))) <= LEGEND_WIDTH + 2
   rows = [*DENSITIES, *(densities_row(name, 0.2, 0.93, 130, t) for t in range(2))]
-  for figure in (densities_figure(rows), cost_figure(rows, 0.2)):
+  for figure in (densities_figure(rows), cost_figure(rows)):
     with warnings.catch_warnings(action="error"):
       save_figure(figure, tmp_path / "figure.png")
     assert figure.axes[0].get_position().width > 0.3
 
 
-def test_cost_shows_one_density_over_epochs_and_seconds():
-  epochs, seconds = cost_figure(DENSITIES, 0.2).axes
-  drawn = {c.get_label(): np.array(c.lines[0].get_xydata(), float).T for c in epochs.containers}
+def test_cost_has_a_panel_for_each_density_over_the_epochs_of_search():
+  tuned = [{**row, "tuning_epochs": 1000.0 if row["method"] == "imp" else math.nan} for row in DENSITIES]
+  figure = cost_figure(tuned)
+  dense, sparse = figure.axes
+  drawn = {c.get_label(): np.array(c.lines[0].get_xydata(), float).T for c in dense.containers}
   assert set(drawn) == {"guided", "imp"}
+  assert {c.get_label() for c in sparse.containers} == {"guided", "imp", "luck"}
   np.testing.assert_allclose(drawn["imp"], [[350], [90]])
-  np.testing.assert_allclose(seconds.containers[1].lines[0].get_xydata()[0, 0], 175)
-  assert epochs.get_ylabel() == "test accuracy at 20 % (%)"
+  assert [axes.get_ylabel() for axes in figure.axes] == [
+    "test accuracy at 20 % (%)", "test accuracy at 5 % (%)",
+  ]  # fmt: skip
+  # With its tuning IMP is at 1,350; nothing else was tuned.
+  spans = [line.get_xdata() for line in dense.lines if list(line.get_xdata()) == [350, 1350]]
+  assert len(spans) == 1
+  assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+    "guided", "imp", "luck", "dense (100 %)",
+  ]  # fmt: skip
+  hollow = {
+    label: [c for c in axes.collections if isinstance(c, PathCollection) and not len(c.get_facecolors())]
+    for axes, label in ((dense, "tuned"), (cost_figure(DENSITIES).axes[0], "not"))
+  }
+  assert {label: len(points) for label, points in hollow.items()} == {"tuned": 1, "not": 0}

@@ -12,7 +12,7 @@ from nets_jax.analysis import figures
 from nets_jax.cli import compare, sweep
 from nets_jax.evolution.fitness import Metrics
 from nets_jax.evolution.history import History
-from nets_jax.studies import best, comparison, frontiers, outcome
+from nets_jax.studies import best, comparison, frontier_tables, frontiers, outcome
 from nets_jax.training.measures import Measures
 
 pytestmark = pytest.mark.zoo
@@ -183,13 +183,14 @@ def test_figures_of_an_error_are_drawn_from_rows_alone():
     for d in (0.1, 0.5)
   ]
   assert labels_of(figures.densities_figure(rows)) == ["test absolute error"]
-  assert labels_of(figures.cost_figure(rows, 0.1))[0] == "test absolute error at 10 %"
-  found = frontiers.differences(pd.DataFrame(rows))
+  costs = labels_of(figures.cost_figure(rows))
+  assert costs == ["test absolute error at 50 %", "test absolute error at 10 %"]
+  found = frontier_tables.differences(pd.DataFrame(rows))
   assert found["difference"].abs().max() == 0
   title = figures.differences_figure(found.to_dict("records"), ERROR).get_suptitle()
   assert title == "test absolute error, difference from random; less is better"
-  assert "| 0.700 ± " in frontiers.scores(pd.DataFrame(rows))
-  assert "(0.800; 3, 1 s)" in frontiers.scores(pd.DataFrame(rows))
+  assert "| 0.700 ± " in frontier_tables.scores(pd.DataFrame(rows))
+  assert "(0.800; 3, 1 s)" in frontier_tables.scores(pd.DataFrame(rows))
   others = pd.DataFrame(rows).rename(columns={"test_absolute_error": "test_accuracy"})
   with pytest.raises(nets_jax.UsageError, match="has another score than test_absolute_error; give another"):
     frontiers.merged(others, pd.DataFrame(rows))

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from conftest import table
+from conftest import squeezed, table
 
 import nets_jax
 from nets_jax import studies
@@ -86,8 +86,17 @@ def test_what_is_done_is_not_run_again_and_the_methods_go_on_to_a_study(tuned, s
   monkeypatch.undo()
   methods = again.methods
   assert [dict(method.columns) for method in methods] == [{"method": "random"}, {"method": "dense"}]
-  results = densities(methods, densities=[0.4], trials=2).results
+  study = densities(methods, densities=[0.4], trials=2)
+  results = study.results
   assert list(results["method"]) == ["random", "random", "dense", "dense"]
+  own = found.results[found.results["method"] == "random"]
+  first = own[own["round"] == 1]
+  assert set(results["tuning_epochs"]) == {3 * 1 + 4 * 3}
+  assert set(results["worst_of_grid"][:2]) == {first["valid_accuracy"].min()}
+  rate = own[own["chosen"] == 1]["learning_rate"].iloc[0]
+  assert set(results["tuned_settings"][:2]) == {f"learning_rate={rate}"}
+  worst = f"{100 * first['valid_accuracy'].min():.1f} %"
+  assert f"| random | learning_rate={rate} | {worst} | 0 | 3 | 15 |" in squeezed(study.table())
 
 
 def test_what_diverges_is_not_chosen(short):

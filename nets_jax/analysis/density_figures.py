@@ -1,5 +1,6 @@
 """Figures over density: what methods reach at several densities, and at what cost."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 
 LEGEND_WIDTH = 44  # characters
 WIDE = 20  # points of accuracy, from which on an axis is that of the error's logarithm
+DENSE = "dense (100 %)"
 LEAST_ERROR = 0.05  # percent, to be drawn there
 
 
@@ -34,7 +36,7 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
     means, halves = zip(*(_mean_score(group, measures) for group in groups), strict=True)
     name = legend_label(method)
     if method == "dense":
-      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label=DENSE)
       continue
     axes.errorbar(
       places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
@@ -51,37 +53,57 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
   return figure
 
 
-def cost_figure(rows: Sequence[TableRow], density: float, measures: Measures | None = None) -> Figure:
-  """Test accuracy at one density over the epochs and over the seconds of search: each trial, and the mean.
+def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> Figure:
+  """Test accuracy over the genome-epochs of search, a panel for each density: each trial, and the mean.
+
+  Where a method was tuned, a hollow point is at the cost of one search and of all its tuning.
 
   Args:
     rows: of `densities.csv`: `method`, `target_density`, `test_accuracy` (or another score), `search_epochs`,
-      `search_seconds`.
-    density: the `target_density` to show.
+      and `tuning_epochs` where there was tuning.
     measures: which score the rows have; None is what their columns say.
   """
   measures = of_rows(rows) if measures is None else measures
-  figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-  shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
-  columns = {"search_epochs": "genome-epochs of search", "search_seconds": "seconds of search"}
-  for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), columns.items(), strict=True):
+  below = sorted({row["target_density"] for row in rows if row["target_density"] < 1}, reverse=True) or [1.0]
+  columns = min(len(below), 3)
+  lines = math.ceil(len(below) / columns)
+  figure = Figure(figsize=(1.2 + 3.4 * columns, 0.9 + 3.0 * lines), layout="constrained")
+  panels = figure.subplots(lines, columns, squeeze=False).ravel()
+  most = max(row["search_epochs"] + _tuning(row) for row in rows)
+  label = "genome-epochs of search" + (" (hollow: and tuning)" if any(map(_tuning, rows)) else "")
+  for axes, density in zip(panels, below, strict=False):
+    shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
     for method, colour in method_colours(rows).items():
       of_method = [row for row in shown if row["method"] == method]
       if method == "dense":
         mean, _ = _mean_score(of_method, measures)
-        axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+        axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=DENSE)
       elif of_method:
-        _draw_cost(axes, of_method, column, colour, method, measures)
+        _draw_cost(axes, of_method, colour, method, measures)
     axes.set_xscale("symlog", linthresh=10)
     # By powers of ten alone a search of 52 genome-epochs would be read as one of 16.
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10, subs=[1, 2, 5]))
-    axes.set_xlim(-1, 1.6 * max(10, *(row[column] for row in shown)))
+    axes.set_xlim(-1, 1.6 * max(10, most))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    height = measures.score_label("test", f" at {100 * density:g} %")
-    label_axes(axes, label, height if axes is figure.axes[0] else "")
-  _set_heights(figure.axes[0], shown, measures)
-  figure.axes[0].legend(frameon=False, loc="best").set_in_layout(False)
+    axes.tick_params("x", labelrotation=45)
+    label_axes(axes, label, measures.score_label("test", f" at {100 * density:g} %"))
+    _set_heights(axes, shown, measures)
+  for axes in panels[len(below) :]:
+    axes.set_axis_off()
+  named = {}
+  for axes in panels:
+    handles, names = axes.get_legend_handles_labels()
+    named |= dict(zip(names, handles, strict=True))
+  order = [DENSE if method == "dense" else legend_label(method) for method in method_colours(rows)]
+  shown_as = {name: named[name] for name in order if name in named}
+  figure.legend(shown_as.values(), shown_as.keys(), frameon=False, loc="outside upper center", ncols=columns)
   return figure
+
+
+def _tuning(row: TableRow) -> float:
+  """Genome-epochs of a row's tuning; 0 where there was none."""
+  epochs = float(row.get("tuning_epochs", 0.0))
+  return 0.0 if math.isnan(epochs) else epochs
 
 
 def legend_label(method: str) -> str:
@@ -134,12 +156,13 @@ def differences_figure(rows: Sequence[TableRow], measures: Measures | None = Non
   return figure
 
 
-def _draw_cost(
-  axes: Axes, rows: Sequence[TableRow], column: str, colour: str, method: str, measures: Measures
-) -> None:
+def _draw_cost(axes: Axes, rows: Sequence[TableRow], colour: str, method: str, measures: Measures) -> None:
   mean, half = _mean_score(rows, measures)
-  place, name = sum(row[column] for row in rows) / len(rows), legend_label(method)
-  points = [row[column] for row in rows], _scores(rows, measures)
+  place, name = sum(row["search_epochs"] for row in rows) / len(rows), legend_label(method)
+  points = [row["search_epochs"] for row in rows], _scores(rows, measures)
+  if tuning := max(map(_tuning, rows)):
+    axes.plot([place, place + tuning], [mean, mean], color=colour, linewidth=0.8, alpha=0.6)
+    axes.scatter([place + tuning], [mean], s=22, facecolors="none", edgecolors=colour)
   axes.scatter(*points, s=9, color=colour, alpha=0.45, linewidths=0)
   axes.errorbar([place], [mean], [half], color=colour, capsize=3, marker="o", label=name, **STYLE)
 

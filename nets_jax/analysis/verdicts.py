@@ -94,6 +94,11 @@ class Verdict:
     )
 
 
+def minimum(curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+  """The row of the lowest validation loss, the first of equal ones; a loss that is NaN is no minimum."""
+  return min(curve, key=lambda row: row["valid_loss"] if not math.isnan(row["valid_loss"]) else math.inf)
+
+
 def judge(
   curve: Sequence[Mapping[str, float]],
   dense_curve: Sequence[Mapping[str, float]],
@@ -105,8 +110,7 @@ def judge(
 
   Args:
     curve, dense_curve: rows with `iteration`, `valid_loss` and `test_accuracy` (or another score), one for
-      each evaluation, made identically. Of equal minima the first counts; a loss that is not a number is no
-      minimum.
+      each evaluation, made identically; of each its `minimum` counts.
     unmasked, total: |M|_1 and |W_0|.
     measures: which loss and score the rows have; None is what their columns say.
 
@@ -119,9 +123,6 @@ def judge(
       raise UsageError(
         f"rows do not say whether more of {measures.score} is better; give the measures, as Task.measures"
       )
-
-  def minimum(rows):
-    return min(rows, key=lambda row: row["valid_loss"] if not math.isnan(row["valid_loss"]) else math.inf)
 
   ticket, dense = minimum(curve), minimum(dense_curve)
   return Verdict(

@@ -2,25 +2,32 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import filelock
 import pandas as pd
 from matplotlib.figure import Figure
 
 from nets_jax.analysis.density_figures import cost_figure, densities_figure, differences_figure
-from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.style import save_figure
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
 from nets_jax.studies import tables
 from nets_jax.studies.comparison import as_methods, columns
+from nets_jax.studies.frontier_tables import (
+  cost_table,
+  difference_table,
+  differences,
+  judgement_row,
+  scores,
+  winning_table,
+)
 from nets_jax.studies.methods import Method, Run, check, check_counts, measures_of, trial_runs
 from nets_jax.studies.places import place
-from nets_jax.studies.run_files import is_done, tally_layers
+from nets_jax.studies.run_files import is_done
 from nets_jax.studies.work import Options, complete
 from nets_jax.studies.workers import STUDY_LOCK
-from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
+from nets_jax.training.measures import Measures, of_rows
 from nets_jax.training.task import Task
 
 DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -45,9 +52,8 @@ def at_densities(method: Method, densities: Sequence[float]) -> list[Method]:
     (density, method.search.at_density(density, method.task))
     for density in method.search.densities(densities)
   ]
-  record = dict(method.record)
   return [
-    Method({**method.columns, "target_density": density}, search, method.task, record)
+    dataclasses.replace(method, columns={**method.columns, "target_density": density}, search=search)
     for density, search in aimed
   ]
 
@@ -130,8 +136,10 @@ class Densities:
       return self.before
     new = tables.results_of(self.runs)
     new = new.rename(columns={"compile_seconds": "search_compile_seconds"})
+    judged = pd.DataFrame([judgement_row(run) for run in self.runs])
     own = [name for name in new.columns if name.startswith("own_")]
-    return merged(self.before, new[["method", "target_density", *columns(self.measures)[1:], *own]])
+    names = ["method", "target_density", *columns(self.measures)[1:], *own, "unmasked", "weights"]
+    return merged(self.before, pd.concat([new[names], judged], axis="columns"))
 
   @property
   def measures(self) -> Measures:
@@ -145,10 +153,16 @@ class Densities:
     return of_rows(rows, directed=True)
 
   def table(self) -> str:
-    """Scores, then differences, in Markdown."""
+    """Scores, differences, Definition 3 and costs, in Markdown."""
     results, measures = self.results, self.measures
-    found = differences(tables.sound(results), measures)
-    return scores(results, measures) + difference_table(found, measures)
+    sound = tables.sound(results)
+    parts = [
+      scores(results, measures),
+      difference_table(differences(sound, measures), measures),
+      winning_table(sound, measures),
+      cost_table(sound, measures),
+    ]
+    return "\n".join(part for part in parts if part)
 
   def figures(self) -> dict[str, Figure]:
     """The figures that the results are enough for, by name."""
@@ -170,11 +184,10 @@ def figures(results: pd.DataFrame, measures: Measures | None = None) -> dict[str
   """The figures of some sound results, by name; which score they have, their columns say if nobody does."""
   rows = tables.rows_of(results)
   measures = of_rows(rows, directed=True) if measures is None else measures
-  below = results["target_density"][results["target_density"] < 1]
   drawn = {}
   if 0 < results["method"].nunique() <= MOST_LINES:
     drawn["figure_densities"] = densities_figure(rows, measures)
-    drawn["figure_cost"] = cost_figure(rows, float(below.max()) if len(below) else 1.0, measures)
+    drawn["figure_cost"] = cost_figure(rows, measures)
   found = differences(results, measures)
   if len(found):
     drawn["figure_differences"] = differences_figure(tables.rows_of(found), measures)
@@ -200,93 +213,3 @@ def merged(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
   place = pd.DataFrame({"method": both["method"].map(names.index), "density": -both["target_density"]})
   order = place.assign(trial=both["trial"]).sort_values(["method", "density", "trial"], kind="stable").index
   return both.loc[order].reset_index(drop=True)
-
-
-def scores(results: pd.DataFrame, measures: Measures | None = None) -> str:
-  """Mean test score and its 95 % interval of each method at each density, and what its searches cost.
-
-  Which score, the columns say if nobody does.
-  """
-  measures = of_rows(tables.rows_of(results[:1]), directed=True) if measures is None else measures
-  worst = "lowest" if measures.more_is_better else "highest"
-  title = (
-    f"Test {measures.words}, mean and 95 % interval ({worst} of the trials; genome-epochs and seconds of "
-    "search); then what failed, and which layers are left empty, if any"
-  )
-  return _by_density(title, results, lambda own: cell(own, measures))
-
-
-def cell(own: pd.DataFrame, measures: Measures) -> str:
-  """One method at one density; with the trials that failed, and the layers that tickets leave empty."""
-  sound = tables.sound(own)
-  notes = [f"{len(own) - len(sound)} of {len(own)} failed"] if len(sound) < len(own) else []
-  if not len(sound):
-    return notes[0]
-  found = list(sound[measures.column("test")])
-  costs = f"{sound['search_epochs'].mean():.0f}, {sound['search_seconds'].mean():.0f} s"
-  factor, digits, unit = tables.FORMS[measures.form]
-  worst = f"{factor * measures.worst(found):{digits}}{unit}"
-  figures = f"{tables.spread(found, measures.form)} ({worst}; {costs})"
-  empty = tally_layers([str(layers) for layers in sound.get("empty_layers", [])])
-  notes += [f"empty: {empty}"] if empty not in ("none", "-") else []
-  trained = list(sound.get("own_" + measures.column("test"), pd.Series(dtype=float)).dropna())
-  notes += [f"as trained in the search {tables.spread(trained, measures.form)}"] if trained else []
-  return "; ".join([figures, *notes])
-
-
-def differences(results: pd.DataFrame, measures: Measures | None = None) -> pd.DataFrame:
-  """Each method's test score less that of the first: of a share in points, else in what the score is in.
-
-  Paired by trial, for the trials of all methods train by the same keys; of the trials that both have, where
-  these are two or more. A dense network is compared with the first method at each of its densities.
-
-  Returns:
-    Columns `method`, `reference`, `target_density`, `difference` (the mean) and `half_width` (of its 95 %
-    interval).
-  """
-  measures = of_rows(tables.rows_of(results[:1])) if measures is None else measures
-  by_place: dict[tuple[str, float], dict[int, float]] = {}
-  for row in tables.rows_of(results):
-    of_place = by_place.setdefault((row["method"], row["target_density"]), {})
-    of_place[row["trial"]] = measures.factor * row[measures.column("test")]
-  reference, *others = dict.fromkeys(method for method, _ in by_place) if by_place else [""]
-  found = []
-  for method in others:
-    is_dense = [density for name, density in by_place if name == method] == [1.0]
-    for density in [density for name, density in by_place if name == reference]:
-      own, first = by_place.get((method, 1.0 if is_dense else density), {}), by_place[reference, density]
-      points = [own[trial] - first[trial] for trial in own if trial in first]
-      if len(points) > 1:
-        mean, half = mean_and_interval(points)
-        found.append(
-          {"method": method, "reference": reference, "target_density": density}
-          | {"difference": mean, "half_width": half}
-        )
-  return pd.DataFrame(found)
-
-
-def difference_table(found: pd.DataFrame, measures: Measures = OF_CLASSES) -> str:
-  """These differences in Markdown; nothing if there are none."""
-  if not len(found):
-    return ""
-  unit = "in points" if measures.is_share else f"in {measures.words}"
-  title = f"Difference from {found['reference'].iloc[0]} {unit}, paired by trial: mean and 95 % interval"
-  digits = ".1f" if measures.is_share else ".3f"
-
-  def shown(own: pd.DataFrame) -> str:
-    return f"{own['difference'].iloc[0]:+{digits}} ± {own['half_width'].iloc[0]:{digits}}"
-
-  return "\n" + _by_density(title, found, shown)
-
-
-def _by_density(title: str, results: pd.DataFrame, cell: Callable[[pd.DataFrame], str]) -> str:
-  """A Markdown table of a line for each method and a column for each density."""
-  cells = {place: cell(own) for place, own in results.groupby(["method", "target_density"], sort=False)}
-  columns = sorted(results["target_density"].unique(), reverse=True)
-  table = pd.DataFrame(
-    [
-      {"method": method, **{f"{100 * density:g} %": cells.get((method, density), "") for density in columns}}
-      for method in results["method"].unique()
-    ]
-  )
-  return f"{title}\n\n{tables.markdown(table)}"

@@ -35,12 +35,14 @@ class Method:
     search: how it finds tickets.
     task: what for; a method may have a training and an initialiser of its own.
     record: what `config.json` of its runs is to say of it; by default the settings of search and task.
+    tuning: what a table is to say of how its settings were chosen, by column; see `tuning.Tuning.methods`.
   """
 
   columns: Mapping[str, Value]
   search: Search
   task: Task
   record: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+  tuning: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
   def __repr__(self) -> str:
     """Short, for its task holds whole data sets."""

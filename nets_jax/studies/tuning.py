@@ -25,6 +25,7 @@ from nets_jax.studies.places import place
 from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import as_number
 from nets_jax.studies.sweeps import told_by, vary
+from nets_jax.studies.tuning_tables import summary_row, tuning_table
 from nets_jax.studies.work import Options, complete
 from nets_jax.training.measures import Measures
 from nets_jax.training.task import Task
@@ -217,7 +218,11 @@ class Tuning:
         f"no setting of {', '.join(lost)} came through, so none can be chosen; give others, or leave it out"
       )
     found = {name: self.candidates[name][i] for name, i in chosen.items() if i is not None}
-    return [dataclasses.replace(method, columns={METHOD: name}) for name, method in found.items()]
+    notes = {name: summary_row(own, self.measures) for name, own in self.results.groupby(METHOD, sort=False)}
+    return [
+      dataclasses.replace(method, columns={METHOD: name}, tuning=notes[name])
+      for name, method in found.items()
+    ]
 
   @property
   def results(self) -> pd.DataFrame:
@@ -247,34 +252,6 @@ class Tuning:
     tables.write_table(path, rows)
     tables.write_text(directory / "tuning.md", table := tuning_table(rows, self.measures))
     return table
-
-
-def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
-  """A line for each method, of the rows of `Tuning.results`."""
-  names = list(results.columns)
-  tried = names[names.index("target_density") + 1 : names.index("trial")]
-  column, form, rows = measures.column("valid"), measures.form, []
-  for name, own in results.groupby(METHOD, sort=False):
-    chosen, screened = own[own["chosen"] == 1], list(own[(own["round"] == 1) & _came_through(own)][column])
-    last = chosen[chosen["round"] == chosen["round"].max()]
-    settings = [f"{setting}={chosen[setting].iloc[0]}" for setting in tried if len(chosen)]
-    cost = own["search_epochs"].sum() + own["training_epochs"].sum()
-    rows.append(
-      {"method": name, "chosen": ", ".join(settings) or "none came through"}
-      | {f"valid {measures.words}": tables.spread(list(tables.sound(last)[column]), form)}
-      | {"worst in the grid": tables.spread([measures.worst(screened)] if screened else [], form)}
-      | {"settings": int((own["round"] == 1).sum()), "failed": int((~_came_through(own)).sum())}
-      | {
-        "genome-epochs of tuning": f"{cost:,.0f}",
-        "seconds of its searches": f"{own['search_seconds'].sum():,.0f}",
-      }
-    )
-  return tables.markdown(pd.DataFrame(rows)) if rows else ""
-
-
-def _came_through(rows: pd.DataFrame) -> pd.Series:
-  """Which runs neither failed nor diverged."""
-  return (rows["failed"] == "") & rows["valid_loss"].map(math.isfinite)
 
 
 def _at(method: Method, density: float, epochs: int | None) -> Method:
