@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nets_jax
+from experiments.benchmarking import barriers
 from nets_jax.analysis.connectivity import Connectivity, connectivity
 from nets_jax.baselines.random_tickets import random_ticket
 from nets_jax.training.evaluation import evaluate
@@ -74,3 +75,23 @@ def test_of_an_error_less_is_better(task):
 def test_a_wrong_request_is_one_line(task, ticket, given, message):
   with pytest.raises(nets_jax.UsageError, match=message):
     connectivity(given.pop("keys"), ticket, task.replace(epochs=1), **given)
+
+
+def test_the_command_says_the_barrier_of_each_file(run_binary, tmp_path):
+  data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=40)
+  task = nets_jax.Task(
+    nets_jax.MLP((6,), 2), data, nets_jax.Training(learning_rate=0.2, batch_size=10), epochs=2
+  )
+  ticket = random_ticket(jax.random.key(0), task.network, data.input_shape, 0.5)
+  nets_jax.save_ticket(tmp_path / "one.safetensors", ticket, task.network)
+  shared = ("--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--learning_rate=0.2")
+  shared = (*shared, "--batch_size=10", "--train_epochs=2", "--devices=1")
+  status, out, error = run_binary(barriers, "--tickets=*.safetensors", *shared)
+  assert status == 0, error
+  found = connectivity([0, 1], ticket, task)
+  first, last = 100 * found.errors[0], 100 * found.errors[-1]
+  worst, barrier = 100 * max(found.errors), 100 * found.barrier
+  line = f"| one.safetensors | 50.0% | {first:.2f} %, {last:.2f} % | {worst:.2f} % | {barrier:.2f} |"
+  assert out.splitlines()[-1] == line
+  status, _, error = run_binary(barriers, "--tickets=none", *shared)
+  assert (status, "--tickets=none names no file" in error) == (2, True)

@@ -32,7 +32,8 @@ from nets_jax.studies import places, work
 from nets_jax.studies.run_directory import claim
 from nets_jax.studies.ticket_controls import CONTROLS, control_runs, controls
 from nets_jax.tickets.storage import load_ticket
-from nets_jax.tickets.ticket import check_fits
+from nets_jax.tickets.ticket import Ticket, check_fits
+from nets_jax.training.task import Task
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
@@ -51,15 +52,17 @@ def make_snip(values: flags.FlagValues) -> Search:
   return searches.make("snip", setting_flags.given(values))
 
 
-def run(values: flags.FlagValues) -> None:
-  """Every control that is not done, and the table as they come."""
+def read_tickets(values: flags.FlagValues) -> tuple[dict[str, Ticket], Task]:
+  """The tickets that `--tickets` names, by path, and what they are trained for.
+
+  Raises:
+    UsageError: there is none, or they are not for one network and the data.
+  """
   paths = sorted(glob.glob(values.tickets or ""))
   if not paths:
     raise UsageError(f"--tickets={values.tickets or ''} names no file; give a pattern of ticket files")
   if values.train_epochs < 1:
     raise UsageError(f"train_epochs must be at least 1, not {values.train_epochs}")
-  if unknown := [name for name in values.controls if name not in CONTROLS]:
-    raise UsageError(f"controls may be {', '.join(CONTROLS)}, not {unknown[0]!r}")
   tickets, data = [load_ticket(path) for path in paths], setting_flags.make_data(values)
   made = (setting_flags.network_of_ticket(values, path, data.num_classes) for path in paths)
   network, *others = dict.fromkeys(made)
@@ -67,7 +70,15 @@ def run(values: flags.FlagValues) -> None:
     raise UsageError(f"the tickets are for {1 + len(others)} different networks; take those of one")
   for ticket in tickets:
     check_fits(ticket, network, data.input_shape)
-  task, snip, how = setting_flags.make_task(values, data, network), make_snip(values), study.options(values)
+  return dict(zip(paths, tickets, strict=True)), setting_flags.make_task(values, data, network)
+
+
+def run(values: flags.FlagValues) -> None:
+  """Every control that is not done, and the table as they come."""
+  if unknown := [name for name in values.controls if name not in CONTROLS]:
+    raise UsageError(f"controls may be {', '.join(CONTROLS)}, not {unknown[0]!r}")
+  read, task = read_tickets(values)
+  tickets, snip, how = list(read.values()), make_snip(values), study.options(values)
   directory = pathlib.Path(
     values.workdir or pathlib.Path("runs") / f"controls-{places.file_name(values.dataset)}"
   )
