@@ -13,7 +13,7 @@ from nets_jax.analysis.style import COLOURS, STYLE, TableRow, label_axes, method
 from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 
 LEGEND_WIDTH = 44  # characters
-WIDE = 20  # points of accuracy, from which on an axis is that of the error's logarithm
+WIDE = 16  # points of accuracy, from which on an axis is that of the error's logarithm
 DENSE = "dense (100 %)"
 LEAST_ERROR = 0.05  # percent, to be drawn there
 
