@@ -100,6 +100,7 @@ def test_the_files_that_commands_name_are_there():
   named = set(
     re.findall(r"experiments/presets/[\w/]+\.flags|docs/\w+\.md|experiments/notebooks/\w+\.ipynb", text)
   )
-  named |= {f"experiments/{name}.py" for name in re.findall(r"python -m experiments\.(\w+)", text)}
+  modules = re.findall(r"python -m (experiments(?:\.\w+)+)", text)
+  named |= {f"{module.replace('.', '/')}.py" for module in modules}
   assert len(named) > 10
   assert sorted(path for path in named if not (ROOT / path).exists()) == []
