@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import pathlib
 
 import jax
@@ -242,7 +243,9 @@ def test_definition_3_is_that_of_the_paper_against_the_best_dense_network():
   good = sum(one.as_good for one in judged["random", 0.5])
   cell = f"| random | {sum(expected['random', 0.5])} of 3 ({fast}, {good}) |"
   text = squeezed(found.table())
-  assert "Definition 3 against dense of the same trial: how many tickets win (as fast, as good)" in text
+  assert (
+    "Definition 3 against dense of the same trial, each by its own training: how many tickets win" in text
+  )
   assert cell in text
   assert "Settings as tuned" not in text  # nothing was
 
@@ -260,6 +263,61 @@ def test_rows_of_before_have_no_verdict_and_no_dense_network_none_at_all():
   both = pd.concat([new, old.assign(method="b", target_density=0.2)[:1]])
   assert "| b" not in frontier_tables.winning_table(both, OF_CLASSES)
   assert frontier_tables.winning_table(new[:1], OF_CLASSES) == ""
+
+
+def test_what_diverges_is_counted_apart_and_no_part_of_a_mean():
+  row = {"target_density": 0.2, "density": 0.2, "search_epochs": 1.0, "search_seconds": 2.0, **SOUND}
+  results = pd.DataFrame([
+    {"method": "a", "trial": 0, "valid_loss": math.nan, "test_accuracy": 0.1, **row},
+    {"method": "a", "trial": 1, "valid_loss": 0.3, "test_accuracy": 0.9, **row},
+    {"method": "b", "trial": 0, "valid_loss": math.nan, "test_accuracy": 0.1, **row},
+    {"method": "b", "trial": 1, "valid_loss": 0.3, "test_accuracy": 0.1, **row, "failed": "no"},
+  ])  # fmt: skip
+  text = squeezed(frontier_tables.scores(results))
+  assert "| a | 90.0 % (90.0 %; 1, 2 s); 1 of 2 diverged |" in text
+  assert "| b | 1 of 2 failed; 1 of 2 diverged |" in text
+  assert len(tables.trained(results)) == 1
+
+
+def test_an_error_that_is_no_number_is_not_drawn(job, tmp_path):
+  """A study goes on past a final training that diverges."""
+  data = ("--dataset=diabetes", "--hidden_sizes=6", "--batch_size=20", "--train_epochs=2", "--devices=1")
+  study = ("--trials=1", "--densities=0.5", "--score_batch=20", "--workdir=out", "--learning_rate=0.01")
+  hot = "hot@snip:optimizer=sgd:learning_rate=1000000"
+  status, out, error = job(*data, *study, f"--methods={hot},random:density_deviation=0")
+  assert status == 0, error
+  assert "| hot | 1 of 1 diverged |" in squeezed(out)
+  assert len(table(tmp_path / "out" / "densities.csv")) == 2
+  assert (tmp_path / "out" / "figure_densities.png").exists()
+
+
+def test_the_best_dense_network_is_of_whole_methods():
+  row = {"target_density": 1.0, "valid_loss": 0.1, "minimum_iteration": 10}
+  results = pd.DataFrame([
+    {"method": "hot", "trial": 0, "valid_accuracy": 0.96, **row},
+    *({"method": "dense", "trial": t, "valid_accuracy": 0.95, **row} for t in range(2)),
+  ])  # fmt: skip
+  assert frontier_tables.best_dense(results, OF_CLASSES) == "dense"
+  assert frontier_tables.best_dense(results[:1], OF_CLASSES) == "hot"
+  old = results.assign(minimum_iteration=[10, math.nan, math.nan])  # rows of before do not say
+  assert frontier_tables.best_dense(old, OF_CLASSES) == "hot"
+
+
+def test_a_dense_network_may_be_the_first_method():
+  rows = [
+    {"method": name, "target_density": density, "trial": t, "test_accuracy": accuracy + t / 100}
+    for name, density, accuracy in (
+      ("dense", 1.0, 0.9),
+      ("imp", 0.2, 0.8),
+      ("imp", 0.1, 0.7),
+      ("big", 1.0, 0.9),
+    )
+    for t in range(2)
+  ]
+  found = frontier_tables.differences(pd.DataFrame(rows))
+  places = list(zip(found["method"], found["target_density"], strict=True))
+  assert places == [("imp", 0.2), ("imp", 0.1), ("big", 1.0)]
+  assert list(found["difference"]) == pytest.approx([-10, -20, 0])
 
 
 def test_many_methods_are_a_table_and_differences_but_no_lines():

@@ -160,6 +160,11 @@ def test_impossible_settings(task, name, changes, message):
     nets_jax.search(KEYS[0], task, searches.make(name, changes))
 
 
+def test_what_looks_at_no_batch_needs_none(task):
+  for name in ("magnitude", "synflow"):
+    nets_jax.search(KEYS[0], task, searches.make(name, {"score_batch": 87}))
+
+
 def test_random_tickets_draw_their_density(task):
   search = Random(target_density=0.4, density_deviation=0.1)
   densities = [

@@ -186,6 +186,24 @@ def test_an_impossible_pattern_is_one_line(task, pattern, density, message):
     nets_jax.search(KEY, own, searches.make("snip", {"score_batch": 20, "target_density": density}))
 
 
+def test_a_layer_with_a_count_of_its_own_leaves_the_others_within_their_pattern():
+  """What it does not keep is no room for others; where its count breaks an exact pattern, a line says so."""
+  layers = [
+    Layer("a", (16, 8), 12, "at_most_2:4"), Layer("b", (16, 8), pattern="at_most_2:4")
+  ]  # fmt: skip
+  check_pattern(layers, 76 / 256)  # 12 and all 64 that b can have
+  with pytest.raises(nets_jax.UsageError, match="keeps at most 76 of the 256 weights here"):
+    check_pattern(layers, 77 / 256)
+  exact = [layer._replace(pattern="2:4") for layer in layers]
+  with pytest.raises(
+    nets_jax.UsageError, match="a is to keep 12 weights, but mask_pattern=2:4 keeps exactly 64"
+  ):
+    check_pattern(exact, 76 / 256)
+  whole = [exact[0]._replace(kept=128), exact[1]]  # dense, so without the pattern
+  check_pattern(whole, 192 / 256)
+  check_pattern([exact[0]._replace(kept=64), exact[1]], 0.5)
+
+
 def test_searches_by_chance_and_layers_that_are_too_full_are_refused(task):
   own = task.replace(mask_pattern="at_most_1:2")
   with pytest.raises(nets_jax.UsageError, match="searches that choose masks by scores, and here chance does"):

@@ -96,7 +96,7 @@ def test_what_is_done_is_not_run_again_and_the_methods_go_on_to_a_study(tuned, s
   rate = own[own["chosen"] == 1]["learning_rate"].iloc[0]
   assert set(results["tuned_settings"][:2]) == {f"learning_rate={rate}"}
   worst = f"{100 * first['valid_accuracy'].min():.1f} %"
-  assert f"| random | learning_rate={rate} | {worst} | 0 | 3 | 15 |" in squeezed(study.table())
+  assert f"| random | learning_rate={rate} | {worst} | 0 of 3 | 0 | 3 | 15 |" in squeezed(study.table())
 
 
 def test_what_diverges_is_not_chosen(short):
@@ -110,6 +110,32 @@ def test_what_diverges_is_not_chosen(short):
   with pytest.raises(nets_jax.UsageError, match="no setting of random came through, so none can be"):
     lost.methods  # noqa: B018
   assert "none came through" in lost.table()
+
+
+def test_each_choice_is_told_by_its_own_settings(short, tmp_path):
+  """Also where another grid was tried in the same directory."""
+  one = {"random": METHODS["random"]}
+  wanted = {"density": 0.5, "screen_epochs": 1, "finalists": 1, "directory": tmp_path}
+  first = tune(candidates(one, short, {"learning_rate": (0.1,)}), **wanted)
+  first.write(tmp_path)
+  other = {"batch_size": (4, 8), "learning_rate": (0.2,)}
+  second = tune(candidates({"other": METHODS["random"]}, short, other), **wanted)
+  text = squeezed(second.write(tmp_path))
+  size = second.methods[0].task.training.batch_size
+  assert "| random | learning_rate=0.1 | " in text
+  assert f"| other | batch_size={size}, learning_rate=0.2 | " in text
+  assert second.methods[0].tuning["tuned_settings"] == f"batch_size={size}, learning_rate=0.2"
+  with pytest.raises(nets_jax.UsageError, match="several grids must name the same settings"):
+    candidates(one, short, [{"learning_rate": [0.1]}, {"learning_rate": [0.2], "batch_size": [4]}])
+
+
+def test_where_no_run_is_done_nothing_is_written(short, tmp_path):
+  hours = studies.Options(max_hours=1e-12)
+  found = tune(candidates(METHODS, short, RATES), density=0.5, directory=tmp_path, options=hours)
+  assert not found.is_over
+  with pytest.raises(nets_jax.UsageError, match="no run of the tuning is done yet; the same command goes"):
+    found.write(tmp_path)
+  assert not (tmp_path / "tuning.csv").exists()
 
 
 def test_where_the_second_round_fails_the_next_of_the_first_is_chosen(tuned):

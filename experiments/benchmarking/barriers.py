@@ -17,6 +17,8 @@ from nets_jax.errors import UsageError
 from nets_jax.tickets.ticket import density
 
 flags.adopt_module_key_flags(setting_flags)
+flags.declare_key_flag("tickets")
+HIDDEN = ("search", "method", "workdir")  # of which none decides anything here
 
 
 def run(values: flags.FlagValues) -> None:
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> list[str]:
   """Reads the command line."""
-  return command.parse_methods(argv, __name__)
+  return command.parse(argv, __name__, HIDDEN)
 
 
 if __name__ == "__main__":

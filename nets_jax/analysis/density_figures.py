@@ -14,7 +14,6 @@ from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 
 LEGEND_WIDTH = 44  # characters
 WIDE = 16  # points of accuracy, from which on an axis is that of the error's logarithm
-DENSE = "dense (100 %)"
 LEAST_ERROR = 0.05  # percent, to be drawn there
 
 
@@ -36,7 +35,7 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
     means, halves = zip(*(_mean_score(group, measures) for group in groups), strict=True)
     name = legend_label(method)
     if method == "dense":
-      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label=DENSE)
+      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
       continue
     axes.errorbar(
       places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
@@ -69,15 +68,21 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
   lines = math.ceil(len(below) / columns)
   figure = Figure(figsize=(1.2 + 3.4 * columns, 0.9 + 3.0 * lines), layout="constrained")
   panels = figure.subplots(lines, columns, squeeze=False).ravel()
-  most = max(row["search_epochs"] + _tuning(row) for row in rows)
-  label = "genome-epochs of search" + (" (hollow: and tuning)" if any(map(_tuning, rows)) else "")
+  whole = {row["method"] for row in rows} - {row["method"] for row in rows if row["target_density"] < 1}
+  names = {
+    method: f"{method} (100 %)" if method in whole else legend_label(method)
+    for method in method_colours(rows)
+  }
+  searched = [row for row in rows if row["method"] not in whole] or rows
+  most = max(row["search_epochs"] + _tuning(row) for row in searched)
+  label = "genome-epochs of search" + (" (hollow: and tuning)" if any(map(_tuning, searched)) else "")
   for axes, density in zip(panels, below, strict=False):
-    shown = [row for row in rows if row["target_density"] == density or row["method"] == "dense"]
+    shown = [row for row in rows if row["target_density"] == density or row["method"] in whole]
     for method, colour in method_colours(rows).items():
       of_method = [row for row in shown if row["method"] == method]
-      if method == "dense":
+      if method in whole:
         mean, _ = _mean_score(of_method, measures)
-        axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=DENSE)
+        axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=names[method])
       elif of_method:
         _draw_cost(axes, of_method, colour, method, measures)
     axes.set_xscale("symlog", linthresh=10)
@@ -90,13 +95,12 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
     _set_heights(axes, shown, measures)
   for axes in panels[len(below) :]:
     axes.set_axis_off()
-  named = {}
+  drawn = {}
   for axes in panels:
-    handles, names = axes.get_legend_handles_labels()
-    named |= dict(zip(names, handles, strict=True))
-  order = [DENSE if method == "dense" else legend_label(method) for method in method_colours(rows)]
-  shown_as = {name: named[name] for name in order if name in named}
-  figure.legend(shown_as.values(), shown_as.keys(), frameon=False, loc="outside upper center", ncols=columns)
+    handles, labels = axes.get_legend_handles_labels()
+    drawn |= dict(zip(labels, handles, strict=True))
+  legend = {name: drawn[name] for name in names.values() if name in drawn}
+  figure.legend(legend.values(), legend.keys(), frameon=False, loc="outside upper center", ncols=columns)
   return figure
 
 
@@ -173,7 +177,8 @@ def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> No
   Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
   A score that is no share has an even axis.
   """
-  low, high = (bound(_scores(rows, measures)) for bound in (min, max))
+  finite = [score for score in _scores(rows, measures) if math.isfinite(score)] or [0.0]
+  low, high = min(finite), max(finite)
   if not measures.is_share or high - low < WIDE:
     margin = 0.1 * (high - low) + (0.1 if measures.is_share else 0.01 * max(abs(low), abs(high)))
     axes.set_ylim(low - margin, high + margin)

@@ -106,8 +106,8 @@ class GradInit(Stepwise):
     return super().prepared(task.replace(training=task.training_of_search(self.scale_unroll)))
 
   def genome_epochs(self, task: Task) -> float:
-    """A step is K + 1 minibatches, twice for the gradient through them."""
-    return 2 * (self.scale_unroll + 1) * self.scale_steps / task.steps_per_epoch
+    """A step is a minibatch for the gradient's length and K + 1 for the loss, each backwards twice."""
+    return 2 * (self.scale_unroll + 2) * self.scale_steps / task.steps_per_epoch
 
   def begin(self, key: Key[Array, ""], task: Task) -> Factors:
     """Theta_0, and factors of 1."""

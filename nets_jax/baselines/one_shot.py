@@ -83,7 +83,7 @@ class OneShot(Search):
     """Raises UsageError for settings that make no search."""
     super().check(task)
     examples = len(task.data.train)
-    if self.score_batch > examples:
+    if self.looks and self.score_batch > examples:
       raise UsageError(
         f"score_batch must be from 1 to the {examples} training examples, not {self.score_batch}"
       )
@@ -200,8 +200,9 @@ def prune_at_initialisation(
 
 
 def batch_rows(key: Key[Array, ""], task: Task, search: OneShot) -> Int[Array, " batch"]:
-  """Which training examples a score looks at."""
-  return jax.random.choice(key, len(task.data.train), (search.score_batch,), replace=False)
+  """Which training examples a score looks at; one that looks at none may be given more than there are."""
+  examples = len(task.data.train)
+  return jax.random.choice(key, examples, (min(search.score_batch, examples),), replace=False)
 
 
 def prune_ticket(

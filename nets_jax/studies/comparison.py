@@ -216,11 +216,11 @@ class Comparison:
 
 
 def _cell(column: str, form: str) -> Callable[[pd.DataFrame], str]:
-  return lambda own: tables.spread(list(tables.sound(own)[column]), form, "deviation")
+  return lambda own: tables.spread(list(tables.trained(own)[column]), form, "deviation")
 
 
 def _span(own: pd.DataFrame) -> str:
-  densities = tables.sound(own)["density"]
+  densities = tables.trained(own)["density"]
   return span(list(densities)) if len(densities) else "-"
 
 
@@ -231,13 +231,13 @@ def span(densities: Sequence[float]) -> str:
 
 
 def _epochs(own: pd.DataFrame) -> str:
-  epochs = tables.sound(own)["search_epochs"]
+  epochs = tables.trained(own)["search_epochs"]
   return f"{epochs.mean():.0f}" if len(epochs) else "-"
 
 
 def failed(own: pd.DataFrame) -> str:
   """How many runs have no ticket."""
-  count = len(own) - len(tables.sound(own))
+  count = len(own) - len(tables.trained(own))
   return f"{count} of {len(own)}" if count else "none"
 
 
@@ -253,7 +253,7 @@ def _lines(measures: Measures) -> list[tuple[str, Callable[[pd.DataFrame], str]]
     ("Multiplications left", _cell("multiplication_share", "percent")),
     ("Search, genome-epochs", _epochs),
     ("Search, seconds", _cell("search_seconds", "seconds")),
-    ("Empty layers", lambda own: tally_layers(list(tables.sound(own)["empty_layers"]))),
+    ("Empty layers", lambda own: tally_layers(list(tables.trained(own)["empty_layers"]))),
     ("Failed", failed),
   ]
 

@@ -14,8 +14,10 @@ from nets_jax.studies.run_files import curve_rows, tally_layers
 from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 
 MINIMUM = "minimum_"  # before the columns of the evaluation with the lowest validation loss
-# Columns of what the tuning found: settings, the worst score of the grid, genome-epochs.
-TUNED_SETTINGS, WORST_OF_GRID, TUNING_EPOCHS = TUNED = ("tuned_settings", "worst_of_grid", "tuning_epochs")
+# Columns of what the tuning found: settings, the worst score of the grid, what failed there, genome-epochs.
+TUNED_SETTINGS, WORST_OF_GRID, LOST_OF_GRID, TUNING_EPOCHS = TUNED = (
+  "tuned_settings", "worst_of_grid", "lost_of_grid", "tuning_epochs",
+)  # fmt: skip
 
 
 def scores(results: pd.DataFrame, measures: Measures | None = None) -> str:
@@ -34,16 +36,17 @@ def scores(results: pd.DataFrame, measures: Measures | None = None) -> str:
 
 def cell(own: pd.DataFrame, measures: Measures) -> str:
   """One method at one density; with the trials that failed, and the layers that tickets leave empty."""
-  sound = tables.sound(own)
-  notes = [f"{len(own) - len(sound)} of {len(own)} failed"] if len(sound) < len(own) else []
+  sound = tables.trained(own)
+  lost = {"failed": len(own) - len(tables.sound(own)), "diverged": len(tables.sound(own)) - len(sound)}
+  notes = [f"{count} of {len(own)} {what}" for what, count in lost.items() if count]
   if not len(sound):
-    return notes[0]
+    return "; ".join(notes)
   found = list(sound[measures.column("test")])
   costs = f"{sound['search_epochs'].mean():.0f}, {sound['search_seconds'].mean():.0f} s"
   factor, digits, unit = tables.FORMS[measures.form]
   worst = f"{factor * measures.worst(found):{digits}}{unit}"
   figures = f"{tables.spread(found, measures.form)} ({worst}; {costs})"
-  empty = tally_layers([str(layers) for layers in sound.get("empty_layers", [])])
+  empty = tally_layers([str(layers) for layers in sound.get("empty_layers", pd.Series(dtype=str)).dropna()])
   notes += [f"empty: {empty}"] if empty not in ("none", "-") else []
   trained = list(sound.get("own_" + measures.column("test"), pd.Series(dtype=float)).dropna())
   notes += [f"as trained in the search {tables.spread(trained, measures.form)}"] if trained else []
@@ -54,7 +57,8 @@ def differences(results: pd.DataFrame, measures: Measures | None = None) -> pd.D
   """Each method's test score less that of the first: of a share in points, else in what the score is in.
 
   Paired by trial, for the trials of all methods train by the same keys; of the trials that both have, where
-  these are two or more. A dense network is compared with the first method at each of its densities.
+  these are two or more. A dense network is compared at each density of the other: the first method's, or
+  the methods' where it is the first itself.
 
   Returns:
     Columns `method`, `reference`, `target_density`, `difference` (the mean) and `half_width` (of its 95 %
@@ -67,10 +71,12 @@ def differences(results: pd.DataFrame, measures: Measures | None = None) -> pd.D
     of_place[row["trial"]] = measures.factor * row[measures.column("test")]
   reference, *others = dict.fromkeys(method for method, _ in by_place) if by_place else [""]
   found = []
+  densities = {name: [density for own, density in by_place if own == name] for name in (reference, *others)}
   for method in others:
-    is_dense = [density for name, density in by_place if name == method] == [1.0]
-    for density in [density for name, density in by_place if name == reference]:
-      own, first = by_place.get((method, 1.0 if is_dense else density), {}), by_place[reference, density]
+    is_dense, to_dense = (densities[name] == [1.0] for name in (method, reference))
+    for density in densities[method if to_dense else reference]:
+      own = by_place.get((method, 1.0 if is_dense else density), {})
+      first = by_place[reference, 1.0 if to_dense else density]
       points = [own[trial] - first[trial] for trial in own if trial in first]
       if len(points) > 1:
         mean, half = mean_and_interval(points)
@@ -111,25 +117,39 @@ def judgement_row(run: Run) -> Row:
 
 
 def best_dense(results: pd.DataFrame, measures: Measures) -> str | None:
-  """The dense method that comes to the best mean score on validation examples; None if there is none."""
+  """The dense method of the best mean score on validation examples, among those of most trials; or None."""
+  results = _judged(results)
   whole = results.groupby("method", sort=False)["target_density"].min() == 1
   dense = results[results["method"].isin(whole.index[whole])]
+  trials = dense.groupby("method", sort=False)["trial"].nunique()
+  whole = trials.index[trials == trials.max()]
+  dense = dense[dense["method"].isin(whole)]
   means = dense.groupby("method", sort=False)[measures.column("valid")].mean().dropna()
   return None if not len(means) else str(means.idxmax() if measures.more_is_better else means.idxmin())
 
 
+def _judged(results: pd.DataFrame) -> pd.DataFrame:
+  """The rows that Definition 3 can look at; tables of before have none."""
+  column = MINIMUM + "iteration"
+  return results[results[column].notna()] if column in results else results[:0]
+
+
 def verdicts(results: pd.DataFrame, measures: Measures) -> dict[tuple[str, float], list[Verdict]]:
   """Definition 3 of each sparse ticket against the best dense network of its trial, by method and density."""
-  reference = best_dense(results, measures) if MINIMUM + "iteration" in results else None
-  rows = [row for row in tables.rows_of(results) if not math.isnan(row.get(MINIMUM + "iteration", math.nan))]
+  rows, reference = tables.rows_of(_judged(results)), best_dense(results, measures)
   dense = {row["trial"]: row for row in rows if row["method"] == reference}
   found: dict[tuple[str, float], list[Verdict]] = {}
   for row in rows:
-    if row["target_density"] < 1 and row["trial"] in dense:
+    if row["target_density"] < 1 and row["trial"] in dense and _as_long(row, dense[row["trial"]]):
       own, other = ([_at_minimum(one)] for one in (row, dense[row["trial"]]))
       judged = judge(own, other, int(row["unmasked"]), int(row["weights"]), measures)
       found.setdefault((row["method"], row["target_density"]), []).append(judged)
   return found
+
+
+def _as_long(row: Row, other: Row) -> bool:
+  """Whether two final trainings are of as many epochs; rows of before do not say."""
+  return row.get("train_epochs") == other.get("train_epochs")
 
 
 def _at_minimum(row: Row) -> Row:
@@ -138,13 +158,17 @@ def _at_minimum(row: Row) -> Row:
 
 
 def winning_table(results: pd.DataFrame, measures: Measures) -> str:
-  """How many tickets win by Definition 3, and by which of its conditions; nothing without a dense network."""
+  """How many tickets win by Definition 3, and by which of its conditions; nothing without a dense network.
+
+  The definition asks for one training of both. Where each method has settings of its own, iterations are
+  those of two trainings, and the title says so.
+  """
   found = verdicts(results, measures)
   if not found:
     return ""
   title = (
-    f"Definition 3 against {best_dense(results, measures)} of the same trial: how many tickets win "
-    "(as fast, as good)"
+    f"Definition 3 against {best_dense(results, measures)} of the same trial, each by its own training: how "
+    "many tickets win (as fast, as good)"
   )
 
   def shown(own: pd.DataFrame) -> str:
@@ -163,13 +187,14 @@ def cost_table(results: pd.DataFrame, measures: Measures) -> str:
   factor, digits, unit = tables.FORMS[measures.form]
   rows = []
   for name, own in results.groupby("method", sort=False):
-    chosen, worst, tuning = (own[column].dropna() for column in TUNED)
+    chosen, worst, lost, tuning, trained = (own[column].dropna() for column in (*TUNED, "train_epochs"))
     search = sorted({round(epochs) for epochs in own["search_epochs"]})
     rows.append(
-      {"method": name, "settings": chosen.iloc[-1] if len(chosen) else "not tuned"}
+      {"method": name, "settings": chosen.iloc[-1] if len(chosen) else "-"}
       | {"worst of the grid": f"{factor * worst.iloc[-1]:{digits}}{unit}" if len(worst) else "-"}
+      | {"failed there": lost.iloc[-1] if len(lost) else "-"}
       | {"a search": f"{search[0]:,}" + (f" to {search[-1]:,}" if len(search) > 1 else "")}
-      | {"final training": f"{own['train_epochs'].dropna().max():,.0f}"}
+      | {"final training": f"{trained.max():,.0f}" if len(trained) else "-"}
       | {"tuning": f"{tuning.iloc[-1]:,.0f}" if len(tuning) else "-"}
     )
   title = (

@@ -155,7 +155,7 @@ class Densities:
   def table(self) -> str:
     """Scores, differences, Definition 3 and costs, in Markdown."""
     results, measures = self.results, self.measures
-    sound = tables.sound(results)
+    sound = tables.trained(results)
     parts = [
       scores(results, measures),
       difference_table(differences(sound, measures), measures),
@@ -166,7 +166,7 @@ class Densities:
 
   def figures(self) -> dict[str, Figure]:
     """The figures that the results are enough for, by name."""
-    results = tables.sound(self.results)
+    results = tables.trained(self.results)
     return figures(results, self.measures) if len(results) else {}
 
   def write(self, directory: pathlib.Path) -> str:

@@ -119,7 +119,7 @@ def sanity_table(results: pd.DataFrame, measures: Measures) -> str:
   """A line for each method and density, of the rows of `Sanity.results`."""
   column, form = measures.column("test"), "signed points" if measures.is_share else "signed"
   rows = []
-  for (name, density), own in tables.sound(results).groupby(["method", "target_density"], sort=False):
+  for (name, density), own in tables.trained(results).groupby(["method", "target_density"], sort=False):
     by_check = {words: some.set_index("trial")[column] for words, some in own.groupby("check")}
     whole = by_check.get("ticket", pd.Series(dtype=float))
     row = {"method": name, "density": f"{100 * float(density):g} %"}

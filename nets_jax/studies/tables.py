@@ -107,6 +107,12 @@ def curves_of(runs: Sequence[Run]) -> pd.DataFrame:
   return pd.DataFrame([row for run in runs for row in curve_rows(run)])
 
 
+def trained(table: pd.DataFrame) -> pd.DataFrame:
+  """The rows of the runs that have a ticket, and whose final training has not diverged."""
+  found = sound(table)
+  return found[found["valid_loss"].map(math.isfinite).astype(bool)] if "valid_loss" in found else found
+
+
 def sound(table: pd.DataFrame) -> pd.DataFrame:
   """The rows of the runs that have a ticket."""
   return table[table["failed"] == ""] if len(table) else table

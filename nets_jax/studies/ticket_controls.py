@@ -212,7 +212,7 @@ class Controls:
     rows, measures = [], self.measures
     factor, digits, unit = tables.FORMS[measures.form]
     for name, own in self.results.groupby("control", sort=False):
-      sound = tables.sound(own)
+      sound = tables.trained(own)
       scores = list(sound[measures.column("test")])
       each = ", ".join(f"{factor * score:{digits}}" for score in scores) + unit
       rows.append(

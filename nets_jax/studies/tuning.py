@@ -18,6 +18,7 @@ from nets_jax.protocol import Search
 from nets_jax.studies import tables
 from nets_jax.studies.best import value_of
 from nets_jax.studies.comparison import as_methods
+from nets_jax.studies.frontier_tables import TUNED_SETTINGS
 from nets_jax.studies.frontiers import at_densities
 from nets_jax.studies.method_labels import read_label, with_settings
 from nets_jax.studies.methods import Method, Run, Value, check, check_counts, trial_runs
@@ -37,7 +38,8 @@ GRID: tuple[dict[str, tuple[Value, ...]], ...] = (
   {"optimizer": ("adam",), "learning_rate": (0.0003, 0.0012, 0.004), "init": INITS},
 )
 FIRST_TRIAL = 1_000_000  # of those that tune; tables have trials from 0 on
-METHOD = "method"  # the column of a method's name; the others are what is tried
+METHOD = "method"  # the column of a method's name
+NOT_TRIED = (METHOD, "target_density", "trial")  # all other columns of a candidate's runs are what is tried
 
 
 def candidates(
@@ -53,13 +55,16 @@ def candidates(
     grid: values by the settings' names, as on the command line; or several; None is `GRID`.
 
   Raises:
-    UsageError: a method has no such setting, or two have one name.
+    UsageError: a method has no such setting, two have one name, or two grids name other settings.
   """
+  grids = [grid] if isinstance(grid, Mapping) else GRID if grid is None else grid
+  if len({frozenset(own) for own in grids}) > 1:
+    raise UsageError("several grids must name the same settings, so that what is chosen can be told")
   found: dict[str, list[Method]] = {}
   for method in as_methods(methods, task):
     if (name := label_of(method)) in found:
       raise UsageError(f"two methods are called {name!r}; give each a name of its own")
-    varied = vary(method.search, method.task, GRID if grid is None else grid)
+    varied = vary(method.search, method.task, grids)
     found[name] = [dataclasses.replace(own, columns={METHOD: name, **own.columns}) for own in varied]
   return found
 
@@ -236,7 +241,10 @@ class Tuning:
         row = result_row(run)
         trained = 0 if row["failed"] else run.method.task.epochs
         chosen = self.choice(label_of(run.method)) == i
-        rows.append({**row, "round": number, "training_epochs": trained, "chosen": int(chosen)})
+        tried = {name: value for name, value in run.columns.items() if name not in NOT_TRIED}
+        words = ", ".join(f"{name}={value}" for name, value in tried.items())
+        found = {"round": number, "training_epochs": trained, "chosen": int(chosen), TUNED_SETTINGS: words}
+        rows.append({**row, **found})
     return pd.DataFrame(rows)
 
   def table(self) -> str:
@@ -244,11 +252,17 @@ class Tuning:
     return tuning_table(self.results, self.measures)
 
   def write(self, directory: pathlib.Path) -> str:
-    """Writes tuning.csv and tuning.md, with what is there of other methods; returns the table."""
+    """Writes tuning.csv and tuning.md, with what is there of other methods; returns the table.
+
+    Raises:
+      UsageError: no run is done.
+    """
     rows, path = self.results, directory / "tuning.csv"
     if path.exists():
       before = tables.read_table(path)
       rows = pd.concat([before[~before[METHOD].isin(list(self.candidates))], rows], ignore_index=True)
+    if not len(rows):
+      raise UsageError("no run of the tuning is done yet; the same command goes on with it")
     tables.write_table(path, rows)
     tables.write_text(directory / "tuning.md", table := tuning_table(rows, self.measures))
     return table

@@ -6,7 +6,7 @@ import pandas as pd
 
 from nets_jax.engine.tables import Row
 from nets_jax.studies import tables
-from nets_jax.studies.frontier_tables import TUNED_SETTINGS, TUNING_EPOCHS, WORST_OF_GRID
+from nets_jax.studies.frontier_tables import LOST_OF_GRID, TUNED_SETTINGS, TUNING_EPOCHS, WORST_OF_GRID
 from nets_jax.training.measures import Measures
 
 
@@ -18,7 +18,7 @@ def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
     last = chosen[chosen["round"] == chosen["round"].max()]
     rows.append(
       {"method": name, "chosen": found[TUNED_SETTINGS]}
-      | {f"valid {measures.words}": tables.spread(list(tables.sound(last)[column]), form)}
+      | {f"valid {measures.words}": tables.spread(list(tables.trained(last)[column]), form)}
       | {"worst in the grid": tables.spread([found[WORST_OF_GRID]], form)}
       | {"settings": int((own["round"] == 1).sum()), "failed": int((~came_through(own)).sum())}
       | {
@@ -31,18 +31,26 @@ def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
 
 def summary_row(own: pd.DataFrame, measures: Measures) -> Row:
   """Of one method's rows of `Tuning.results`: what was chosen, the worst of the grid, the genome-epochs."""
-  names = list(own.columns)
-  tried = names[names.index("target_density") + 1 : names.index("trial")]
   chosen, column = own[own["chosen"] == 1], measures.column("valid")
-  screened = list(own[(own["round"] == 1) & came_through(own)][column])
-  settings = [f"{setting}={chosen[setting].iloc[0]}" for setting in tried if len(chosen)]
+  first = own[own["round"] == 1]
+  screened = list(first[came_through(first)][column])
   return {
-    TUNED_SETTINGS: ", ".join(settings) or "none came through",
+    TUNED_SETTINGS: _settings(chosen) if len(chosen) else "none came through",
     WORST_OF_GRID: measures.worst(screened) if screened else math.nan,
+    LOST_OF_GRID: f"{len(first) - len(screened)} of {len(first)}",
     TUNING_EPOCHS: float(own["search_epochs"].sum() + own["training_epochs"].sum()),
   }
 
 
+def _settings(chosen: pd.DataFrame) -> str:
+  """What was chosen; tables of before have it in columns alone, between the density and the trial."""
+  text, names = chosen.get(TUNED_SETTINGS, pd.Series(dtype=str)).dropna(), list(chosen.columns)
+  if len(text):
+    return str(text.iloc[0])
+  tried = chosen[names[names.index("target_density") + 1 : names.index("trial")]].iloc[0].dropna()
+  return ", ".join(f"{name}={value}" for name, value in tried.items())
+
+
 def came_through(rows: pd.DataFrame) -> pd.Series:
   """Which runs neither failed nor diverged."""
-  return (rows["failed"] == "") & rows["valid_loss"].map(math.isfinite)
+  return (rows["failed"] == "") & rows["valid_loss"].map(math.isfinite).astype(bool)

@@ -86,8 +86,17 @@ def check_pattern(layers: Sequence[Layer], density: float, remedy: str = "a dens
   """
   if not has_pattern(layers):
     return
+  check_counts(layers, {layer.name: layer.kept for layer in layers if layer.kept is not None})
   patterns = [pattern for layer in layers if (pattern := pattern_of(layer)) is not None]
-  total, most = sum(layer.size for layer in layers), sum(map(capacity, layers))
+  for layer in layers:
+    pattern, most = pattern_of(layer), capacity(layer)
+    if pattern is not None and pattern.exact and layer.kept not in (None, most):
+      raise UsageError(
+        f"the layer {layer.name} is to keep {layer.kept:,} weights, but mask_pattern={layer.pattern} keeps "
+        f"exactly {most:,} of it; leave its own density out, or give mask_pattern=at_most_{layer.pattern}"
+      )
+  total = sum(layer.size for layer in layers)
+  most = sum(capacity(layer) if layer.kept is None else layer.kept for layer in layers)
   count = max(1, int(np.round(np.float32(density) * np.float32(total))))  # as the searches have it
   is_exact = any(pattern.exact for pattern in patterns)
   name = next(layer.pattern for layer in layers if layer.pattern)
@@ -98,7 +107,6 @@ def check_pattern(layers: Sequence[Layer], density: float, remedy: str = "a dens
       f"mask_pattern={name} keeps {which}{most:,} of the {total:,} weights here, and a density of "
       f"{density:g} is {count:,}; give {remedy}{most / total!r}{other}"
     )
-  check_counts(layers, {layer.name: layer.kept for layer in layers if layer.kept is not None})
 
 
 def check_counts(layers: Sequence[Layer], counts: Mapping[str, int]) -> None:

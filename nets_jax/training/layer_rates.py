@@ -1,7 +1,8 @@
 """A learning rate for each layer: the updates of its kernel, and of what stands beside it, times a factor.
 
-For layers of ReLUs a scale is a rate in disguise. With w' = a w in one layer and the next divided by a, the
-network computes as before, and SGD moves w' as it would w at the rate eta / a^2.
+For layers of ReLUs without biases a scale is a rate in disguise. With w' = a w in one layer and the next
+divided by a, the network computes as before, and SGD moves w' as it would w at the rate eta / a^2. A bias
+would need a rate of its own, by the scales of all layers up to it.
 """
 
 from collections.abc import Sequence
