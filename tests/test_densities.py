@@ -56,6 +56,7 @@ def test_each_method_has_its_tickets_at_each_density(done):
     for trial in ("0", "1")
   ]
   by_density = {row["target_density"]: float(row["density"]) for row in rows if row["method"] == GUIDED}
+  assert all((done / "runs" / row["run"] / "ticket.safetensors").exists() for row in rows)
   assert by_density == {"0.7": pytest.approx(0.7, abs=0.03), "0.5": pytest.approx(0.5, abs=0.03)}
   text = squeezed((done / "densities.md").read_text())
   assert "| method | 100 % | 70 % | 50 % |" in text
@@ -276,6 +277,8 @@ def test_what_diverges_is_counted_apart_and_no_part_of_a_mean():
   text = squeezed(frontier_tables.scores(results))
   assert "| a | 90.0 % (90.0 %; 1, 2 s); 1 of 2 diverged |" in text
   assert "| b | 1 of 2 failed; 1 of 2 diverged |" in text
+  denser = results.assign(density=0.22)
+  assert "(90.0 %; 1, 2 s); at 22 %; 1 of 2 diverged |" in squeezed(frontier_tables.scores(denser))
   assert len(tables.trained(results)) == 1
 
 

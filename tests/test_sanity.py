@@ -53,7 +53,13 @@ def test_the_table_has_the_paired_differences(found):
   mean = np.mean([scores["mask shuffled", t] - scores["ticket", t] for t in ("0", "1")])
   line = next(line for line in text.splitlines() if line.startswith("| random") and " 50 % " in line)
   assert f" {mean:+.1f} ± " in line
-  assert text.splitlines()[0].endswith("in points, paired: mean and 95 % interval")
+  assert "in points, paired: mean and 95 % interval" in text.splitlines()[0]
+  assert [cell.strip() for cell in line.split("|")[1:4]] == ["random", "50 %", "2"]
+  of_checks = {row["run"] for row in rows if row["check"] != "ticket"}
+  of_tickets = {row["run"] for row in rows if row["check"] == "ticket"}
+  names = {name.split("-")[0] for name in of_checks}
+  assert names == {"mask_shuffled", "weights_drawn_anew", "both"}  # no pattern takes them for the table's
+  assert not of_checks & of_tickets
 
 
 def test_without_a_sparse_ticket_there_is_nothing_to_check(task):

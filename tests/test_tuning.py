@@ -240,7 +240,16 @@ def test_the_command_tunes_then_checks(run_binary, tmp_path):
       ("--methods=random:learning_rate=1", "--tune=learning_rate=1,2"),
       "'random:learning_rate=1' gives learning_",
     ),
-    (("--methods=random", "--tune=learning_rat=1,2"), "there is no setting 'learning_rat'"),
+    (("--methods=random", "--tune=learning_rat=1,2"), "error: in --tune: there is no setting 'learning_rat'"),
+    (("--methods=random", "--tune=elites=1,2"), "error: in --tune: random has no setting 'elites'"),
+    (
+      ("--methods=random", "--tune=init=hee,he", "--tune_density=2"),
+      "in --tune: flag --init=hee: value should be one of",
+    ),
+    (
+      ("--methods=random", "--tune=init=he,glorot", "--tune_density=2"),
+      "the density that decides a tuning must be in (0, 1], not 2.0",
+    ),
     (
       ("--methods=random", "--tune=learning_rate=1", "--tune_epochs=0"),
       "screen_epochs must be at least 1, not 0",

@@ -13,6 +13,7 @@ from nets_jax.studies.methods import Run
 from nets_jax.studies.run_files import curve_rows, tally_layers
 from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 
+NEAR = 0.03  # share of a density that a ticket may miss without a word
 MINIMUM = "minimum_"  # before the columns of the evaluation with the lowest validation loss
 # Columns of what the tuning found: settings, the worst score of the grid, what failed there, genome-epochs.
 TUNED_SETTINGS, WORST_OF_GRID, LOST_OF_GRID, TUNING_EPOCHS = TUNED = (
@@ -46,6 +47,8 @@ def cell(own: pd.DataFrame, measures: Measures) -> str:
   factor, digits, unit = tables.FORMS[measures.form]
   worst = f"{factor * measures.worst(found):{digits}}{unit}"
   figures = f"{tables.spread(found, measures.form)} ({worst}; {costs})"
+  aim, reached = own["target_density"].iloc[0], sound["density"].mean()
+  notes = [f"at {100 * reached:.2g} %", *notes] if abs(reached - aim) > NEAR * aim else notes
   empty = tally_layers([str(layers) for layers in sound.get("empty_layers", pd.Series(dtype=str)).dropna()])
   notes += [f"empty: {empty}"] if empty not in ("none", "-") else []
   trained = list(sound.get("own_" + measures.column("test"), pd.Series(dtype=float)).dropna())

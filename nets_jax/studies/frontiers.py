@@ -138,7 +138,7 @@ class Densities:
     new = new.rename(columns={"compile_seconds": "search_compile_seconds"})
     judged = pd.DataFrame([judgement_row(run) for run in self.runs])
     own = [name for name in new.columns if name.startswith("own_")]
-    names = ["method", "target_density", *columns(self.measures)[1:], *own, "unmasked", "weights"]
+    names = ["method", "target_density", *columns(self.measures)[1:], *own, "unmasked", "weights", "run"]
     return merged(self.before, pd.concat([new[names], judged], axis="columns"))
 
   @property

@@ -27,7 +27,7 @@ CHECKS = {"mask shuffled": "shuffle_mask", "weights drawn anew": "reinitialise",
 
 
 def sanity_runs(runs: Sequence[Run], where: pathlib.Path) -> list[Run]:
-  """A run for each check of each ticket, with its method, density and trial.
+  """A run for each check of each ticket, with its method, density and trial; directories name the check.
 
   Args:
     runs: of a study over densities; those with a dense ticket, or none, have no check.
@@ -40,7 +40,7 @@ def sanity_runs(runs: Sequence[Run], where: pathlib.Path) -> list[Run]:
     ticket = load_ticket(run.path / TICKET)
     columns = {name: value for name, value in run.columns.items() if name != "trial"}
     checks = [
-      Method({**columns, "check": words}, Control(ticket, Snip(), name), run.method.task)
+      Method({"check": words, **columns}, Control(ticket, Snip(), name), run.method.task)
       for words, name in CHECKS.items()
     ]
     check(checks)
@@ -95,7 +95,7 @@ class Sanity:
     of_tickets = tables.results_of([run for run in self.runs if is_done(run)]).assign(check="ticket")
     found = pd.concat([of_tickets, tables.results_of(self.checks)], ignore_index=True)
     found = found[found["target_density"] < 1]
-    return found[["method", "target_density", "check", "trial", *metrics(self.measures), "failed"]]
+    return found[["method", "target_density", "check", "trial", *metrics(self.measures), "failed", "run"]]
 
   def table(self) -> str:
     """In Markdown: each method's score, and what a check takes from it, paired by ticket."""
@@ -122,11 +122,14 @@ def sanity_table(results: pd.DataFrame, measures: Measures) -> str:
   for (name, density), own in tables.trained(results).groupby(["method", "target_density"], sort=False):
     by_check = {words: some.set_index("trial")[column] for words, some in own.groupby("check")}
     whole = by_check.get("ticket", pd.Series(dtype=float))
-    row = {"method": name, "density": f"{100 * float(density):g} %"}
+    row = {"method": name, "density": f"{100 * float(density):g} %", "tickets": len(whole)}
     row |= {f"test {measures.words}": tables.spread(list(whole), measures.form)}
     for words in CHECKS:
       row[words] = tables.spread(list((by_check.get(words, whole[:0]) - whole).dropna()), form)
     rows.append(row)
   unit = "points" if measures.is_share else measures.words
-  title = f"The tickets, and how far each check differs from them in {unit}, paired: mean and 95 % interval"
+  title = (
+    f"The tickets, and how far each check differs from them in {unit}, paired: mean and 95 % interval; "
+    "near 0 the mask, or the weights but for their layers' scales, say nothing"
+  )
   return f"{title}\n\n{tables.markdown(pd.DataFrame(rows))}"

@@ -8,6 +8,7 @@ One setting is chosen for all densities, on validation examples, by trials that 
 import dataclasses
 import math
 import pathlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -33,6 +34,7 @@ from nets_jax.training.task import Task
 
 # Optimisers, learning rates and first weights that the field uses; for `tune` and `--tune=default`.
 INITS = ("normal", "he", "glorot")
+_OF_A_LABEL = re.compile(r"^in '.*?': |; write method:setting=value$")  # of a message about one
 GRID: tuple[dict[str, tuple[Value, ...]], ...] = (
   {"optimizer": ("sgd",), "learning_rate": (0.03, 0.1, 0.3, 1.0), "init": INITS},
   {"optimizer": ("adam",), "learning_rate": (0.0003, 0.0012, 0.004), "init": INITS},
@@ -87,7 +89,11 @@ def of_labels(
       raise UsageError(f"{label!r} gives {', '.join(sorted(both))}, which tuning is to choose; leave one out")
   found: dict[str, list[Method]] = {}
   for changes in grid:
-    for method in make([with_settings(label, changes) for label in labels]):
+    try:
+      made = make([with_settings(label, changes) for label in labels])
+    except UsageError as error:
+      raise UsageError(f"in --tune: {_OF_A_LABEL.sub('', str(error))}") from error
+    for method in made:
       columns = {**method.columns, **{name: as_number(value) for name, value in changes.items()}}
       found.setdefault(label_of(method), []).append(dataclasses.replace(method, columns=columns))
   return found
@@ -113,6 +119,8 @@ def screening(
   directory: pathlib.Path,
 ) -> list[Run]:
   """The runs of the first round, one for each candidate, their settings checked; see `tune`."""
+  if not 0 < density <= 1:
+    raise UsageError(f"the density that decides a tuning must be in (0, 1], not {density}")
   if screen_epochs is not None:
     check_counts(screen_epochs=(screen_epochs, 1))
   for name, own in candidates.items():

@@ -19,7 +19,7 @@ def tuning_table(results: pd.DataFrame, measures: Measures) -> str:
     rows.append(
       {"method": name, "chosen": found[TUNED_SETTINGS]}
       | {f"valid {measures.words}": tables.spread(list(tables.trained(last)[column]), form)}
-      | {"worst in the grid": tables.spread([found[WORST_OF_GRID]], form)}
+      | {"worst of the grid": tables.spread([found[WORST_OF_GRID]], form)}
       | {"settings": int((own["round"] == 1).sum()), "failed": int((~came_through(own)).sum())}
       | {
         "genome-epochs of tuning": f"{found[TUNING_EPOCHS]:,.0f}",
