@@ -26,7 +26,7 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
   """
   measures = of_rows(rows) if measures is None else measures
   figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-  axes = figure.subplots()
+  axes, whole = figure.subplots(), _dense_methods(rows)
   for method, colour in method_colours(rows).items():
     of_method = [row for row in rows if row["method"] == method]
     densities = sorted({row["target_density"] for row in of_method})
@@ -34,8 +34,8 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
     places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
     means, halves = zip(*(_mean_score(group, measures) for group in groups), strict=True)
     name = legend_label(method)
-    if method == "dense":
-      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label="dense (100 %)")
+    if method in whole:
+      axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label=f"{name} (100 %)")
       continue
     axes.errorbar(
       places, means, halves, color=colour, capsize=3, marker="o", markersize=4, label=name, **STYLE
@@ -68,10 +68,9 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
   lines = math.ceil(len(below) / columns)
   figure = Figure(figsize=(1.2 + 3.4 * columns, 0.9 + 3.0 * lines), layout="constrained")
   panels = figure.subplots(lines, columns, squeeze=False).ravel()
-  whole = {row["method"] for row in rows} - {row["method"] for row in rows if row["target_density"] < 1}
+  whole = _dense_methods(rows)
   names = {
-    method: f"{method} (100 %)" if method in whole else legend_label(method)
-    for method in method_colours(rows)
+    method: legend_label(method) + (" (100 %)" if method in whole else "") for method in method_colours(rows)
   }
   searched = [row for row in rows if row["method"] not in whole] or rows
   most = max(row["search_epochs"] + _tuning(row) for row in searched)
@@ -84,7 +83,7 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
         mean, _ = _mean_score(of_method, measures)
         axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=names[method])
       elif of_method:
-        _draw_cost(axes, of_method, colour, method, measures)
+        _draw_cost(axes, of_method, colour, names[method], measures)
     axes.set_xscale("symlog", linthresh=10)
     # By powers of ten alone a search of 52 genome-epochs would be read as one of 16.
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=10, subs=[1, 2, 5]))
@@ -102,6 +101,11 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
   legend = {name: drawn[name] for name in names.values() if name in drawn}
   figure.legend(legend.values(), legend.keys(), frameon=False, loc="outside upper center", ncols=columns)
   return figure
+
+
+def _dense_methods(rows: Sequence[TableRow]) -> set[str]:
+  """The methods that have no sparse ticket, by whatever name."""
+  return {row["method"] for row in rows} - {row["method"] for row in rows if row["target_density"] < 1}
 
 
 def _tuning(row: TableRow) -> float:
@@ -160,9 +164,9 @@ def differences_figure(rows: Sequence[TableRow], measures: Measures | None = Non
   return figure
 
 
-def _draw_cost(axes: Axes, rows: Sequence[TableRow], colour: str, method: str, measures: Measures) -> None:
+def _draw_cost(axes: Axes, rows: Sequence[TableRow], colour: str, name: str, measures: Measures) -> None:
   mean, half = _mean_score(rows, measures)
-  place, name = sum(row["search_epochs"] for row in rows) / len(rows), legend_label(method)
+  place = sum(row["search_epochs"] for row in rows) / len(rows)
   points = [row["search_epochs"] for row in rows], _scores(rows, measures)
   if tuning := max(map(_tuning, rows)):
     axes.plot([place, place + tuning], [mean, mean], color=colour, linewidth=0.8, alpha=0.6)
