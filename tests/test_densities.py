@@ -340,6 +340,9 @@ def test_many_methods_are_a_table_and_differences_but_no_lines():
     ("lottery_mnist", "lottery"),
     ("paper_mnist", "paper"),
     ("paper_mnist", "paper_ablations"),
+    ("paper_mnist", "tuned"),
+    ("paper_mnist", "tuned_rivals"),
+    ("paper_mnist", "tuned_imp"),
   ],
 )
 def test_the_ready_studies_are_such_that_run(preset, study):
