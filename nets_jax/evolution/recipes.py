@@ -5,11 +5,12 @@ takes settings to have otherwise, by their names on the command line: `guided(ta
 halvings=3)`.
 """
 
+from nets_jax.evolution.density_schedules import CubicDensity
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.operators import Crossover, Dormancy, Noise, Resample
 from nets_jax.evolution.ranking import Feasible, Pareto, Penalised
 from nets_jax.evolution.scales import ScaleLayers
-from nets_jax.evolution.schedules import Linear
+from nets_jax.evolution.schedules import Geometric, Linear
 from nets_jax.evolution.search import Nets
 from nets_jax.evolution.selection import Tournament, Truncation
 
@@ -30,26 +31,36 @@ def paper(**settings: object) -> Nets:
 def guided(**settings: object) -> Nets:
   """This project's search: guided dormancy on a schedule to exactly the target density, and layer scales.
 
-  The notes say how its numbers were found. `halved` finds better tickets below a fifth of the weights for the
-  same training.
+  Sixteen genomes become one as their trainings grow from a quarter of an epoch to four: short trainings of many
+  find the scales, long ones show which genes matter. Early stages are scored on fewer validation examples, which
+  rarely changes who is chosen. The notes say how its numbers were found.
   """
   return Nets(
     population_size=16,
-    generations=12,
+    generations=25,
     elites=1,
     selection=Truncation(parents=2),
-    operators=(Crossover(), ScaleLayers(Linear(2.0, 0.2)), ScheduledDormancy("taylor")),
+    operators=(
+      Crossover(),
+      ScaleLayers(Geometric(2.0, 0.02)),
+      ScheduledDormancy("taylor", CubicDensity(), regrowth_rate=0.1),
+    ),
     ranking=Feasible(),
     fitness_epochs=0.25,
+    halvings=4,
+    valid_share=0.125,
   ).change(**settings)
 
 
 def halved(**settings: object) -> Nets:
-  """`guided`, its population halved three times while its trainings double.
-
-  Early stages are scored on fewer validation examples, from an eighth on: that rarely changes who is chosen.
-  """
-  return guided(halvings=3, valid_share=0.125).change(**settings)
+  """The `guided` of earlier versions, for half the training: three halvings, a geometric schedule, no regrowth."""
+  return guided(
+    generations=12,
+    halvings=3,
+    scale_deviation=Linear(2.0, 0.2),
+    density_schedule="geometric",
+    regrowth_rate=0.0,
+  ).change(**settings)
 
 
 def line(**settings: object) -> Nets:
