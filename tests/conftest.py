@@ -21,6 +21,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # default group and `zoo` have them: others compare bits. test_bits.py has the programs that users get.
 QUICK, QUICKER = "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -29,6 +30,9 @@ from absl import flags
 import jaxtyping
 
 jaxtyping.install_import_hook("nets_jax", "shape_checks.check_shapes")
+
+hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is no fault of a program
+hypothesis.settings.load_profile("house")
 
 # Tracing makes millions of small objects that live on; a pass over all of them for every few hundred is dear.
 gc.freeze()

@@ -396,6 +396,10 @@ def test_a_guided_method_has_its_own_settings_and_the_flags_training():
     (["--trials=0"], "trials must be at least 1, not 0"),
     (["--train_epochs=0"], "train_epochs must be at least 1, not 0"),
     (["--first_trial=-1"], "first_trial must be at least 0, not -1"),
+    (["--first_trial=999999"], "first_trial + trials must be at most that, not 1,000,00"),
+    (["--methods=impp"], "not 'impp'; did you mean imp?"),
+    (["--sanity=0.3"], "sanity must be below 1 and of --densities, ["),
+    (["--tune=", "--methods=imp"], "tune is empty; give it 'flag=value,value', or default"),
   ],
 )
 def test_wrong_requests(job, tmp_path, arguments, message):

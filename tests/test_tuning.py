@@ -15,7 +15,7 @@ from nets_jax.cli import densities as densities_command
 from nets_jax.studies import tuning
 from nets_jax.studies.frontiers import densities
 from nets_jax.studies.run_files import result_row
-from nets_jax.studies.tuning import FIRST_TRIAL, candidates, tune
+from nets_jax.studies.tuning import TUNING_TRIALS, candidates, tune
 
 METHODS = {"random": Random(density_deviation=0.0), "dense": Dense()}
 RATES = {"learning_rate": (1e-4, 0.3, 0.1)}
@@ -54,8 +54,8 @@ def test_the_choice_is_the_best_of_the_best_two(tuned):
     assert [len(runs) for runs in second] == [2, 2]
     assert found.choice(name) == order[max((0, 1), key=lambda i: (sum(second[i]), -i))]
   rows = found.results
-  assert set(rows[rows["round"] == 1]["trial"]) == {FIRST_TRIAL}
-  assert set(rows[rows["round"] == 2]["trial"]) == {FIRST_TRIAL + 1, FIRST_TRIAL + 2}
+  assert set(rows[rows["round"] == 1]["trial"]) == {TUNING_TRIALS}
+  assert set(rows[rows["round"] == 2]["trial"]) == {TUNING_TRIALS + 1, TUNING_TRIALS + 2}
   assert set(rows[rows["method"] == "random"]["density"].round(2)) == {0.5}
   assert dict(zip(rows["round"], rows["training_epochs"], strict=True)) == {1: 1, 2: 3}
   chosen = rows[rows["chosen"] == 1].groupby("method")["learning_rate"].nunique()
@@ -248,15 +248,15 @@ def test_the_command_tunes_then_checks(run_binary, tmp_path):
     ),
     (
       ("--methods=random", "--tune=init=he,glorot", "--tune_density=2"),
-      "the density that decides a tuning must be in (0, 1], not 2.0",
+      "decides a tuning (--tune_density) must be in (0, 1], not 2.0",
     ),
     (
       ("--methods=random", "--tune=learning_rate=1", "--tune_epochs=0"),
-      "screen_epochs must be at least 1, not 0",
+      "screen_epochs (--tune_epochs) must be at least 1, not 0",
     ),
     (("--methods=random", "--tune=learning_rate"), "in --tune, 'learning_rate' is not name=values"),
     (("--methods=random", "--tune_epochs=1"), "tune_epochs is of a tuning, but there is none; give --tune"),
-    (("--methods=random", "--sanity=0.1"), "sanity must be among --densities, below 1, not 0.1"),
+    (("--methods=random", "--sanity=0.1"), "sanity must be below 1 and of --densities, ["),
     (("--methods=random", "--target_density=0.1"), "a study over densities has them of --densities; leave"),
     (("--methods=random", "--sanity=x"), "sanity must be numbers, not x"),
   ],

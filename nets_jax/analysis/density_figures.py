@@ -46,8 +46,8 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
   ticks = sorted({100 * row["target_density"] for row in rows if row["target_density"] < 1})
   axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
   axes.minorticks_off()
-  _set_heights(axes, rows, measures)
   label_axes(axes, "density (%)", measures.score_label("test"))
+  _set_heights(axes, rows, measures)
   axes.legend(frameon=False).set_in_layout(False)
   return figure
 
@@ -193,11 +193,12 @@ def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> No
   lowest, highest = max(0, 100 - 10 ** -(bottom - margin)), 100 - 10 ** -(top + margin)
   axes.set_ylim(lowest, highest)
   coarse, fine = (
-    (0, 20, 50, 80, 90, 95, 98, 99, 99.5, 99.8),
+    (0, 20, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8),
     (*range(0, 80, 5), *range(80, 90, 2), *range(90, 100)),
   )
   ticks, more = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (coarse, fine))
   ticks = ticks if len(ticks) > 2 else more
+  axes.set_ylabel(f"{axes.get_ylabel()} (even in the logarithm of the error)")
   axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 

@@ -24,6 +24,7 @@ from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.errors import UsageError
 from nets_jax.studies import places, work
 from nets_jax.studies.frontiers import DENSITIES, check_densities, densities, density_runs
+from nets_jax.studies.methods import check_counts, table_trials
 from nets_jax.studies.run_directory import claim
 from nets_jax.studies.sanity_checks import sanity
 
@@ -49,13 +50,12 @@ def read_densities(words: Sequence[str], flag: str = "densities") -> list[float]
 
 def run(values: flags.FlagValues) -> None:
   """Every method at every density, and the outputs as they come."""
-  for name, least in (("trials", 1), ("train_epochs", 1), ("first_trial", 0)):
-    if values.flag_values_dict()[name] < least:
-      raise UsageError(f"{name} must be at least {least}, not {values[name].value}")
+  check_counts(train_epochs=(values.train_epochs, 1))
+  trials = table_trials(values.trials, values.first_trial)
   asked, how, begun = read_densities(values.densities), study.options(values), time.monotonic()
   checked = read_densities(values.sanity, "sanity") if values.sanity else []
   if not set(checked) <= set(asked) - {1.0}:
-    raise UsageError(f"sanity must be among --densities, below 1, not {','.join(values.sanity)}")
+    raise UsageError(f"sanity must be below 1 and of --densities, {asked}, not {','.join(values.sanity)}")
   if values["target_density"].present:
     raise UsageError("a study over densities has them of --densities; leave target_density out")
   directory = pathlib.Path(
@@ -63,15 +63,14 @@ def run(values: flags.FlagValues) -> None:
   )
   labels = values.methods or METHODS
   methods = method_flags.make_methods(labels, values)
-  trials = range(values.first_trial, values.first_trial + values.trials)
   runs = density_runs(methods, asked, trials, values.seed, directory)
   tried = method_flags.candidates(labels, values, methods)
   runs += method_flags.screening(tried, values, directory)
   if values.dry_run:
     print(work.plan(runs, how) + study.on_top(tried, values.sanity))
     return
-  own = {"seed": values.seed, **method_flags.tuning_record(values)}
-  claim(directory, own | records.task_settings(values))
+  of_tuning = method_flags.tuning_record(values)
+  claim(directory, {"seed": values.seed, **of_tuning, **records.task_settings(values)})
   methods = method_flags.tuned(tried, values, directory, how) if tried else methods
   if not methods:
     return

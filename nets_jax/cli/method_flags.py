@@ -53,6 +53,8 @@ def candidates(
 ) -> dict[str, list[Method]]:
   """What `--tune` has each method try, by its name; nothing without it."""
   if not values.tune:
+    if values["tune"].present:
+      raise UsageError("tune is empty; give it 'flag=value,value', or default")
     if other := [name for name in TUNING if values[name].present]:
       raise UsageError(f"{other[0]} is of a tuning, but there is none; give --tune, or leave it out")
     return {}

@@ -133,7 +133,8 @@ class Checkpoints:
     while jax.process_count() == 1 and not all(leaf.is_ready() for leaf in leaves):
       if self._stop():
         if self._latest is None:
-          raise Stopped("where it had gone on from" if self._turns else "before its first turn was over")
+          first = "in its first turn, which begins anew"
+          raise Stopped("where it had gone on from" if self._turns else first)
         self._save()
         self._finish()
         raise Stopped(f"after {self._latest[0]}, which is saved")

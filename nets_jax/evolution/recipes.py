@@ -31,9 +31,9 @@ def paper(**settings: object) -> Nets:
 def guided(**settings: object) -> Nets:
   """This project's search: guided dormancy on a schedule to exactly the target density, and layer scales.
 
-  Sixteen genomes become one as their trainings grow from a quarter of an epoch to four: short trainings of many
-  find the scales, long ones show which genes matter. Early stages are scored on fewer validation examples, which
-  rarely changes who is chosen. The notes say how its numbers were found.
+  Sixteen genomes become one as their trainings grow from a quarter of an epoch to four: short trainings of
+  many find the scales, long ones show which genes matter. Early stages are scored on fewer validation
+  examples, which rarely changes who is chosen. The notes say how its numbers were found.
   """
   return Nets(
     population_size=16,
@@ -53,7 +53,7 @@ def guided(**settings: object) -> Nets:
 
 
 def halved(**settings: object) -> Nets:
-  """The `guided` of earlier versions, for half the training: three halvings, a geometric schedule, no regrowth."""
+  """The `guided` of earlier versions, for half the training: three halvings, geometric, no regrowth."""
   return guided(
     generations=12,
     halvings=3,

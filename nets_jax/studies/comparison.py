@@ -13,7 +13,7 @@ from nets_jax.analysis.verdicts import judge, summarise
 from nets_jax.engine.tables import Row
 from nets_jax.protocol import Search
 from nets_jax.studies import tables
-from nets_jax.studies.methods import Method, Run, check, check_counts, measures_of, trial_runs
+from nets_jax.studies.methods import Method, Run, check, measures_of, table_trials, trial_runs
 from nets_jax.studies.places import place
 from nets_jax.studies.run_files import metrics, tally_layers
 from nets_jax.studies.work import Options, complete
@@ -78,10 +78,10 @@ def compare(
     UsageError: an impossible setting.
   """
   chosen = as_methods(methods, task)
-  check_counts(trials=(trials, 1), first_trial=(first_trial, 0))
+  numbers = table_trials(trials, first_trial)
   check(chosen)
   where, keeper = place(directory)
-  runs = trial_runs(chosen, range(first_trial, first_trial + trials), seed, where)
+  runs = trial_runs(chosen, numbers, seed, where)
   return Comparison(complete(runs, where, options or Options()), keeper, len(runs))
 
 

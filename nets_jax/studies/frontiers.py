@@ -22,7 +22,7 @@ from nets_jax.studies.frontier_tables import (
   scores,
   winning_table,
 )
-from nets_jax.studies.methods import Method, Run, check, check_counts, measures_of, trial_runs
+from nets_jax.studies.methods import Method, Run, check, measures_of, table_trials, trial_runs
 from nets_jax.studies.places import place
 from nets_jax.studies.run_files import is_done
 from nets_jax.studies.work import Options, complete
@@ -92,9 +92,8 @@ def densities(
     UsageError: an impossible setting.
   """
   chosen = as_methods(methods, task)
-  check_counts(trials=(trials, 1), first_trial=(first_trial, 0))
   where, keeper = place(directory)
-  numbers = range(first_trial, first_trial + trials)
+  numbers = table_trials(trials, first_trial)
   runs = density_runs(chosen, check_densities(densities), numbers, seed, where)
 
   def there() -> Densities:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from nets_jax import plugins, searches
-from nets_jax.errors import UsageError
+from nets_jax.errors import UsageError, suggest
 
 _SETTING = re.compile(r"\w+=")
 
@@ -39,7 +39,7 @@ def read_label(label: str) -> tuple[str, str, dict[str, str]]:
   known = list(searches.SEARCHES)
   if name not in known and not plugins.is_reference(name):
     name = name.partition(":")[0]
-    hint = "; NeTS is paper or guided" if name == "nets" else ""
+    hint = "; NeTS is paper or guided" if name == "nets" else suggest(name, known)
     raise UsageError(f"methods may be {', '.join(known[:-1])} or {known[-1]}, not {name!r}{hint}")
   if label.startswith("@") or (title in known and title != name):
     raise UsageError(f"{label!r} needs a name before its @, and not that of another method")

@@ -22,6 +22,8 @@ from nets_jax.training.measures import OF_CLASSES, Measures
 from nets_jax.training.task import BARE_TASK, Task
 from nets_jax.training.training import Training
 
+TUNING_TRIALS = 1_000_000  # and on: those that tune; tables have trials below it
+
 Value = object  # of a setting: a number, a word, a schedule
 _FINGERPRINTS: dict[int, tuple[weakref.ref, str]] = {}
 
@@ -142,6 +144,22 @@ def trial_runs(
     for method in methods
     for trial in trials
   ]
+
+
+def table_trials(trials: int, first_trial: int) -> range:
+  """The trials of a table.
+
+  Raises:
+    UsageError: there is none, or one of those by which tuning chooses, which no table may have.
+  """
+  check_counts(trials=(trials, 1), first_trial=(first_trial, 0))
+  numbers = range(first_trial, first_trial + trials)
+  if numbers.stop > TUNING_TRIALS:
+    raise UsageError(
+      f"trials from {TUNING_TRIALS:,} on are tuning's; first_trial + trials must be at most that, not "
+      f"{numbers.stop:,}"
+    )
+  return numbers
 
 
 def _file_name(method: Method) -> str:

@@ -22,7 +22,7 @@ from nets_jax.studies.comparison import as_methods
 from nets_jax.studies.frontier_tables import TUNED_SETTINGS
 from nets_jax.studies.frontiers import at_densities
 from nets_jax.studies.method_labels import read_label, with_settings
-from nets_jax.studies.methods import Method, Run, Value, check, check_counts, trial_runs
+from nets_jax.studies.methods import TUNING_TRIALS, Method, Run, Value, check, check_counts, trial_runs
 from nets_jax.studies.places import place
 from nets_jax.studies.run_files import is_done, result_row
 from nets_jax.studies.space import as_number
@@ -39,7 +39,6 @@ GRID: tuple[dict[str, tuple[Value, ...]], ...] = (
   {"optimizer": ("sgd",), "learning_rate": (0.03, 0.1, 0.3, 1.0), "init": INITS},
   {"optimizer": ("adam",), "learning_rate": (0.0003, 0.0012, 0.004), "init": INITS},
 )
-FIRST_TRIAL = 1_000_000  # of those that tune; tables have trials from 0 on
 METHOD = "method"  # the column of a method's name
 NOT_TRIED = (METHOD, "target_density", "trial")  # all other columns of a candidate's runs are what is tried
 
@@ -120,9 +119,9 @@ def screening(
 ) -> list[Run]:
   """The runs of the first round, one for each candidate, their settings checked; see `tune`."""
   if not 0 < density <= 1:
-    raise UsageError(f"the density that decides a tuning must be in (0, 1], not {density}")
-  if screen_epochs is not None:
-    check_counts(screen_epochs=(screen_epochs, 1))
+    raise UsageError(f"the density that decides a tuning (--tune_density) must be in (0, 1], not {density}")
+  if screen_epochs is not None and screen_epochs < 1:
+    raise UsageError(f"screen_epochs (--tune_epochs) must be at least 1, not {screen_epochs}")
   for name, own in candidates.items():
     aimed = [_at(method, density, screen_epochs) for method in own]
     check(aimed)
@@ -132,7 +131,7 @@ def screening(
         "it, is given; leave it out of the grid"
       )
   everything = [_at(method, density, screen_epochs) for own in candidates.values() for method in own]
-  return trial_runs(everything, [FIRST_TRIAL], seed, directory)
+  return trial_runs(everything, [TUNING_TRIALS], seed, directory)
 
 
 def tune(
@@ -175,7 +174,7 @@ def tune(
   order = {name: _ranked([[run] for run in runs], column, measures) for name, runs in screened.items()}
   second: dict[str, list[list[Run]]] = {}
   if finalists > 1 and all(map(is_done, first)):
-    again = range(FIRST_TRIAL + 1, FIRST_TRIAL + 1 + trials)
+    again = range(TUNING_TRIALS + 1, TUNING_TRIALS + 1 + trials)
     for name, best in order.items():
       aimed = [_at(candidates[name][i], density, None) for i in best[:finalists]]
       second[name] = [trial_runs([method], again, seed, where) for method in aimed]
