@@ -198,7 +198,7 @@ def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> No
   )
   ticks, more = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (coarse, fine))
   ticks = ticks if len(ticks) > 2 else more
-  axes.set_ylabel(f"{axes.get_ylabel()} (even in the logarithm of the error)")
+  axes.set_ylabel(f"{axes.get_ylabel()}\n(on a scale of the log of the error)")
   axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
