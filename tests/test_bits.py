@@ -54,7 +54,7 @@ elif what == "runs":
   together = nets_jax.search_all(keys[:2], task, search)
   found = [b"".join(alone), b"".join(map(of_result, together))]
 elif what == "halved":  # whose program is told when it runs how much there is to do
-  search = nets_jax.recipes.halved(population_size=5, generations=3, halvings=1)
+  search = nets_jax.recipes.guided(population_size=5, generations=3, halvings=1)
   alone = [of_result(nets_jax.search(keys[0], task, search, devices=n)) for n in (1, 4)]
   found = [*alone, of_result(nets_jax.search_all(keys[:2], task, search)[0])]
 elif what == "steps":
