@@ -26,7 +26,7 @@ XOR = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
   "--checkpoint_seconds=0",
 )  # fmt: skip
-SEARCH = (*XOR, "--population_size=6", "--fitness_epochs=1")
+SEARCH = (*XOR, "--population_size=6", "--fitness_epochs=1", "--halvings=0")
 KILLS = 10  # in each of two tests, which two workers share
 
 

@@ -28,7 +28,7 @@ PROBLEM = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6", "--batch_size=10",
   "--train_epochs=3", "--devices=1",
 )  # fmt: skip
-SMALL = (*PROBLEM, "--population_size=4", "--generations=2", "--fitness_epochs=1")
+SMALL = (*PROBLEM, "--population_size=4", "--generations=2", "--fitness_epochs=1", "--halvings=0")
 
 
 def test_a_run_leaves_its_files(job, tmp_path):
