@@ -5,6 +5,7 @@ takes settings to have otherwise, by their names on the command line: `guided(ta
 halvings=3)`.
 """
 
+from nets_jax.evolution.density_schedules import CubicDensity
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.operators import Crossover, Dormancy, Noise, Resample
 from nets_jax.evolution.ranking import Feasible, Pareto, Penalised
@@ -30,7 +31,7 @@ def paper(**settings: object) -> Nets:
 def guided(**settings: object) -> Nets:
   """This project's search: guided dormancy on a schedule to exactly the target density, and layer scales.
 
-  Sixteen genomes become one as their trainings grow from a quarter of an epoch to eight: short trainings of
+  Sixteen genomes become one as their trainings grow from a quarter of an epoch to four: short trainings of
   many find the scales, long ones show which genes matter. Early stages are scored on fewer validation
   examples, which rarely changes who is chosen. The notes say how its numbers were found.
   """
@@ -42,21 +43,22 @@ def guided(**settings: object) -> Nets:
     operators=(
       Crossover(),
       ScaleLayers(Geometric(2.0, 0.02)),
-      ScheduledDormancy("taylor", regrowth_rate=0.1),
+      ScheduledDormancy("taylor", CubicDensity(), regrowth_rate=0.1),
     ),
     ranking=Feasible(),
     fitness_epochs=0.25,
-    halvings=5,
+    halvings=4,
     valid_share=0.125,
   ).change(**settings)
 
 
 def halved(**settings: object) -> Nets:
-  """The `guided` of earlier versions, for half the training: three halvings, no regrowth."""
+  """The `guided` of earlier versions, for half the training: three halvings, geometric, no regrowth."""
   return guided(
     generations=12,
     halvings=3,
     scale_deviation=Linear(2.0, 0.2),
+    density_schedule="geometric",
     regrowth_rate=0.0,
   ).change(**settings)
 
