@@ -28,7 +28,13 @@ from nets_jax.evolution.stages import are_one_program, narrow, stage_of
 
 # On a CPU its stages share a program; each training is at least as long as what looks back on it.
 SEARCH = nets_jax.recipes.guided(
-  population_size=8, generations=6, elites=2, halvings=2, fitness_epochs=1.5, valid_share=0.3
+  population_size=8,
+  generations=6,
+  elites=2,
+  halvings=2,
+  fitness_epochs=1.5,
+  valid_share=0.3,
+  density_schedule="geometric",
 )
 KEY = jax.random.key(3)
 SIZES = [8, 8, 8, 4, 4, 2, 2]

@@ -198,7 +198,9 @@ def test_a_rate_of_guided_dormancy_is_of_the_others(ruled):
 
 
 def test_a_schedule_brings_a_layer_there_as_far_as_the_whole(ruled):
-  search = nets_jax.recipes.guided(population_size=4, target_density=TARGET, **SHORT)
+  search = nets_jax.recipes.guided(
+    population_size=4, target_density=TARGET, density_schedule="geometric", **SHORT
+  )
   for generation, genomes in enumerate(populations(ruled, search)):
     x = generation / 3
     wanted = {"hidden_1": round(40 * 0.3**x), "output": 15}

@@ -237,7 +237,7 @@ def test_an_objective_of_ones_own_is_minimised(task):
 )
 def test_an_objective_replaces_the_loss_and_not_the_target_density(task, rule, factor):
   """Whatever its sign and size, the best ticket is of the target's density, and the best of those."""
-  search = nets_jax.recipes.guided(target_density=0.301, generations=6, population_size=6)
+  search = nets_jax.recipes.guided(target_density=0.301, generations=6, population_size=6, halvings=0)
   search = search.replace(objective=lambda candidate: factor * (candidate.valid_loss + 1))
   if rule == "feasible":
     search = search.replace(operators=(*search.operators[:2], dormancy.GuidedDormancy(0.3)))
