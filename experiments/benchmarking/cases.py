@@ -82,7 +82,7 @@ def prepare(
 ) -> Prepared:
   """A search whose hidden layers are `width` times as wide as the flags say, on part of the data.
 
-  At a precision, or the flags'.
+  At a precision, or the flags'. Every generation is of the whole population, scored on all examples.
   """
   kept = int(share * len(data.train))
   data = data.replace(train=data.train.take(slice(kept)))
@@ -90,6 +90,8 @@ def prepare(
   search = search.replace(
     population_size=population,
     elites=min(search.elites, population - 1),
+    halvings=0,
+    valid_share=1.0,
     precision=precision or search.precision,
   )
   network = search_flags.make_network(values, data.num_classes)
