@@ -262,8 +262,9 @@ def test_an_interval_is_drawn_of_three_trials_and_more():
 
 def test_what_fails_does_not_press_the_others_together():
   (axes,) = densities_figure(DENSITIES).axes
-  assert axes.get_yscale() == "linear"
+  assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "test accuracy (%)")
   (axes,) = densities_figure([*DENSITIES, densities_row("chance", 0.05, 0.1)]).axes
+  assert axes.get_ylabel() == "test accuracy (%)\n(on a scale of the log of the error)"
   heights = axes.transData.transform([(5, accuracy) for accuracy in (0, 90, 99)])[:, 1]
   np.testing.assert_allclose(heights[1] - heights[0], heights[2] - heights[1])  # errors of 100, 10, 1 %
   assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "20", "50", "80", "90", "95"]

@@ -178,7 +178,8 @@ def _draw_cost(axes: Axes, rows: Sequence[TableRow], colour: str, name: str, mea
 def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> None:
   """The axis is that of the trials: the intervals of three, far longer, are cut off.
 
-  Where some fail the others would be pressed together: there it is the logarithm of the error that is even.
+  Where some fail the others would be pressed together: there it is the logarithm of the error that is even,
+  and the label says so.
   A score that is no share has an even axis.
   """
   finite = [score for score in _scores(rows, measures) if math.isfinite(score)] or [0.0]
