@@ -33,7 +33,7 @@ SEARCH = nets_jax.recipes.guided(
   elites=2,
   halvings=2,
   fitness_epochs=1.5,
-  valid_share=0.3,
+  valid_examples=80,
   density_schedule="geometric",
 )
 KEY = jax.random.key(3)
@@ -65,7 +65,7 @@ def test_the_course_of_a_search(generations, halvings, size, elites):
     halvings=halvings,
     elites=min(elites, size),
     fitness_epochs=0.3,
-    valid_share=0.125,
+    valid_examples=100,
   )
   numbers = [stage_number(search, generation) for generation in range(generations + 3)]
   assert numbers[0] == 0
@@ -78,8 +78,7 @@ def test_the_course_of_a_search(generations, halvings, size, elites):
     assert own.population_size == max(1, size // 2**i)
     assert own.fitness_epochs == 0.3 * 2**i
     last = numbers[-1]
-    share = 0.125 ** (1 - i / last) if last else 1.0
-    np.testing.assert_allclose(own.valid_share, share if halvings else 0.125)
+    assert own.valid_examples == (0 if halvings and i == last else 100 * 2**i)
     assert own.elites == min(search.elites, own.population_size)
     assert halving.begins_stage(search, generation) == (generation > 0 and i > numbers[generation - 1])
 

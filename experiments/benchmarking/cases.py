@@ -91,7 +91,7 @@ def prepare(
     population_size=population,
     elites=min(search.elites, population - 1),
     halvings=0,
-    valid_share=1.0,
+    valid_examples=0,
     precision=precision or search.precision,
   )
   network = search_flags.make_network(values, data.num_classes)

@@ -45,8 +45,8 @@ class NetsSettings(Search):
     ranking: what a fitness is made of and who comes first; of `ranking`.
     initial_density: probability that a gene of generation 0 is expressed.
     fitness_epochs: epochs of training in a fitness evaluation, fractions too (static).
-    valid_share: share of the validation examples that a fitness is scored on, the same ones in all
-      generations; with halvings that of the first stage, and all in the last (static).
+    valid_examples: validation examples that a fitness is scored on, the same ones in all generations; 0, or
+      more than there are, is all. With halvings those of the first stage (static; see `halving`).
     halvings: how many times in the course of the search the population is halved and `fitness_epochs` doubled
       (static; see `halving`); 0, as in the paper, never.
     patience: stops the search after more than this many generations without a better fitness; None never
@@ -80,9 +80,9 @@ class NetsSettings(Search):
     1.0, "Epochs of training in a fitness evaluation; fractions too.", group="fitness", kind=NUMBER,
     rule=POSITIVE, static=True,
   )  # fmt: skip
-  valid_share: float = setting(
-    1.0, "Share of the validation examples that a fitness is scored on; with halvings at first.",
-    group="fitness", kind=NUMBER, rule=DENSITY, static=True,
+  valid_examples: int = setting(
+    0, "Validation examples that a fitness is scored on, 0 for all; with halvings at first.", group="fitness",
+    kind=WHOLE, rule=at_least(0), static=True,
   )  # fmt: skip
   halvings: int = setting(
     0, "How often the population is halved and fitness_epochs doubled.", group="fitness", kind=WHOLE,

@@ -32,7 +32,7 @@ class Candidate:
     weights: theta_T, what the training made of its phenotype.
     network_state: what the network is evaluated with besides; see `training.statistics`.
     valid: the validation examples, as a network takes them.
-    valid_loss, valid_score: on them, by the task's loss and score; on some of them, if `valid_share` says so.
+    valid_loss, valid_score: on them, by the task's loss and score; on some of them by `valid_examples`.
     density: of the ticket's mask.
     network, input_shape: what it is a ticket of (static).
   """

@@ -55,8 +55,7 @@ def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """The settings that a generation is evaluated by, and the next is bred by.
 
   In stage i of 0 to h there are max(1, population_size // 2^i) genomes, elites no more than genomes. A
-  fitness evaluation takes 2^i * fitness_epochs. It is scored on a share valid_share^(1 - i / h) of the
-  validation examples; on all where the first stage is the last.
+  fitness evaluation takes 2^i * fitness_epochs. It is scored on 2^i * valid_examples; in stage h on all.
 
   Args:
     search: its settings, `generations` a number.
@@ -64,21 +63,19 @@ def stage(search: NetsSettings, generation: int) -> NetsSettings:
   """
   i = stage_number(search, generation)
   size = max(1, search.population_size >> i)
-  share, last = search.valid_share, last_stage(search)
-  if search.halvings:
-    share = share ** (1 - i / last) if last else 1.0
+  in_last = search.halvings > 0 and i == last_stage(search)
   return search.replace(
     population_size=size,
     elites=min(search.elites, size),
     fitness_epochs=search.fitness_epochs * 2**i,
-    valid_share=share,
+    valid_examples=0 if in_last else search.valid_examples * 2**i,
   )
 
 
 def extent(search: NetsSettings, task: Task) -> Extent:
   """That of a generation with these settings, as `stage` gives them."""
   examples = len(task.data.valid)
-  scored = min(examples, max(1, round(search.valid_share * examples)))
+  scored = min(examples, search.valid_examples or examples)
   return Extent(search.population_size, fitness_steps(search, task), scored)
 
 

@@ -48,7 +48,7 @@ def guided(**settings: object) -> Nets:
     ranking=Feasible(),
     fitness_epochs=0.25,
     halvings=4,
-    valid_share=0.125,
+    valid_examples=750,
   ).change(**settings)
 
 
