@@ -14,7 +14,8 @@ ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
   "structs", "errors", "kinds", "settings", "changes", "plugins", "engine", "data", "networks", "tickets",
-  "training", "protocol", "evolution", "baselines", "searches", "analysis", "studies", "cli", "__main__",
+  "training", "protocol", "evolution", "baselines", "searches", "export", "analysis", "studies", "cli",
+  "__main__",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
@@ -51,6 +52,7 @@ INNER = {
     "scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp",
     "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual",
   ),
+  "export": ("torch_layouts", "torch_networks", "torch_modules", "onnx_rules", "onnx_graph", "onnx_models"),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
     "study_figures", "density_figures", "figures", "tensorboard", "progress",

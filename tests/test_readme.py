@@ -4,6 +4,8 @@ import importlib
 import pathlib
 import re
 
+import jax
+import numpy as np
 import pytest
 from absl import flags
 
@@ -52,7 +54,7 @@ def test_the_python_of_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("page", ["studies.md", "library.md"])
+@pytest.mark.parametrize("page", ["studies.md", "library.md", "tickets.md"])
 def test_the_python_of_a_page_runs_in_one_namespace(page, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   names, blocks = {}, python_of((ROOT / "docs" / page).read_text())
@@ -62,6 +64,9 @@ def test_the_python_of_a_page_runs_in_one_namespace(page, tmp_path, monkeypatch,
   if page == "studies.md":
     assert names["found"].best_method in names["settings"]
     assert "Definition 3" in capsys.readouterr().out
+  elif page == "tickets.md":
+    assert (tmp_path / "ticket.onnx").exists()
+    jax.tree.map(np.testing.assert_array_equal, names["again"].weights, names["ticket"].weights)
   else:
     assert isinstance(names["search"], nets_jax.Nets)
 

@@ -1,8 +1,8 @@
 """The layers of a network in the order in which it applies them, and what each parameter does to the signal.
 
-The one place that knows of first, last and n-th. The network is traced once on an abstract input. A parameter
-is applied where something made of parameters alone first meets something that the input has reached. So the
-order is that of the computation, not of the names: `head` after `trunk`, `Dense_10` after `Dense_9`.
+The network is traced once on an abstract input. A parameter is applied where something made of parameters
+alone first meets something that the input has reached. So the order is that of the computation, not of the
+names: `head` after `trunk`.
 """
 
 import math
@@ -35,10 +35,8 @@ SCALING = ("mul", "div")
 class Layer(NamedTuple):
   """A layer that can be masked: its module's path (`block/query`), and its kernel's shape in one ticket.
 
-  Of what is no kernel, an embedding, say, the name is the parameter's own path (`embed/embedding`).
-
-  `kept` is how many of its weights a task says that it keeps; None leaves that to the search. `pattern` is
-  that of its mask; see `tickets.patterns`.
+  Of what is no kernel, an embedding, say, the name is the parameter's own path (`embed/embedding`). `kept` is
+  how many weights a task says that it keeps; None leaves that to the search. `pattern` is that of its mask.
   """
 
   name: str
@@ -93,6 +91,11 @@ def find_fans(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[i
   convolution the window too. Of a parameter that meets it otherwise, an embedding, say, the last two axes.
   """
   return {layer_name(own.path): own.fans or _usual_fans(own.shape) for own in _meetings(network, input_shape)}
+
+
+def operations(network: Network, input_shape: Sequence[int]) -> dict[str, str | None]:
+  """How each parameter, by its path (`conv/kernel`), first meets the signal; None if it never does."""
+  return {"/".join(str(k.key) for k in own.path): own.operation for own in _meetings(network, input_shape)}
 
 
 def _usual_fans(shape: Sequence[int]) -> tuple[int, int]:

@@ -1,0 +1,77 @@
+"""Tickets and trained networks as models of ONNX, without their dead units."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+
+from nets_jax.errors import UsageError
+from nets_jax.export.onnx_graph import INPUT, as_onnx
+from nets_jax.networks.adapter import Network, NetworkState, forward, initial_state, input_type, name_of
+from nets_jax.networks.narrowing import with_kept
+from nets_jax.tickets.compaction import compact, narrow_state
+from nets_jax.tickets.ticket import Ticket, phenotype
+
+CLOSE = 1e-5  # of the largest output
+BATCHES = (1, 3)  # that a model is tried with
+
+
+def to_onnx(
+  ticket: Ticket,
+  network: Network,
+  input_shape: Sequence[int],
+  *,
+  network_state: NetworkState | None = None,
+  compacted: bool = True,
+) -> onnx.ModelProto:
+  """The network of a ticket as a model of ONNX, from `inputs` [batch, *input_shape] to `outputs`.
+
+  Its weights are dense: those of theta (.) M, and of live units alone where that is fewer. Inputs are as
+  here, images with their channels last. Its outputs have been compared with those here by onnxruntime.
+
+  Args:
+    ticket: the weights, after a training as a rule, and the masks.
+    network: what it is a ticket of.
+    input_shape: of one input.
+    network_state: running averages; None are those that a training begins with.
+    compacted: whether dead units are left out.
+
+  Raises:
+    UsageError: the network has an operation that cannot be written.
+  """
+  state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
+  whole = network, phenotype(ticket), state
+  used, weights, own = whole
+  if compacted:
+    small = compact(ticket, network, input_shape, round_up=False)
+    narrow = narrow_state(jax.device_get(dict(state)), small.coupling, small.kept)
+    used, weights, own = small.network, phenotype(small.ticket), with_kept(narrow, small.kept)
+  weights, own = jax.device_get((weights, own))
+  model = as_onnx(
+    lambda inputs: forward(used, weights, inputs, state=own),
+    tuple(input_shape),
+    input_type(network, input_shape),
+    name_of(network),
+  )
+  _compare(model, whole, input_shape)
+  return model
+
+
+def _compare(
+  model: onnx.ModelProto, whole: tuple[Network, object, NetworkState], input_shape: Sequence[int]
+) -> None:
+  """Raises UsageError unless a model computes what the network does, for inputs of chance."""
+  network, weights, state = whole
+  session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+  for batch in BATCHES:
+    inputs = np.random.default_rng(batch).normal(size=(batch, *input_shape)).astype(np.float32)
+    here = np.asarray(forward(network, weights, inputs, state=state))
+    (there,) = session.run(None, {INPUT: inputs})
+    apart, largest = np.abs(here - there).max(), np.abs(here).max()
+    if here.shape != there.shape or not apart <= CLOSE * max(largest, np.finfo(np.float32).tiny):
+      raise UsageError(
+        f"{name_of(network)} as ONNX computes something else (its outputs differ by {apart:.1e}, the largest "
+        f"being {largest:.1e}), and is not written; please report this network"
+      )

@@ -1,0 +1,127 @@
+"""How PyTorch calls a network's parameters and lays them out. NumPy alone; torch need not be there.
+
+| here | in torch |
+|---|---|
+| `conv/kernel` [*window, inputs, outputs] of a convolution | `conv.weight` [outputs, inputs, *window] |
+| `dense/kernel` [*inputs, *outputs] of a product | `dense.weight` [outputs, inputs] |
+| `norm/scale`, `embed/embedding` | `norm.weight`, `embed.weight` |
+| `norm/mean`, `norm/var` of `batch_stats` | `norm.running_mean`, `norm.running_var` |
+| all else; a bias beside a kernel has one axis | the same name with points |
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+from flax import traverse_util
+
+from nets_jax.errors import UsageError
+from nets_jax.networks.adapter import STATISTICS, Network, Params, abstract_parameters, initial_state
+from nets_jax.networks.layers import operations
+
+CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
+LAST = {
+  "kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var",
+}  # fmt: skip
+
+
+class Entry(NamedTuple):
+  """One array of a network, here and in torch.
+
+  Attributes:
+    path: here, as `block/conv/kernel`.
+    name: in torch, as `block.conv.weight`.
+    shape: here.
+    operation: by which it meets the signal; None if it does not, or is of the state.
+    is_state: whether it is a running average and no parameter.
+    beside_kernel: whether it is the bias of a kernel.
+    outputs: of a kernel how many.
+  """
+
+  path: str
+  name: str
+  shape: tuple[int, ...]
+  operation: str | None
+  is_state: bool
+  beside_kernel: bool
+  outputs: int
+
+  def there(self, array: np.ndarray) -> np.ndarray:
+    """An array of ours, or a mask, as torch lays it out."""
+    if self.operation == CONVOLUTION and len(self.shape) > 2:
+      array = np.moveaxis(array, (-1, -2), (0, 1))
+    elif self.operation == PRODUCT and len(self.shape) > 1:
+      array = array.reshape(-1, self.outputs).T
+    elif self.beside_kernel:
+      array = array.reshape(-1)
+    return np.ascontiguousarray(array)
+
+  def back(self, array: np.ndarray) -> np.ndarray:
+    """An array of torch as we lay it out.
+
+    Raises:
+      UsageError: it has another shape.
+    """
+    wanted = self.there(np.empty(self.shape, bool)).shape
+    if array.shape != wanted:
+      raise UsageError(
+        f"{self.name} has the shape {array.shape}, where {self.path} {self.shape} asks for {wanted}; give "
+        "the network and the shape of the inputs that it was made for"
+      )
+    if self.operation == CONVOLUTION and len(self.shape) > 2:
+      return np.ascontiguousarray(np.moveaxis(array, (0, 1), (-1, -2)))
+    if self.operation == PRODUCT and len(self.shape) > 1:
+      array = array.T
+    return np.ascontiguousarray(array.reshape(self.shape))
+
+
+def entries(network: Network, input_shape: Sequence[int]) -> list[Entry]:
+  """All arrays of a network: its parameters in the tree's order, then its running averages.
+
+  Raises:
+    UsageError: two would have one name in torch, or its state holds more than averages of batches.
+  """
+  parameters = flat(abstract_parameters(network, input_shape))
+  met = operations(network, input_shape)
+  state = dict(initial_state(network, tuple(input_shape)))
+  averages = flat(state.pop(STATISTICS, {}))
+  if state:
+    raise UsageError(f"a state of {', '.join(state)} has no place in torch; only {STATISTICS} has")
+  found = []
+  for path, leaf in parameters.items():
+    kernel = f"{path.rpartition('/')[0]}/kernel".removeprefix("/")
+    beside = path != kernel and kernel in parameters
+    outputs = _outputs(path, leaf.shape, parameters)
+    found.append(Entry(path, torch_name(path), leaf.shape, met.get(path), False, beside, outputs))
+  found += [
+    Entry(path, torch_name(path), leaf.shape, None, True, False, 1) for path, leaf in averages.items()
+  ]
+  names = [entry.name for entry in found]
+  if twice := [name for name in names if names.count(name) > 1]:
+    raise UsageError(f"two arrays would be {twice[0]} in torch; give one of them another name")
+  return found
+
+
+def _outputs(path: str, shape: Sequence[int], parameters: Mapping[str, np.ndarray]) -> int:
+  """How many outputs a kernel has: as many as its bias, or its last axis."""
+  bias = parameters.get(f"{path.rpartition('/')[0]}/bias".removeprefix("/"))
+  if bias is not None and path.rpartition("/")[-1] == "kernel":
+    return math.prod(bias.shape)
+  return shape[-1] if shape else 1
+
+
+def torch_name(path: str) -> str:
+  """What torch calls an array at a path of ours."""
+  *outer, last = path.split("/")
+  return ".".join((*outer, LAST.get(last, last)))
+
+
+def flat(tree: Params) -> dict[str, np.ndarray]:
+  """A tree's leaves by their paths."""
+  return cast(dict[str, np.ndarray], traverse_util.flatten_dict(tree, sep="/"))
+
+
+def nested(leaves: Mapping[str, np.ndarray | None]) -> Params:
+  """The tree of leaves by their paths."""
+  return traverse_util.unflatten_dict(dict(leaves), sep="/")
