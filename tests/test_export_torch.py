@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 
 import nets_jax
 from nets_jax.export.torch_modules import from_torch, to_torch
+from nets_jax.export.torch_sparse import sparse_module
 from nets_jax.networks.adapter import forward, forward_in_training, initial_state
 from nets_jax.networks.zoo import NETWORKS, make_network
 from nets_jax.tickets.ticket import initialise, mask_weights, phenotype
@@ -160,6 +161,10 @@ def test_a_module_of_ones_own_is_filled_in_order():
   before = [parameter.clone() for parameter in own.parameters()]
   filled = to_torch(ticket, network, shape, module=own)
   assert all(map(torch.equal, own.parameters(), before))  # a copy is filled
+  again = to_torch(
+    random_genome(network, shape, seed=5), network, shape, module=filled
+  )  # its masks are let go
+  assert_same(from_torch(again, network, shape)[0].masks, random_genome(network, shape, seed=5).masks)
   here = np.asarray(forward(network, phenotype(ticket), examples(shape)))
   there = outputs_of(filled, examples(shape))
   np.testing.assert_allclose(there, here, atol=1e-5 * np.abs(here).max())
@@ -236,3 +241,32 @@ def test_a_network_of_ones_own_needs_a_module():
     to_torch(ticket, network, (3,))
   module = to_torch(ticket, network, (3,), module=nn.Linear(3, 2, bias=False))
   assert_same(from_torch(module, network, (3,))[0].masks, ticket.masks)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "conv2", "resnet8", "resnet18", "vit"])
+def test_a_sparse_module_computes_the_same(name):
+  network, shape = make(name)
+  module = to_torch(random_genome(network, shape, density=0.2), network, shape)
+  small = sparse_module(module)
+  for count in (1, 5):
+    there = outputs_of(module, examples(shape, count))
+    np.testing.assert_allclose(
+      outputs_of(small, examples(shape, count)), there, rtol=0, atol=1e-5 * np.abs(there).max()
+    )
+  stored = sum(len(leaf.values()) for leaf in small.buffers() if leaf.layout == torch.sparse_csr)
+  kept = sum(int(mask.sum()) for name, mask in module.named_buffers() if name.endswith("weight_mask"))
+  assert stored == kept
+  assert list(small.parameters()) == [] or name in ("resnet8", "resnet18", "vit")  # gains of normalisations
+
+
+def test_what_has_no_sparse_form_is_said():
+  with pytest.raises(nets_jax.UsageError, match="nothing in this module is pruned"):
+    sparse_module(own_lenet5())
+  grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
+  prune.random_unstructured(grouped[0], "weight", 0.5)
+  with pytest.raises(nets_jax.UsageError, match="in groups"):
+    sparse_module(grouped)
+  embedding = nn.Sequential(nn.Embedding(4, 4))
+  prune.random_unstructured(embedding[0], "weight", 0.5)
+  with pytest.raises(nets_jax.UsageError, match="0 is of Embedding, which has no sparse form here"):
+    sparse_module(embedding)

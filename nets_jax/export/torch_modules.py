@@ -49,7 +49,7 @@ def to_torch(
   Raises:
     UsageError: there is no such module, its layers are others, or it computes something else.
   """
-  filled = ready_made(network, input_shape) if module is None else copy.deepcopy(module).cpu()
+  filled = ready_made(network, input_shape) if module is None else _unpruned(module).cpu()
   state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
   known = entries(network, input_shape)
   arrays = flat(jax.device_get(ticket.weights)) | flat(jax.device_get(dict(state).get(STATISTICS, {})))
@@ -111,6 +111,23 @@ def from_torch(
       masks[entry.path] = leaf != 0 if mask is None else entry.back(mask).astype(bool)
   ticket = Ticket(nested(weights), nested(masks), layers=layers)
   return jax.tree.map(jax.numpy.asarray, ticket), {STATISTICS: nested(averages)} if averages else {}
+
+
+def copied(module: nn.Module) -> nn.Module:
+  """A copy of a module, also where pruned weights were last computed for a gradient: torch copies no such."""
+  for own in module.modules():
+    if hasattr(own, MASK):
+      own.weight = own.weight.detach()  # which the next call computes anew
+  return copy.deepcopy(module)
+
+
+def _unpruned(module: nn.Module) -> nn.Module:
+  """A copy of a module without its masks."""
+  module = copied(module)
+  for own in module.modules():
+    if hasattr(own, MASK):
+      prune.remove(own, WEIGHT)
+  return module
 
 
 def _taken(stored: State, name: str) -> tuple[np.ndarray, np.ndarray | None]:
