@@ -52,7 +52,10 @@ INNER = {
     "scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp",
     "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual",
   ),
-  "export": ("torch_layouts", "torch_networks", "torch_modules", "onnx_rules", "onnx_graph", "onnx_models"),
+  "export": (
+    "torch_layouts", "torch_networks", "torch_modules", "torch_sparse", "sparse_network",
+    "onnx_rules", "onnx_graph", "onnx_models",
+  ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
     "study_figures", "density_figures", "figures", "tensorboard", "progress",
