@@ -161,10 +161,9 @@ def test_a_module_of_ones_own_is_filled_in_order():
   before = [parameter.clone() for parameter in own.parameters()]
   filled = to_torch(ticket, network, shape, module=own)
   assert all(map(torch.equal, own.parameters(), before))  # a copy is filled
-  again = to_torch(
-    random_genome(network, shape, seed=5), network, shape, module=filled
-  )  # its masks are let go
-  assert_same(from_torch(again, network, shape)[0].masks, random_genome(network, shape, seed=5).masks)
+  other = random_genome(network, shape, seed=5)
+  again = to_torch(other, network, shape, module=filled)  # whose masks are let go
+  assert_same(from_torch(again, network, shape)[0].masks, other.masks)
   here = np.asarray(forward(network, phenotype(ticket), examples(shape)))
   there = outputs_of(filled, examples(shape))
   np.testing.assert_allclose(there, here, atol=1e-5 * np.abs(here).max())
