@@ -54,7 +54,7 @@ INNER = {
   ),
   "export": (
     "torch_layouts", "torch_networks", "torch_modules", "torch_sparse", "sparse_network",
-    "onnx_rules", "onnx_graph", "onnx_models",
+    "onnx_rules", "onnx_graph", "onnx_models", "forms",
   ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",

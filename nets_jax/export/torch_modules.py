@@ -49,7 +49,7 @@ def to_torch(
   Raises:
     UsageError: there is no such module, its layers are others, or it computes something else.
   """
-  filled = ready_made(network, input_shape) if module is None else _unpruned(module).cpu()
+  filled = ready_made(network, input_shape) if module is None else unpruned(module).cpu()
   state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
   known = entries(network, input_shape)
   arrays = flat(jax.device_get(ticket.weights)) | flat(jax.device_get(dict(state).get(STATISTICS, {})))
@@ -121,8 +121,8 @@ def copied(module: nn.Module) -> nn.Module:
   return copy.deepcopy(module)
 
 
-def _unpruned(module: nn.Module) -> nn.Module:
-  """A copy of a module without its masks."""
+def unpruned(module: nn.Module) -> nn.Module:
+  """A copy of a module without masks; what they left out is zero."""
   module = copied(module)
   for own in module.modules():
     if hasattr(own, MASK):
