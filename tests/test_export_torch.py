@@ -269,3 +269,39 @@ def test_what_has_no_sparse_form_is_said():
   prune.random_unstructured(embedding[0], "weight", 0.5)
   with pytest.raises(nets_jax.UsageError, match="0 is of Embedding, which has no sparse form here"):
     sparse_module(embedding)
+
+
+def test_embeddings_are_pruned_where_a_task_masks_them():
+  def apply(parameters, state, inputs, *, key, train):
+    embedded = parameters["embed"]["embedding"][inputs.astype(int)].mean(1)
+    return embedded @ parameters["output"]["kernel"], state
+
+  network = nets_jax.Functional(
+    lambda key, inputs: (
+      {"embed": {"embedding": jax.random.normal(key, (7, 4))}, "output": {"kernel": jnp.ones((4, 2))}}, {},
+    ),
+    apply,
+  )  # fmt: skip
+  module = nn.Sequential()
+  module.add_module("embed", nn.Embedding(7, 4))
+  module.add_module("output", nn.Linear(4, 2, bias=False))
+  prune.random_unstructured(module.embed, "weight", 0.5)
+  ticket, _ = from_torch(module, network, (3,), maskable="kernels+embeddings")
+  assert int(ticket.masks["embed"]["embedding"].sum()) == 14
+  with pytest.raises(
+    nets_jax.UsageError, match=r"embed\.weight is pruned, but no mask covers embed/embedding"
+  ):
+    from_torch(module, network, (3,))
+
+
+def test_layers_of_haiku_are_filled():
+  haiku = pytest.importorskip("haiku")
+  made = haiku.transform_with_state(lambda x, train: haiku.nets.MLP((5, 3))(x))
+  network = nets_jax.Functional(
+    lambda key, inputs: made.init(key, inputs, False),
+    lambda parameters, state, inputs, *, key, train: made.apply(parameters, state, key, inputs, train),
+  )
+  ticket = random_genome(network, (4,))
+  own = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+  back, _ = from_torch(to_torch(ticket, network, (4,), module=own), network, (4,))
+  assert_same((back.weights, back.masks), (ticket.weights, ticket.masks))

@@ -19,9 +19,11 @@ from flax import traverse_util
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import STATISTICS, Network, Params, abstract_parameters, initial_state
 from nets_jax.networks.layers import operations
+from nets_jax.networks.maskable import KERNEL_NAMES
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
 LAST = {
+  "w": "weight", "b": "bias", "offset": "bias",  # haiku's
   "kernel": "weight", "scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var",
 }  # fmt: skip
 
@@ -46,6 +48,12 @@ class Entry(NamedTuple):
   is_state: bool
   beside_kernel: bool
   outputs: int
+
+  @property
+  def layer(self) -> str:
+    """What a mask of it would be called; see `networks.maskable.layer_name`."""
+    outer, _, last = self.path.rpartition("/")
+    return outer if outer and last in KERNEL_NAMES else self.path
 
   def there(self, array: np.ndarray) -> np.ndarray:
     """An array of ours, or a mask, as torch lays it out."""
@@ -90,8 +98,9 @@ def entries(network: Network, input_shape: Sequence[int]) -> list[Entry]:
     raise UsageError(f"a state of {', '.join(state)} has no place in torch; only {STATISTICS} has")
   found = []
   for path, leaf in parameters.items():
-    kernel = f"{path.rpartition('/')[0]}/kernel".removeprefix("/")
-    beside = path != kernel and kernel in parameters
+    outer = path.rpartition("/")[0]
+    kernels = [f"{outer}/{name}".removeprefix("/") for name in KERNEL_NAMES]
+    beside = path not in kernels and any(kernel in parameters for kernel in kernels)
     outputs = _outputs(path, leaf.shape, parameters)
     found.append(Entry(path, torch_name(path), leaf.shape, met.get(path), False, beside, outputs))
   found += [
@@ -106,7 +115,7 @@ def entries(network: Network, input_shape: Sequence[int]) -> list[Entry]:
 def _outputs(path: str, shape: Sequence[int], parameters: Mapping[str, np.ndarray]) -> int:
   """How many outputs a kernel has: as many as its bias, or its last axis."""
   bias = parameters.get(f"{path.rpartition('/')[0]}/bias".removeprefix("/"))
-  if bias is not None and path.rpartition("/")[-1] == "kernel":
+  if bias is not None and path.rpartition("/")[-1] in KERNEL_NAMES:
     return math.prod(bias.shape)
   return shape[-1] if shape else 1
 

@@ -18,6 +18,7 @@ from nets_jax.export.torch_layouts import Entry, entries, flat, nested
 from nets_jax.export.torch_networks import ready_made
 from nets_jax.networks.adapter import STATISTICS, Network, NetworkState, forward, initial_state
 from nets_jax.networks.layers import find_layers
+from nets_jax.networks.maskable import KERNELS, as_rule
 from nets_jax.tickets.ticket import Ticket, phenotype
 
 WEIGHT, ORIGINAL, MASK = "weight", "weight_orig", "weight_mask"
@@ -77,7 +78,7 @@ def to_torch(
 
 
 def from_torch(
-  module: nn.Module | State, network: Network, input_shape: Sequence[int]
+  module: nn.Module | State, network: Network, input_shape: Sequence[int], *, maskable: str = KERNELS.name
 ) -> tuple[Ticket, NetworkState]:
   """A pruned module of PyTorch as a ticket, and its running averages.
 
@@ -87,17 +88,18 @@ def from_torch(
     module: of the same layers by the same names, or in the same order; or its `state_dict()`, by the names.
     network: what it is to be a ticket of.
     input_shape: of one input here.
+    maskable: what a mask covers, as of a task.
 
   Raises:
-    UsageError: its layers are others.
+    UsageError: its layers are others, or something else is pruned.
   """
   known = entries(network, input_shape)
   if isinstance(module, nn.Module):
     names, stored = _names(known, module), module.state_dict()
   else:
     names, stored = {entry.name: entry.name for entry in known}, dict(module)
-  layers = find_layers(network, tuple(input_shape))
-  maskable = {f"{layer.name}/kernel" for layer in layers} | {layer.name for layer in layers}
+  layers = find_layers(network, tuple(input_shape), as_rule(maskable))
+  covered = {layer.name for layer in layers}
   weights, masks, averages = {}, {}, {}
   for entry in known:
     array, mask = _taken(stored, names[entry.name])
@@ -107,8 +109,12 @@ def from_torch(
       continue
     weights[entry.path] = leaf
     masks[entry.path] = None
-    if entry.path in maskable:
+    if entry.layer in covered:
       masks[entry.path] = leaf != 0 if mask is None else entry.back(mask).astype(bool)
+    elif mask is not None:
+      raise UsageError(
+        f"{names[entry.name]} is pruned, but no mask covers {entry.path} by maskable={maskable}"
+      )
   ticket = Ticket(nested(weights), nested(masks), layers=layers)
   return jax.tree.map(jax.numpy.asarray, ticket), {STATISTICS: nested(averages)} if averages else {}
 
