@@ -111,7 +111,7 @@ def test_an_epoch_there_loses_what_it_does_here(name):
     there = nn.functional.cross_entropy(module(channels_first(batch)), torch.from_numpy(answers))
     there.backward()
     optimizer.step()
-    assert float(there) == pytest.approx(float(here), abs=1e-3)
+    assert float(there.detach()) == pytest.approx(float(here), abs=1e-3)
   trained, _ = from_torch(module, network, shape)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), phenotype(trained), weights
