@@ -203,7 +203,7 @@ def wrong(module, change):
     ),
     (
       lambda: wrong(own_lenet5(), lambda m: m.__setitem__(9, nn.Linear(120, 85))),
-      r"9\.bias has the shape \(85,\), where dense_1/bias",
+      r"9\.weight has the shape \(85, 120\), where dense_1/kernel",
     ),
     (
       lambda: wrong(own_lenet5(), lambda m: m.__setitem__(9, nn.Linear(120, 84, bias=False))),
@@ -271,6 +271,24 @@ def test_what_has_no_sparse_form_is_said():
     sparse_module(embedding)
 
 
+def test_the_order_is_that_of_application_and_not_the_alphabets():
+  def apply(parameters, state, inputs, *, key, train):
+    hidden = jax.nn.relu(inputs @ parameters["trunk"]["kernel"])
+    return hidden @ parameters["head"]["kernel"], state
+
+  kernels = {name: {"kernel": jnp.zeros((4, 4))} for name in ("head", "trunk")}
+  network = nets_jax.Functional(lambda key, inputs: (kernels, {}), apply)
+  ticket = random_genome(network, (4,))
+  own = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
+  filled = to_torch(ticket, network, (4,), module=own)
+  trunk = np.asarray(ticket.weights["trunk"]["kernel"])
+  np.testing.assert_array_equal(filled[0].weight_orig.detach().numpy().T, trunk)
+  assert_same(from_torch(filled, network, (4,))[0].weights, ticket.weights)
+  other = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+  with pytest.raises(nets_jax.UsageError, match="the module computes something else"):
+    from_torch(other, network, (4,))
+
+
 def test_embeddings_are_pruned_where_a_task_masks_them():
   def apply(parameters, state, inputs, *, key, train):
     embedded = parameters["embed"]["embedding"][inputs.astype(int)].mean(1)
@@ -286,12 +304,12 @@ def test_embeddings_are_pruned_where_a_task_masks_them():
   module.add_module("embed", nn.Embedding(7, 4))
   module.add_module("output", nn.Linear(4, 2, bias=False))
   prune.random_unstructured(module.embed, "weight", 0.5)
-  ticket, _ = from_torch(module, network, (3,), maskable="kernels+embeddings")
+  ticket, _ = from_torch(module.state_dict(), network, (3,), maskable="kernels+embeddings")
   assert int(ticket.masks["embed"]["embedding"].sum()) == 14
   with pytest.raises(
     nets_jax.UsageError, match=r"embed\.weight is pruned, but no mask covers embed/embedding"
   ):
-    from_torch(module, network, (3,))
+    from_torch(module.state_dict(), network, (3,))
 
 
 def test_layers_of_haiku_are_filled():

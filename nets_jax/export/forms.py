@@ -20,15 +20,17 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
+from nets_jax.export.comparison import apart, examples
 from nets_jax.export.sparse_network import SparseNetwork, save_sparse
 from nets_jax.export.torch_layouts import flat
-from nets_jax.networks.adapter import Network, NetworkState, Params, forward, initial_state
+from nets_jax.networks.adapter import Network, NetworkState, Params, forward, initial_state, name_of
 from nets_jax.networks.narrowing import with_kept
 from nets_jax.tickets.compaction import compact, narrow_state
 from nets_jax.tickets.ticket import Ticket, density, phenotype
 
-CLOSE = 1e-4  # of the largest output; each form has its own order of sums
+CLOSE = 1e-4  # of the largest output: further than in one comparison, for many forms
 SECONDS, REPEATS = 0.3, 5  # a measurement takes at least so long, and is repeated so often
 
 
@@ -108,13 +110,15 @@ def _of_torch(
     import torch
 
     from nets_jax.export.torch_modules import to_torch, unpruned
+    from nets_jax.export.torch_networks import MODULES
     from nets_jax.export.torch_sparse import sparse_module
-  except ImportError:
+  except ImportError as error:
+    say(f"the forms of PyTorch are left out ({error}); pip install 'nets_jax[export]'")
     return
-  try:
-    module = to_torch(ticket, network, input_shape, network_state=state)
-  except UsageError:
-    return  # of a network of one's own there is none
+  if type(network) not in MODULES:
+    say(f"{name_of(network)} has no ready module of PyTorch, so its forms there are left out")
+    return
+  module = to_torch(ticket, network, input_shape, network_state=state)
   for name, own in (("torch", unpruned(module)), ("torch csr", sparse_module(module))):
 
     def run(inputs, own=own):
@@ -134,7 +138,8 @@ def _of_onnx(
 
     from nets_jax.export.onnx_graph import INPUT
     from nets_jax.export.onnx_models import to_onnx
-  except ImportError:
+  except ImportError as error:
+    say(f"the forms of ONNX are left out ({error}); pip install 'nets_jax[export]'")
     return
   for name, compacted in (("onnx", False), ("onnx compact", True)):
     stored = to_onnx(
@@ -157,17 +162,19 @@ def measured(
   Raises:
     UsageError: a form computes something else than the dense network.
   """
-  inputs = np.random.default_rng(0).normal(size=(batch, *input_shape)).astype(np.float32)
+  inputs = examples(network, input_shape, batch)
   rows: list[Measured] = []
   expected = None
   for form in forms(ticket, network, input_shape, network_state):
     outputs = form.run(inputs)
     expected = outputs if expected is None else expected
-    apart = float(np.abs(outputs - expected).max() / np.abs(expected).max())
-    if not apart <= CLOSE:
-      raise UsageError(f"{form.name} computes something else: outputs differ by {apart:.1e} of the largest")
+    difference = apart(expected, outputs)
+    if not difference <= CLOSE:
+      raise UsageError(
+        f"{form.name} computes something else: outputs differ by {difference:.1e} of the largest"
+      )
     one, many = (_milliseconds(form.run, given) for given in (inputs[:1], inputs))
-    rows.append(Measured(form.name, float(density(ticket)), form.size, one, many, apart))
+    rows.append(Measured(form.name, float(density(ticket)), form.size, one, many, difference))
   return rows
 
 

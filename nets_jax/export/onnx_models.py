@@ -8,13 +8,13 @@ import onnx
 import onnxruntime
 
 from nets_jax.errors import UsageError
+from nets_jax.export.comparison import CLOSE, apart, examples
 from nets_jax.export.onnx_graph import INPUT, as_onnx
 from nets_jax.networks.adapter import Network, NetworkState, forward, initial_state, input_type, name_of
 from nets_jax.networks.narrowing import with_kept
 from nets_jax.tickets.compaction import compact, narrow_state
 from nets_jax.tickets.ticket import Ticket, phenotype
 
-CLOSE = 1e-5  # of the largest output
 BATCHES = (1, 3)  # that a model is tried with
 
 
@@ -66,12 +66,11 @@ def _compare(
   network, weights, state = whole
   session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
   for batch in BATCHES:
-    inputs = np.random.default_rng(batch).normal(size=(batch, *input_shape)).astype(np.float32)
+    inputs = examples(network, input_shape, batch)
     here = np.asarray(forward(network, weights, inputs, state=state))
     (there,) = session.run(None, {INPUT: inputs})
-    apart, largest = np.abs(here - there).max(), np.abs(here).max()
-    if here.shape != there.shape or not apart <= CLOSE * max(largest, np.finfo(np.float32).tiny):
+    if not (difference := apart(here, np.asarray(there))) <= CLOSE:
       raise UsageError(
-        f"{name_of(network)} as ONNX computes something else (its outputs differ by {apart:.1e}, the largest "
-        f"being {largest:.1e}), and is not written; please report this network"
+        f"{name_of(network)} as ONNX computes something else (its outputs differ by {difference:.1e} of the "
+        "largest), and is not written; please report this network"
       )

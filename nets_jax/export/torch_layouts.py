@@ -85,24 +85,24 @@ class Entry(NamedTuple):
 
 
 def entries(network: Network, input_shape: Sequence[int]) -> list[Entry]:
-  """All arrays of a network: its parameters in the tree's order, then its running averages.
+  """All arrays of a network: its parameters in the order of application, then its running averages.
 
   Raises:
     UsageError: two would have one name in torch, or its state holds more than averages of batches.
   """
   parameters = flat(abstract_parameters(network, input_shape))
-  met = operations(network, input_shape)
   state = dict(initial_state(network, tuple(input_shape)))
   averages = flat(state.pop(STATISTICS, {}))
   if state:
     raise UsageError(f"a state of {', '.join(state)} has no place in torch; only {STATISTICS} has")
   found = []
-  for path, leaf in parameters.items():
+  for path, operation in operations(network, input_shape).items():
+    leaf = parameters[path]
     outer = path.rpartition("/")[0]
     kernels = [f"{outer}/{name}".removeprefix("/") for name in KERNEL_NAMES]
     beside = path not in kernels and any(kernel in parameters for kernel in kernels)
     outputs = _outputs(path, leaf.shape, parameters)
-    found.append(Entry(path, torch_name(path), leaf.shape, met.get(path), False, beside, outputs))
+    found.append(Entry(path, torch_name(path), leaf.shape, operation, False, beside, outputs))
   found += [
     Entry(path, torch_name(path), leaf.shape, None, True, False, 1) for path, leaf in averages.items()
   ]

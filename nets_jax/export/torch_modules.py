@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from nets_jax.errors import UsageError
+from nets_jax.export.comparison import CLOSE, apart, examples
 from nets_jax.export.torch_layouts import Entry, entries, flat, nested
 from nets_jax.export.torch_networks import ready_made
 from nets_jax.networks.adapter import STATISTICS, Network, NetworkState, forward, initial_state
@@ -22,7 +23,6 @@ from nets_jax.networks.maskable import KERNELS, as_rule
 from nets_jax.tickets.ticket import Ticket, phenotype
 
 WEIGHT, ORIGINAL, MASK = "weight", "weight_orig", "weight_mask"
-CLOSE = 1e-5  # of the largest output: what two libraries may differ by
 EXAMPLES = 4
 State = Mapping[str, torch.Tensor]
 
@@ -91,7 +91,7 @@ def from_torch(
     maskable: what a mask covers, as of a task.
 
   Raises:
-    UsageError: its layers are others, or something else is pruned.
+    UsageError: its layers are others, something else is pruned, or the module computes something else.
   """
   known = entries(network, input_shape)
   if isinstance(module, nn.Module):
@@ -116,7 +116,12 @@ def from_torch(
         f"{names[entry.name]} is pruned, but no mask covers {entry.path} by maskable={maskable}"
       )
   ticket = Ticket(nested(weights), nested(masks), layers=layers)
-  return jax.tree.map(jax.numpy.asarray, ticket), {STATISTICS: nested(averages)} if averages else {}
+  ticket, state = jax.tree.map(
+    jax.numpy.asarray, (ticket, {STATISTICS: nested(averages)} if averages else {})
+  )
+  if isinstance(module, nn.Module):
+    _compare(copied(module).cpu().eval(), ticket, network, input_shape, state)
+  return ticket, state
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -185,16 +190,14 @@ def _compare(
   module: nn.Module, ticket: Ticket, network: Network, input_shape: Sequence[int], state: NetworkState
 ) -> None:
   """Raises UsageError unless a module computes what the network does, for inputs of chance."""
-  inputs = np.random.default_rng(0).normal(size=(EXAMPLES, *input_shape)).astype(np.float32)
+  inputs = examples(network, input_shape, EXAMPLES)
   here = np.asarray(forward(network, phenotype(ticket), inputs, state=state))
   with torch.no_grad():
     there = module(torch.from_numpy(np.ascontiguousarray(np.moveaxis(inputs, -1, 1)))).numpy()
   if here.shape != there.shape:
     raise UsageError(f"the module gives outputs of shape {there.shape}, where the network's are {here.shape}")
-  apart, largest = np.abs(here - there).max(), np.abs(here).max()
-  if not apart <= CLOSE * max(largest, np.finfo(np.float32).tiny):
+  if not (difference := apart(here, there)) <= CLOSE:
     raise UsageError(
-      f"the module computes something else: its outputs differ by {apart:.1e}, the largest being "
-      f"{largest:.1e}; it must have the same strides, paddings and activations, and flatten images with "
-      "their channels last"
+      f"the module computes something else: its outputs differ by {difference:.1e} of the largest; it must "
+      "have the same strides, paddings and activations, and flatten images with their channels last"
     )

@@ -1,8 +1,7 @@
 """The layers of a network in the order in which it applies them, and what each parameter does to the signal.
 
 The network is traced once on an abstract input. A parameter is applied where something made of parameters
-alone first meets something that the input has reached. So the order is that of the computation, not of the
-names: `head` after `trunk`.
+alone first meets something that the input has reached. So the order is not that of the names.
 """
 
 import math
@@ -94,8 +93,9 @@ def find_fans(network: Network, input_shape: Sequence[int]) -> dict[str, tuple[i
 
 
 def operations(network: Network, input_shape: Sequence[int]) -> dict[str, str | None]:
-  """How each parameter, by its path (`conv/kernel`), first meets the signal; None if it never does."""
-  return {"/".join(str(k.key) for k in own.path): own.operation for own in _meetings(network, input_shape)}
+  """By what each parameter, by its path, meets the signal, in that order; None if it never does."""
+  met = sorted(_meetings(network, input_shape), key=lambda own: own.position)
+  return {"/".join(str(key.key) for key in own.path): own.operation for own in met}
 
 
 def _usual_fans(shape: Sequence[int]) -> tuple[int, int]:
