@@ -102,7 +102,8 @@ def test_resampled_weights_are_of_the_same_distribution(initialiser):
 
 @pytest.mark.parametrize("initialiser", ALL, ids=lambda own: type(own).__name__)
 def test_every_method_begins_so(task, initialiser):
-  task = task.replace(initialiser=initialiser)
+  wide = nets_jax.MLP((40, 30), 20)  # layers of hundreds of weights: no luck of a draw, whoever wins
+  task = task.replace(network=wide, initialiser=initialiser)
   scales = {}
   for search in (
     nets_jax.recipes.paper(**SMALL), nets_jax.Imp(cycles=1, cycle_epochs=1), Snip(0.4, score_batch=30)
@@ -114,7 +115,7 @@ def test_every_method_begins_so(task, initialiser):
   )
   for found in scales.values():
     for name, scale in wanted.items():
-      assert float(found[name]) == pytest.approx(float(scale), rel=0.6)
+      assert float(found[name]) == pytest.approx(float(scale), rel=0.3)
 
 
 @pytest.mark.devices
