@@ -1,7 +1,6 @@
 """What a loop saves and finds saved: trees of arrays by name, a record, and what run they are of."""
 
 import dataclasses
-import importlib.metadata
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from nets_jax.engine import checkpoint_file, hosts
+from nets_jax.engine.startup import installed_version
 from nets_jax.errors import UsageError
 from nets_jax.structs import Row
 
@@ -137,5 +137,5 @@ def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 def versions() -> dict[str, object]:
   """What may change the last bits of results."""
-  versions = {package: importlib.metadata.version(package) for package in ("nets_jax", "jax", "jaxlib")}
+  versions = {package: installed_version(package) for package in ("nets_jax", "jax", "jaxlib")}
   return {"versions": versions, "platform": jax.devices()[0].platform}

@@ -1,8 +1,10 @@
 """What a command does before JAX is used: where compiled programs are kept, and whether devices are there."""
 
 import hashlib
+import importlib.metadata
 import os
 import platform
+import sys
 
 import jax
 
@@ -20,6 +22,14 @@ def check_devices() -> None:
     raise UsageError(
       f"JAX cannot use JAX_PLATFORMS={asked} on this machine ({why}); unset it, or install JAX for that kind"
     ) from error
+
+
+def installed_version(package: str) -> str:
+  """Its version; of a source tree that is on PYTHONPATH and not installed, what the package itself says."""
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return getattr(sys.modules.get(package), "__version__", "not installed")
 
 
 def keep_compiled_programs(directory: str | None) -> None:

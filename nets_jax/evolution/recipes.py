@@ -45,7 +45,7 @@ def guided(**settings: object) -> Nets:
       ScaleLayers(Geometric(2.0, 0.02)),
       ScheduledDormancy("taylor", CubicDensity(), regrowth_rate=0.1),
     ),
-    ranking=Feasible(),
+    ranking=Feasible(target_density=0.1),
     fitness_epochs=0.25,
     halvings=4,
     valid_examples=750,
@@ -55,6 +55,7 @@ def guided(**settings: object) -> Nets:
 def halved(**settings: object) -> Nets:
   """The `guided` of earlier versions, for half the training: three halvings, geometric, no regrowth."""
   return guided(
+    target_density=0.2,
     generations=12,
     halvings=3,
     scale_deviation=Linear(2.0, 0.2),

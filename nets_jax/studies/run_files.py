@@ -5,7 +5,6 @@ files were changed, is told and run again.
 """
 
 import functools
-import importlib.metadata
 import json
 import math
 import pathlib
@@ -20,6 +19,7 @@ from nets_jax.analysis.history_figures import leaders
 from nets_jax.analysis.verdicts import Verdict
 from nets_jax.engine.files import damaged, seal
 from nets_jax.engine.messages import say
+from nets_jax.engine.startup import installed_version
 from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.networks.adapter import Network
@@ -61,7 +61,7 @@ def environment() -> dict[str, object]:
   return {
     "format_version": FORMAT_VERSION,
     "versions": {"python": platform.python_version()}
-    | {package: importlib.metadata.version(package) for package in PACKAGES},
+    | {package: installed_version(package) for package in PACKAGES},
     "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
     "git_revision": _git_revision(),
   }
