@@ -1,4 +1,4 @@
-"""The commands by name: `python -m nets_jax search --dataset=digits`."""
+"""The commands by name: `nets-jax search --dataset=digits`, or `python -m nets_jax search`."""
 
 import importlib
 import sys
@@ -12,15 +12,21 @@ COMMANDS = {
   "densities": "what methods reach at several densities, and at what cost",
   "sweep": "a search over hyperparameters",
   "controls": "which part of a ticket wins: its weights, its mask, or its layers' densities",
+  "info": "what a ticket's file holds, and where it comes from",
+  "overlap": "what two tickets have in common",
+  "train": "trains a ticket, and keeps what it has become",
+  "verify": "whether a ticket is a winning one, from its file alone",
+  "export": "a ticket as PyTorch, ONNX or CSR has it, or as a directory for a hub",
+  "forms": "how large a trained ticket is, and how fast, in each of these",
 }
 WIDTH = max(map(len, COMMANDS))
 USAGE = "\n".join(
   [
-    "python -m nets_jax COMMAND --flag=value ...",
+    "nets-jax COMMAND --flag=value ...   (or python -m nets_jax COMMAND ...)",
     "",
     *(f"  {name.ljust(WIDTH)}  {about}" for name, about in COMMANDS.items()),
     "",
-    "python -m nets_jax COMMAND --help lists a command's flags.",
+    "nets-jax COMMAND --help lists a command's flags.",
   ]
 )
 
@@ -45,5 +51,10 @@ def main(arguments: list[str]) -> None:
   start(importlib.import_module(f"nets_jax.cli.{name}"))
 
 
-if __name__ == "__main__":
+def script() -> None:
+  """The console script `nets-jax`."""
   main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+  script()

@@ -35,7 +35,7 @@ INNER = {
   ),
   "tickets": (
     "ticket", "compaction", "pruning", "patterns", "layer_counts", "results", "controls",
-    "tensor_files", "storage",
+    "tensor_files", "provenance", "storage",
   ),
   "training": (
     "optimizers", "rate_schedules", "measures", "losses", "scores", "objectives", "layer_rates",
@@ -54,14 +54,15 @@ INNER = {
   ),
   "export": (
     "comparison", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse", "sparse_network",
-    "onnx_rules", "onnx_graph", "onnx_models", "forms",
+    "onnx_rules", "onnx_graph", "onnx_models", "forms", "hub", "exports",
   ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
-    "study_figures", "density_figures", "figures", "tensorboard", "progress",
+    "study_figures", "density_figures", "figures", "tensorboard", "progress", "inspection",
+    "inspection_text",
   ),
   "studies": (
-    "renamed", "run_settings", "method_labels", "methods", "places", "run_files", "frontier_files",
+    "renamed", "run_settings", "method_labels", "methods", "places", "origins", "run_files", "frontier_files",
     "outcome", "batches", "single_run",
     "workers", "trials", "run_directory", "work", "tables", "space", "best", "adaptive", "pruning",
     "comparison",
@@ -69,7 +70,7 @@ INNER = {
   ),
   "cli": (
     "setting_flags", "plugin_flags", "records", "usage", "command", "distributed", "study",
-    "method_flags",
+    "method_flags", "ticket_flags", "search", "verify", "export",
   ),
 }  # fmt: skip
 

@@ -161,9 +161,9 @@ def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
 @pytest.mark.parametrize(
   ("tensors", "metadata", "message"),
   [
-    ({}, {"format_version": 99}, r"not a ticket of format version 2 \(its version: 99\)"),
-    ({}, "{", r"not a ticket of format version 2 \(its version: none\)"),
-    ({}, "[1]", r"not a ticket of format version 2 \(its version: none\)"),
+    ({}, {"format_version": 99}, r"not a ticket of format version 2 or 3 \(its version: 99\)"),
+    ({}, "{", r"not a ticket of format version 2 or 3 \(its version: none\)"),
+    ({}, "[1]", r"not a ticket of format version 2 or 3 \(its version: none\)"),
     ({"trained/output/kernel": np.zeros(3, np.float32)}, {}, "'trained/output/kernel' .* has no place"),
     ({"weights/output/kernel": np.zeros((5, 3), np.int32)}, {}, "of type int32 has no place"),
     ({}, {"types": {"weights/output/kernel": "float64"}}, "its types are damaged"),
@@ -199,7 +199,7 @@ def test_the_same_ticket_gives_the_same_bytes(path, tmp_path, ticket, network):
     ),
     ({"weights/output//x": np.zeros(3, np.float32)}, {}, "has no place"),
     ({"weights/" + "a/" * 40 + "x": np.zeros(3, np.float32)}, {}, "has no place"),
-    ({}, {"format_version": 1}, r"not a ticket of format version 2 \(its version: 1\)"),
+    ({}, {"format_version": 1}, r"not a ticket of format version 2 or 3 \(its version: 1\)"),
   ],
 )
 def test_files_that_are_no_tickets(path, tensors, metadata, message):

@@ -29,7 +29,7 @@ def start(module: ModuleType) -> None:
   app.run(module.main, flags_parser=module.parse)
 
 
-def parse(argv: list[str], module: str, hidden: Sequence[str] = ()) -> list[str]:
+def parse(argv: list[str], module: str, hidden: Sequence[str] = (), files: Sequence[str] = ()) -> list[str]:
   """Parses the command line; a wrong flag ends the program with one line and status 2, `--help` with help.
 
   The settings of a search of one's own are flags from here on.
@@ -38,6 +38,7 @@ def parse(argv: list[str], module: str, hidden: Sequence[str] = ()) -> list[str]
     argv: the command line.
     module: the name of the command's, whose documentation and flags `--help` shows.
     hidden: flags that `--help` leaves out.
+    files: what each word is that is no flag, where a command takes such; one that ends in points, several.
   """
   try:
     plugin_flags.define(argv[1:], module)
@@ -56,17 +57,20 @@ def parse(argv: list[str], module: str, hidden: Sequence[str] = ()) -> list[str]
     fail(f"{search_flags.explain(error)} (--help lists the flags)")
   except OSError as error:  # an unreadable --flagfile
     fail(f"{error.filename}: {error.strerror}")
-  if len(rest) > 1:
+  given = rest[1:]
+  if files and (len(given) < len(files) or (len(given) > len(files) and not files[-1].endswith("..."))):
+    fail(f"give {' '.join(files)}, and every setting as a --flag=value (--help lists them)")
+  if given and not files:
     fail(f"unexpected argument {rest[1]!r}; every setting is a --flag=value")
   return rest
 
 
-def parse_methods(argv: list[str], module: str) -> list[str]:
+def parse_methods(argv: list[str], module: str, files: Sequence[str] = ()) -> list[str]:
   """`parse` of a command that runs several searches, or none, so that --search would decide nothing."""
   for word in argv[1:]:
     if word.startswith("-") and word.lstrip("-").partition("=")[0] in NO_SEARCH:
       fail(f"{word} decides nothing here; it is for the search and the sweep")
-  return parse(argv, module, NO_SEARCH)
+  return parse(argv, module, NO_SEARCH, files)
 
 
 def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] = lambda: None) -> None:

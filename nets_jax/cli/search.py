@@ -32,10 +32,11 @@ from nets_jax.engine.messages import say
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.protocol import check_max_seconds
 from nets_jax.studies import outcome
+from nets_jax.studies.origins import provenance
 from nets_jax.studies.places import run_directory
 from nets_jax.studies.run_directory import RunDirectory, locked
 from nets_jax.studies.single_run import SingleRun
-from nets_jax.tickets.storage import load_ticket
+from nets_jax.tickets.storage import load_provenance, load_ticket
 from nets_jax.tickets.ticket import check_fits
 
 flags.adopt_module_key_flags(setting_flags)  # so that --help lists them
@@ -51,7 +52,7 @@ flags.DEFINE_float(
 )
 
 
-def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
+def make_run(values: flags.FlagValues, board: tensorboard.Board, is_alone: bool = False) -> SingleRun:
   """Reads the flags, loads the data and the ticket, and checks that they go together.
 
   What the run's directory holds is looked at afterwards, so that a wrong flag is reported as that.
@@ -75,26 +76,39 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board) -> SingleRun:
   name = values.search if ticket is None else "ticket"
   default = run_directory(values.dataset, values.search, values.seed, values.ticket)
   where, machine = pathlib.Path(values.workdir or default), command.machine(values)
-  return SingleRun(name, search, task, where, machine, board, values.frontier, values.max_seconds, ticket)
+  if ticket is None:
+    known = provenance(records.deciding(values), data.input_shape, values.seed)
+  else:
+    known = load_provenance(values.ticket)
+  return SingleRun(
+    name, search, task, where, machine, board, values.frontier, values.max_seconds, ticket, is_alone, known
+  )
 
 
-def run(values: flags.FlagValues) -> None:
-  """One run, from flags to files; a run that finds nothing leaves nothing."""
+def run(values: flags.FlagValues, is_alone: bool = False) -> None:
+  """One run, from flags to files; a run that finds nothing leaves nothing.
+
+  Args:
+    values: the flags.
+    is_alone: a given ticket is trained without its controls.
+  """
   if values.list is not None:
     print(outcome.list_runs(values.list))
     return
-  job = make_run(values, tensorboard.Silent())
+  job = make_run(values, tensorboard.Silent(), is_alone)
   explicit = records.explicit(values) | {
     name: values[name].value for name in ("ticket", "frontier", "max_seconds")
   }
-  deciding = records.deciding(values) | {"ticket": values.ticket}
+  deciding = records.deciding(values) | {"ticket": values.ticket} | ({"alone": True} if is_alone else {})
   with locked(str(job.where)) as path:
     directory = RunDirectory(str(path), values.overwrite, deciding)
     if directory.is_begun:
       say(f"{path} holds this run, unfinished")
     directory.open(explicit)
     again = records.leave_flagfile(directory / "run.flags", explicit)
-    say(f"to repeat this run: python -m nets_jax search {again}")
+    say(
+      f"to repeat this run: python -m nets_jax {f'train {values.ticket}' if is_alone else 'search'} {again}"
+    )
     try:
       with tensorboard.open_board(path, values.tensorboard) as board:
         print(dataclasses.replace(job, board=board).do(values.seed, records.deciding(values)))

@@ -15,7 +15,8 @@ from nets_jax.engine.messages import say
 from nets_jax.engine.tables import write_json
 from nets_jax.errors import UsageError
 from nets_jax.studies import frontier_files
-from nets_jax.studies.run_files import CONFIG, FORMAT_VERSION, TRAINED, environment
+from nets_jax.studies.origins import FORMAT_VERSION, environment
+from nets_jax.studies.run_files import CONFIG, TRAINED
 from nets_jax.studies.workers import STUDY_LOCK
 
 FILES = (

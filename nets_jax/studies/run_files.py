@@ -4,12 +4,9 @@ The summary is written last, and a seal of checksums after it, so that a run tha
 files were changed, is told and run again.
 """
 
-import functools
 import json
 import math
 import pathlib
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -19,12 +16,12 @@ from nets_jax.analysis.history_figures import leaders
 from nets_jax.analysis.verdicts import Verdict
 from nets_jax.engine.files import damaged, seal
 from nets_jax.engine.messages import say
-from nets_jax.engine.startup import installed_version
 from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
 from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.networks.adapter import Network
 from nets_jax.protocol import Outcome, Search
 from nets_jax.studies.methods import Run
+from nets_jax.studies.origins import environment, provenance
 from nets_jax.tickets.compaction import count_multiplications
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import save_ticket
@@ -48,38 +45,8 @@ CONFIG, SUMMARY, HISTORY, TRAINING, TICKET, TRAINED = (
   "config.json", "summary.json", "history.csv", "training.csv", "ticket.safetensors", "trained.safetensors",
 )  # fmt: skip
 OWN = "in_search"  # among the results of a run
-FORMAT_VERSION = 3  # of config.json; 2 had comparisons in stages, before there was none
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nets_jax")
 NEAR = 1.01  # times the target density: what a rounded count may come to
 UNREADABLE = (UsageError, FileNotFoundError, ValueError, LookupError, TypeError, AttributeError)
-
-
-@functools.cache
-def environment() -> dict[str, object]:
-  """Versions, device and git revision, which with the settings make a run repeatable."""
-  devices = jax.devices()
-  return {
-    "format_version": FORMAT_VERSION,
-    "versions": {"python": platform.python_version()}
-    | {package: installed_version(package) for package in PACKAGES},
-    "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
-    "git_revision": _git_revision(),
-  }
-
-
-def _git_revision() -> str | None:
-  """The revision the code was run at, `-dirty` if it was changed since; None outside a checkout."""
-  try:
-    result = subprocess.run(
-      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
-      cwd=pathlib.Path(__file__).parent,
-      capture_output=True,
-      text=True,
-      timeout=10,
-    )
-  except (OSError, subprocess.TimeoutExpired):
-    return None
-  return result.stdout.strip() or None
 
 
 def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
@@ -96,7 +63,8 @@ def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
   if result is not None and result.history:
     write_csv(where / HISTORY, result.history, sync=False)
   if result is not None and unmasked_count(result.ticket):
-    save_ticket(where / TICKET, result.ticket, network, sync=False)
+    known = provenance(run.method.settings, run.method.task.data.input_shape, run.seed, run.trial)
+    save_ticket(where / TICKET, result.ticket, network, sync=False, provenance=known)
   if isinstance(outcome, SearchFailed):
     say(f"{run.name} failed: {outcome}")
     cost = result.cost if result else Cost(0.0, 0.0, 0.0)

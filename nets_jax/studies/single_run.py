@@ -25,6 +25,7 @@ from nets_jax.studies import frontier_files, outcome, run_files
 from nets_jax.studies.batches import Machine
 from nets_jax.studies.methods import check_kept, run_keys
 from nets_jax.tickets.controls import unmask
+from nets_jax.tickets.provenance import Provenance
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import save_ticket
 from nets_jax.tickets.ticket import Ticket, density, maskable_count, stack, unmasked_count
@@ -46,6 +47,8 @@ class SingleRun:
     frontier_size: tickets to keep of those that no other dominates.
     max_seconds: ends the search in good order; None never does.
     ticket: to train again, in place of a search.
+    is_alone: trains the ticket without its controls, and judges nothing.
+    provenance: of the ticket, for its file.
   """
 
   name: str
@@ -57,6 +60,8 @@ class SingleRun:
   frontier_size: int = 0
   max_seconds: float | None = None
   ticket: Ticket | None = None
+  is_alone: bool = False
+  provenance: Provenance | None = None
 
   def do(self, seed: int, record: Mapping[str, object]) -> str:
     """Search, comparison, files; returns the table.
@@ -73,7 +78,7 @@ class SingleRun:
       run_files.warn_of_density(self.name, result.ticket, run_files.target_density(self.search))
     else:
       result = SearchResult(self.ticket, [], Cost(0.0, 0.0, 0.0))
-      save_ticket(self.where / run_files.TICKET, result.ticket, self.task.network)
+      self._save(result.ticket)
     self.board.ticket(result.ticket)
     run_files.warn_of_empty_layers(self.name, [result.ticket])
     results, verdicts = self._compare(control_key, training_key, result.ticket)
@@ -127,11 +132,14 @@ class SingleRun:
     target, measures = run_files.target_density(self.search), self.task.measures
     figure = evolution_figure(history, target, measures)
     save_figure(figure, self.where / "figure_evolution.png")
-    frontier_files.write(self.where, result.frontier, self.task.network, measures)
+    frontier_files.write(self.where, result.frontier, self.task.network, measures, self.provenance)
     if not unmasked_count(result.ticket):
       return "the history is"
-    save_ticket(self.where / run_files.TICKET, result.ticket, self.task.network)
+    self._save(result.ticket)
     return "the history and the best ticket before it are"
+
+  def _save(self, ticket: Ticket) -> None:
+    save_ticket(self.where / run_files.TICKET, ticket, self.task.network, provenance=self.provenance)
 
   def _compare(
     self, control_key: jax.Array, training_key: jax.Array, ticket: Ticket
@@ -142,8 +150,10 @@ class SingleRun:
     task = self.task
     if task.epochs == 0:
       return {}, {}
-    random, dense = (random_ticket_for(control_key, task, share) for share in (float(density(ticket)), 1.0))
-    trained = {self.name: ticket, "random": random, "dense": dense, "unmasked": unmask(ticket)}
+    trained = {self.name: ticket}
+    if not self.is_alone:
+      random, dense = (random_ticket_for(control_key, task, share) for share in (float(density(ticket)), 1.0))
+      trained |= {"random": random, "dense": dense, "unmasked": unmask(ticket)}
     trained |= {self.name: ticket}  # which may be called as one of its controls
     for label, control in list(trained.items())[1:]:
       run_files.warn_of_empty_layers(label, [control])
@@ -172,5 +182,6 @@ class SingleRun:
       name: run_files.results_of(trained[name], curve[-1], measures) for name, curve in by_name.items()
     }
     counts = int(unmasked_count(ticket)), maskable_count(ticket)
-    verdicts = {to: judge(by_name[self.name], by_name[to], *counts, measures) for to in ("unmasked", "dense")}
+    others = () if self.is_alone else ("unmasked", "dense")
+    verdicts = {to: judge(by_name[self.name], by_name[to], *counts, measures) for to in others}
     return results, verdicts

@@ -3,10 +3,11 @@
 A ticket file is in safetensors format (no code runs on loading). It holds theta_0 and M, never trained
 weights: tensors `weights/<layer>/kernel`, `weights/<layer>/bias` (of any floating type) and
 `masks/<layer>/kernel` (bool). The file's metadata has one entry, `nets_jax`: a JSON object with
-`format_version`, `network`, `network_arguments`, `layers` (their names in the order of application) and
-`sha256`, a checksum of all the rest. (One entry, since safetensors writes several in no fixed order, and the
-same ticket must give the same bytes.) Floating types that safetensors does not give back as NumPy arrays are
-stored as unsigned integers of the same bits, and named by tensor in `types`.
+`format_version`, `network`, `network_arguments`, `layers` (their names in the order of application),
+`provenance` (see `provenance.Provenance`) and `sha256`, a checksum of all the rest. (One entry, since
+safetensors writes several in no fixed order, and the same ticket must give the same bytes.) Floating types
+that safetensors does not give back as NumPy arrays are stored as unsigned integers of the same bits, and
+named by tensor in `types`.
 
 Of a ready-made network `network` is its name in `NETWORKS`, and `network_arguments` what makes it, but for
 the precision. Of a network of one's own `network` is `package.module:Class`, and `network_arguments` is
@@ -30,6 +31,7 @@ from nets_jax.networks.adapter import Network, Params, name_of
 from nets_jax.networks.layers import Layer
 from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, NETWORKS, named, rebuilt
+from nets_jax.tickets.provenance import Provenance, read_provenance
 from nets_jax.tickets.tensor_files import read, write
 from nets_jax.tickets.ticket import Ticket, layers_of
 
@@ -38,7 +40,13 @@ DEEPEST = 32  # levels of a module's parameters
 NATIVE = ("float16", "bfloat16", "float32", "float64")  # types that safetensors gives back as NumPy arrays
 
 
-def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync: bool = True) -> None:
+def save_ticket(
+  path: str | os.PathLike,
+  ticket: Ticket,
+  network: Network,
+  sync: bool = True,
+  provenance: Provenance | None = None,
+) -> None:
   """Writes a ticket, whole or not at all.
 
   Args:
@@ -47,6 +55,7 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync:
     network: the module the ticket is for. Of a module of one's own the file says by what it was made, if
       `make_network` made it by its name, `package.module:Class`; else its class's name alone.
     sync: returns when it is on the disk.
+    provenance: what the file is to say of where the ticket comes from.
 
   Raises:
     UsageError: it is a population, keeps no weight, or holds what is not a floating point number.
@@ -57,6 +66,8 @@ def save_ticket(path: str | os.PathLike, ticket: Ticket, network: Network, sync:
   metadata = dict(network_metadata(network))
   if ticket.layers:
     metadata["layers"] = [layer.name for layer in ticket.layers]
+  if provenance is not None and (record := provenance.record()):
+    metadata["provenance"] = record
   types = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}
   if types := {name: type_ for name, type_ in types.items() if type_ not in NATIVE}:
     metadata["types"] = types
@@ -201,6 +212,15 @@ def load_network(path: str | os.PathLike) -> Network:
     return rebuilt(name, arguments)
   except (KeyError, TypeError, ValueError) as error:
     raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
+
+
+def load_provenance(path: str | os.PathLike) -> Provenance:
+  """Where a ticket comes from, as its file says; empty where it says nothing.
+
+  Raises:
+    UsageError: the file is not whole, or its record is damaged.
+  """
+  return read_provenance(path, read(path)[1].get("provenance"))
 
 
 def _shown(name: Any) -> str:

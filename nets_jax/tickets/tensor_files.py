@@ -14,7 +14,8 @@ import safetensors.numpy
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
 
-FORMAT_VERSION = 2  # 1 had no checksum
+FORMAT_VERSION = 3  # 2 had no provenance
+READ = (2, 3)  # 1 had no checksum, so nobody could say whether such a file is whole
 
 Metadata = dict[str, Any]  # what JSON holds
 
@@ -41,9 +42,9 @@ def read(path: str | os.PathLike, what: str = "ticket") -> tuple[dict[str, np.nd
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = _metadata(file.metadata())
-      if metadata.get("format_version") != FORMAT_VERSION:
+      if metadata.get("format_version") not in READ:
         raise UsageError(
-          f"{path} is not a {what} of format version {FORMAT_VERSION} "
+          f"{path} is not a {what} of format version {' or '.join(map(str, READ))} "
           f"(its version: {metadata.get('format_version', 'none')})"
         )
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

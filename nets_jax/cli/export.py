@@ -1,0 +1,83 @@
+"""A ticket as another library has it.
+
+  nets-jax export runs/digits-guided-seed0/ticket.safetensors --to=onnx
+
+| --to | what is written |
+|---|---|
+| torch | a state_dict with torch.nn.utils.prune's weight_orig and weight_mask |
+| onnx | a model without dead units, run and compared first |
+| csr | the weights as scipy.sparse has them, in an .npz that NumPy reads |
+| hub | a directory with model.safetensors, config.json and a card, as Hugging Face's hub has models |
+
+With --trained=trained.safetensors the weights are those after a training. The others need
+pip install 'nets_jax[export]'.
+"""
+
+import functools
+import pathlib
+
+from absl import flags
+
+import nets_jax
+from nets_jax.analysis.inspection import shape_of_inputs
+from nets_jax.cli import command, ticket_flags
+from nets_jax.errors import UsageError
+from nets_jax.export.exports import FORMATS
+from nets_jax.export.hub import save_for_hub
+from nets_jax.networks.adapter import Network, NetworkState
+from nets_jax.tickets.ticket import Ticket, check_fits
+
+HUB = "hub"
+flags.adopt_module_key_flags(ticket_flags)
+flags.DEFINE_enum("to", "onnx", [*FORMATS, HUB], "In which form.")
+flags.DEFINE_string("trained", None, "A file of the trained network, whose weights take the ticket's place.")
+flags.DEFINE_string(
+  "output", None, "File or directory to write; default, the ticket's name with another end."
+)
+
+
+def read(values: flags.FlagValues, path: str) -> tuple[Ticket, Network, tuple[int, ...], NetworkState | None]:
+  """The ticket, its network, the shape of an example, and a trained network's state.
+
+  Raises:
+    UsageError: a file is damaged, or they do not go together.
+  """
+  ticket = nets_jax.load_ticket(path)
+  network = ticket_flags.own_network(values, path) or nets_jax.load_network(path)
+  shape = shape_of_inputs(path, ticket, ticket_flags.input_shape(values))
+  if shape is None:
+    raise UsageError(f"{path} does not say what shape its inputs have; give --input_shape")
+  check_fits(ticket, network, shape)
+  if not values.trained:
+    return ticket, network, shape, None
+  trained = nets_jax.load_trained(values.trained)
+  ticket = ticket.replace(weights=trained.weights)
+  try:
+    check_fits(ticket, network, shape)
+  except (UsageError, ValueError, KeyError, TypeError) as error:
+    raise UsageError(f"{values.trained} is not a trained network of {path}") from error
+  return ticket, network, shape, trained.network_state
+
+
+def run(values: flags.FlagValues, path: str) -> None:
+  """Writes the one form that is asked for."""
+  end, write = FORMATS.get(values.to, ("-hub", None))
+  output = pathlib.Path(values.output or f"{path.removesuffix('.safetensors')}{end}")
+  if write is None:
+    save_for_hub(output, path, values.trained)
+  else:
+    ticket, network, shape, state = read(values, path)
+    write(output, ticket, network, shape, state)
+  is_file = output.is_file()
+  size = output.stat().st_size if is_file else sum(each.stat().st_size for each in output.iterdir())
+  ticket_flags.show(values, {"output": str(output), "bytes": size}, f"{output}: {size:,} bytes")
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  command.run_main(functools.partial(run, path=argv[1]))
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Reads the command line."""
+  return command.parse(argv, __name__, files=("TICKET",))

@@ -1,0 +1,73 @@
+"""Where a ticket comes from, as its file says: what it was found for, by which search, and by what code."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from nets_jax.errors import UsageError
+
+LARGEST_INPUT = 10**8  # numbers in an example; a file that asks for more is not believed
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+  """What is known of a ticket's making; empty where nothing is.
+
+  Attributes:
+    input_shape: of one example.
+    task: the settings of data and training that decide a result, by the names of their flags.
+    search: its name, or `package.module:Class`.
+    settings: of the search, likewise.
+    seed, trial: all its randomness; a trial is one of a comparison.
+    versions: of Python and the packages that computed it.
+    git_revision: of the code, where it was a checkout.
+  """
+
+  input_shape: tuple[int, ...] = ()
+  task: Mapping[str, object] = dataclasses.field(default_factory=dict)
+  search: str | None = None
+  settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+  seed: int | None = None
+  trial: int | None = None
+  versions: Mapping[str, object] = dataclasses.field(default_factory=dict)
+  git_revision: str | None = None
+
+  def record(self) -> dict[str, object]:
+    """What is known, as JSON holds it."""
+    found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return json.loads(
+      json.dumps({name: value for name, value in found.items() if value not in (None, {}, ())})
+    )
+
+
+def read_provenance(path: str | os.PathLike, record: object) -> Provenance:
+  """What a file's record says, which may be a stranger's: nothing in it is imported or run.
+
+  Raises:
+    UsageError: it has another form than `Provenance.record` gives.
+  """
+  if record is None:
+    return Provenance()
+  fields = {field.name for field in dataclasses.fields(Provenance)}
+  if not isinstance(record, dict) or not set(record) <= fields or not _is_well_formed(record):
+    raise UsageError(f"{path} does not say where it comes from: its provenance is damaged")
+  return Provenance(**record | {"input_shape": tuple(record.get("input_shape", ()))})
+
+
+def _is_well_formed(record: Mapping[str, Any]) -> bool:
+  shape, seed, trial = record.get("input_shape", []), record.get("seed", 0), record.get("trial", 0)
+  return (
+    isinstance(shape, list)
+    and all(_is_whole(size) and size > 0 for size in shape)
+    and math.prod(shape) <= LARGEST_INPUT
+    and all(_is_whole(number) and number >= 0 for number in (seed, trial))
+    and all(isinstance(record.get(name, {}), dict) for name in ("task", "settings", "versions"))
+    and all(isinstance(record.get(name, ""), str) for name in ("search", "git_revision"))
+  )
+
+
+def _is_whole(value: object) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
