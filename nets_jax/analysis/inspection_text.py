@@ -28,8 +28,8 @@ def description(record: Record) -> str:
   lines += ["", "bytes: " + ", ".join(f"{size:,} {form}" for form, size in sizes.items() if size is not None)]
   if record["unknown"] is None:
     lines += [
-      f"{record['units_alive']:,} of {record['units']:,} units alive; {record['multiplications']:,} of "
-      f"{record['whole_multiplications']:,} multiplications for an example"
+      f"{record['units_alive']:,} of {record['units']:,} inputs and hidden units alive; "
+      f"{record['multiplications']:,} of {record['whole_multiplications']:,} multiplications for an example"
     ]
   else:
     lines += [f"units alive are not known: {_safe(record['unknown'])}"]
