@@ -12,7 +12,7 @@ NOTEBOOKS = pathlib.Path(nets_jax.__file__).parent.parent / "experiments" / "not
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("name", ["quickstart", "write_your_own"])
+@pytest.mark.parametrize("name", ["quickstart", "tickets", "write_your_own"])
 def test_it_runs(name, tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "")  # they train more than they compile
   notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)

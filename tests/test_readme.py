@@ -10,11 +10,11 @@ import pytest
 from absl import flags
 
 import nets_jax
+from nets_jax.__main__ import COMMANDS
 
 ROOT = pathlib.Path(nets_jax.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("search", "compare", "densities", "sweep", "controls")
 MOST_WORDS, LONGEST_SENTENCE = 900, 30
 # Settings of the stranger's search and operator in docs/extending.md, which are flags where these are named.
 OF_EXAMPLES = {"share", "flip_rate"}
