@@ -53,8 +53,8 @@ INNER = {
     "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual",
   ),
   "export": (
-    "comparison", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse", "sparse_network",
-    "onnx_rules", "onnx_graph", "onnx_models", "forms", "hub", "exports",
+    "comparison", "compacted", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse",
+    "sparse_network", "onnx_rules", "onnx_graph", "onnx_models", "forms", "hub", "exports",
   ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",

@@ -22,12 +22,11 @@ import safetensors.numpy
 
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
+from nets_jax.export.compacted import without_dead_units
 from nets_jax.export.comparison import apart, examples
 from nets_jax.export.sparse_network import SparseNetwork, save_sparse
-from nets_jax.export.torch_layouts import flat
 from nets_jax.networks.adapter import Network, NetworkState, Params, forward, initial_state, name_of
-from nets_jax.networks.narrowing import with_kept
-from nets_jax.tickets.compaction import compact, narrow_state
+from nets_jax.tickets.storage import flat
 from nets_jax.tickets.ticket import Ticket, density, phenotype
 
 CLOSE = 1e-4  # of the largest output: further than in one comparison, for many forms
@@ -77,10 +76,8 @@ def forms(
   state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
   weights = phenotype(ticket)
   yield Form("dense", _stored(weights, state), _compiled(network, weights, state))
-  small = compact(ticket, network, input_shape, round_up=False)
-  narrow = narrow_state(jax.device_get(dict(state)), small.coupling, small.kept)
-  fewer, kept = phenotype(small.ticket), with_kept(narrow, small.kept)
-  yield Form("compact", _stored(fewer, kept), _compiled(small.network, fewer, kept))
+  small, fewer, kept = without_dead_units(ticket, network, input_shape, state)
+  yield Form("compact", _stored(fewer, kept), _compiled(small, fewer, kept))
   sparse = SparseNetwork(ticket, network, input_shape, state)
   with tempfile.TemporaryDirectory() as directory:
     path = Path(directory) / "sparse.npz"

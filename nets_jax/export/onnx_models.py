@@ -8,11 +8,10 @@ import onnx
 import onnxruntime
 
 from nets_jax.errors import UsageError
+from nets_jax.export.compacted import without_dead_units
 from nets_jax.export.comparison import CLOSE, apart, examples
 from nets_jax.export.onnx_graph import INPUT, as_onnx
 from nets_jax.networks.adapter import Network, NetworkState, forward, initial_state, input_type, name_of
-from nets_jax.networks.narrowing import with_kept
-from nets_jax.tickets.compaction import compact, narrow_state
 from nets_jax.tickets.ticket import Ticket, phenotype
 
 BATCHES = (1, 3)  # that a model is tried with
@@ -43,11 +42,7 @@ def to_onnx(
   """
   state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
   whole = network, phenotype(ticket), state
-  used, weights, own = whole
-  if compacted:
-    small = compact(ticket, network, input_shape, round_up=False)
-    narrow = narrow_state(jax.device_get(dict(state)), small.coupling, small.kept)
-    used, weights, own = small.network, phenotype(small.ticket), with_kept(narrow, small.kept)
+  used, weights, own = without_dead_units(ticket, network, input_shape, state) if compacted else whole
   weights, own = jax.device_get((weights, own))
   model = as_onnx(
     lambda inputs: forward(used, weights, inputs, state=own),

@@ -18,9 +18,10 @@ from jaxtyping import Array
 from scipy import sparse
 
 from nets_jax.engine.files import replace_file
-from nets_jax.export.torch_layouts import CONVOLUTION, PRODUCT, Entry, entries, flat
+from nets_jax.export.torch_layouts import CONVOLUTION, PRODUCT, Entry, entries
 from nets_jax.networks.adapter import STATISTICS, Network, NetworkState, forward, initial_state
 from nets_jax.networks.traced import inner_program
+from nets_jax.tickets.storage import flat
 from nets_jax.tickets.ticket import Ticket, phenotype
 
 WINDOWS = ("window_strides", "padding", "rhs_dilation")

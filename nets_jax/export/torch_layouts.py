@@ -11,15 +11,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-from flax import traverse_util
 
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import STATISTICS, Network, Params, abstract_parameters, initial_state
+from nets_jax.networks.adapter import STATISTICS, Network, abstract_parameters, initial_state
 from nets_jax.networks.layers import operations
 from nets_jax.networks.maskable import KERNEL_NAMES
+from nets_jax.tickets.storage import flat
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
 LAST = {
@@ -94,7 +94,7 @@ def entries(network: Network, input_shape: Sequence[int]) -> list[Entry]:
   state = dict(initial_state(network, tuple(input_shape)))
   averages = flat(state.pop(STATISTICS, {}))
   if state:
-    raise UsageError(f"a state of {', '.join(state)} has no place in torch; only {STATISTICS} has")
+    raise UsageError(f"a state of {', '.join(state)} cannot be kept there; only {STATISTICS} can")
   found = []
   for path, operation in operations(network, input_shape).items():
     leaf = parameters[path]
@@ -124,13 +124,3 @@ def torch_name(path: str) -> str:
   """What torch calls an array at a path of ours."""
   *outer, last = path.split("/")
   return ".".join((*outer, LAST.get(last, last)))
-
-
-def flat(tree: Params) -> dict[str, np.ndarray]:
-  """A tree's leaves by their paths."""
-  return cast(dict[str, np.ndarray], traverse_util.flatten_dict(tree, sep="/"))
-
-
-def nested(leaves: Mapping[str, np.ndarray | None]) -> Params:
-  """The tree of leaves by their paths."""
-  return traverse_util.unflatten_dict(dict(leaves), sep="/")

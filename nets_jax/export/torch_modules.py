@@ -15,11 +15,12 @@ from torch.nn.utils import prune
 
 from nets_jax.errors import UsageError
 from nets_jax.export.comparison import CLOSE, apart, examples
-from nets_jax.export.torch_layouts import Entry, entries, flat, nested
+from nets_jax.export.torch_layouts import Entry, entries
 from nets_jax.export.torch_networks import ready_made
 from nets_jax.networks.adapter import STATISTICS, Network, NetworkState, forward, initial_state
 from nets_jax.networks.layers import find_layers
 from nets_jax.networks.maskable import KERNELS, as_rule
+from nets_jax.tickets.storage import flat, nested
 from nets_jax.tickets.ticket import Ticket, phenotype
 
 WEIGHT, ORIGINAL, MASK = "weight", "weight_orig", "weight_mask"

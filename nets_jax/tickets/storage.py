@@ -62,7 +62,7 @@ def save_ticket(
   """
   ticket = jax.device_get(ticket)
   _check_one(ticket, network)
-  weights, masks = _flatten(ticket.weights), _flatten(ticket.masks)
+  weights, masks = flat(ticket.weights), flat(ticket.masks)
   metadata = dict(network_metadata(network))
   if ticket.layers:
     metadata["layers"] = [layer.name for layer in ticket.layers]
@@ -133,7 +133,7 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
   if any(leaf.dtype.itemsize > 4 for leaf in weights.values()) and not jax.config.read("jax_enable_x64"):
     raise UsageError(f"{path} holds 64-bit weights, which JAX would cut to 32 bits; set JAX_ENABLE_X64=1")
   masks = {leaf: masks.get(leaf) for leaf in weights}
-  ticket = Ticket(_unflatten(weights), _unflatten(masks))
+  ticket = Ticket(nested(weights), nested(masks))
   ticket = ticket.replace(layers=_ordered(path, ticket, metadata.get("layers")))
   if metadata.get("network") == "mlp" and any(len(layer.shape) != 2 for layer in layers_of(ticket)):
     raise UsageError(f"{path} is not a ticket, but a population of them")
@@ -164,7 +164,7 @@ def load_weights(path: str | os.PathLike) -> Params:
   names = [name.replace(".", "/") for name in stored]
   if inner := [name for name in names if any(other.startswith(f"{name}/") for other in names)]:
     raise UsageError(f"{path}: {_shown(inner[0])} is both a tensor and a layer")
-  return _unflatten(dict(zip(names, stored.values(), strict=True)))
+  return nested(dict(zip(names, stored.values(), strict=True)))
 
 
 def _typed(
@@ -258,9 +258,11 @@ def _plain(literal: Any) -> Any:
     return repr(literal)
 
 
-def _flatten(tree: Any) -> dict[str, Any]:
+def flat(tree: Any) -> dict[str, Any]:
+  """A tree's leaves by their paths, with slashes between names."""
   return traverse_util.flatten_dict(tree, sep="/")
 
 
-def _unflatten(flat: Mapping[str, Any]) -> Any:
-  return traverse_util.unflatten_dict(flat, sep="/")
+def nested(leaves: Mapping[str, Any]) -> Any:
+  """The tree of leaves by their paths."""
+  return traverse_util.unflatten_dict(dict(leaves), sep="/")
