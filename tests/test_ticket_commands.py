@@ -14,11 +14,12 @@ from conftest import assert_same_bits, made_once, table, without_seconds
 import nets_jax
 from nets_jax import __main__
 from nets_jax.analysis.inspection import describe, overlap
-from nets_jax.cli import export, forms, info, search, train, verify
+from nets_jax.cli import densities, export, forms, info, search, train, verify
 from nets_jax.cli import overlap as overlap_command
 from nets_jax.tickets.provenance import Provenance
 from nets_jax.tickets.storage import load_provenance, save_ticket
 from nets_jax.tickets.tensor_files import checksum, read, write
+from nets_jax.tickets.trained import save_trained
 
 TINY = (
   "--dataset=xor", "--xor_train_size=100", "--xor_test_size=40", "--hidden_sizes=6,5", "--train_epochs=2",
@@ -189,6 +190,38 @@ def test_files_of_the_version_before_are_read(tmp_path):
   assert (record["units"], record["provenance"]) == (2 + 6, {})
 
 
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    {"hidden_sizes": [6.0]},
+    {"hidden_sizes": [[6]]},
+    {"hidden_sizes": [None]},
+    {"hidden_sizes": [2] * 10_000},
+  ],
+  ids=lambda arguments: str(arguments)[:25],
+)
+def test_arguments_of_a_network_that_make_none(run_binary, tmp_path, arguments):
+  (path, _), _ = pair(tmp_path, nets_jax.MLP((6,), 2), (2,))
+  lying(path, network_arguments={**read(path)[1]["network_arguments"], "hidden_sizes": sizes})
+  status, text, error = run_binary(info, str(path))
+  assert status == 0, error
+  assert "units alive are not known" in text
+  status, _, error = run_binary(export, str(path), "--to=csr")
+  assert (status, error.count("\n")) == (2, 1)
+
+
+def test_what_is_no_number_is_null_in_json(run_binary, tmp_path):
+  network = nets_jax.MLP((6,), 2)
+  (path, _), (ticket, _) = pair(tmp_path, network, (2,))
+  large = ticket.replace(weights=jax.tree.map(lambda leaf: leaf * 0 + 1e30, ticket.weights))
+  save_ticket(path, large, network)
+  lying(path, provenance={"input_shape": [2], "settings": {"a": float("nan")}})
+  _, text, error = run_binary(info, str(path), "--json")
+  record = json.loads(text, parse_constant=pytest.fail)
+  assert record["layers"][0]["scale"] == pytest.approx(1e30), error
+  assert record["provenance"]["settings"] == {"a": None}
+
+
 def test_the_reader_of_the_documents_reads_the_same(tmp_path):
   """NumPy alone."""
   (path, _), (ticket, _) = pair(tmp_path, nets_jax.MLP((6,), 2), (2,), seed=5)
@@ -289,10 +322,14 @@ def test_what_a_file_names_is_never_imported(run_binary, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
   ("task", "message"),
   [
-    ({"workdir": "/"}, "a task with 'workdir', which is no setting"),
-    ({"flagfile": "x"}, "a task with 'flagfile', which is no setting"),
-    ({"learning_rate": "much"}, "learning_rate=much"),
-    ({"init_weights": "weights.safetensors"}, "give that flag yourself if you trust it"),
+    ({"dataset": "xor", "workdir": "/"}, "a task with --workdir=/, which is no setting"),
+    ({"dataset": "xor", "flagfile": "x"}, "a task with --flagfile=x, which is no setting"),
+    ({"dataset": "xor", "learning_rate": "much"}, "learning_rate=much, which that setting cannot be"),
+    ({"dataset": "digits", "data_dir": "far"}, "a task with --data_dir=far, which is no setting"),
+    ({"learning_rate": 0.1}, "does not say what data it is for; give --dataset"),
+    ({"dataset": "xor", "train_epochs": 0}, "train_epochs must be at least 1, not 0"),
+    ({"dataset": "xor", "loss": "\x1b[2J" * 99}, "--loss='\\x1b[2J"),
+    ({"dataset": "xor", "init_weights": "weights.safetensors"}, "give that flag yourself if you trust it"),
     ({"dataset": "xor", "batch_size": -1}, "batch_size must be at least 1"),
   ],
   ids=lambda value: str(value)[:20],
@@ -321,7 +358,11 @@ def test_control_characters_of_a_file_are_not_printed(run_binary, tmp_path):
     ((), "give TICKET,"),
     (("a", "b"), "give TICKET,"),
     (("a.safetensors", "--input_shape=3,x"), "input_shape must be sizes such as 28,28,1, not 3,x"),
-    (("a.safetensors", "--input_shape=5"), "hidden_0"),
+    (("a.safetensors", "--input_shape=5"), "is for inputs of shape (2,), not (5,)"),
+    (("a.safetensors", "--network=mlp"), "--network is for one of your own here"),
+    (("a.safetensors", "--network=stranger.networks:Skip"), "is for mlp, which is not a network of your own"),
+    (("a.safetensors", "--seed=3"), "--seed decides nothing here"),
+    (("a.safetensors", "--hidden_sizes=3"), "--hidden_sizes decides nothing here"),
     (("a.safetensors", "--jsn"), "Unknown command line flag 'jsn'"),
   ],
 )
@@ -337,7 +378,7 @@ def test_tickets_of_different_networks_have_nothing_in_common(run_binary, tmp_pa
   pair(tmp_path / "other", nets_jax.MLP((7,), 2), (2,))
   status, _, error = run_binary(overlap_command, str(path), f"{tmp_path}/other/a.safetensors")
   assert status == 2
-  assert "of different networks: their layers are not alike" in error
+  assert "are of different networks" in error
 
 
 def test_a_network_of_ones_own_is_described_where_it_is_given(run_binary, tmp_path, stranger):
@@ -366,7 +407,7 @@ def test_a_directory_for_a_hub(run_binary, found):
   assert (config["network"], config["provenance"]["seed"]) == ("mlp", 7)
   card = (where / "README.md").read_text()
   assert card.startswith("---\nlibrary_name: nets_jax\n")
-  assert "datasets:\n- xor" in card
+  assert 'datasets:\n- "xor"\n' in card
   assert "found by" in card
   status, _, error = run_binary(export, ticket, "--to=hub", "--output=hub/mine")
   assert status == 2
@@ -375,6 +416,103 @@ def test_a_directory_for_a_hub(run_binary, found):
   assert status == 2
   assert "holds no trained network" in error
   assert sorted(path.name for path in where.parent.iterdir()) == ["mine"]
+
+
+def spoilt_training(found, tmp_path, change):
+  """The file of a trained network that is changed."""
+  trained = nets_jax.load_trained(found / "trained.safetensors")
+  weights, network = (
+    jax.tree.map(np.array, trained.weights),
+    nets_jax.load_network(found / "ticket.safetensors"),
+  )
+  network = change(weights) or network
+  save_trained(tmp_path / "spoilt.safetensors", weights, {}, network)
+  return tmp_path / "spoilt.safetensors"
+
+
+def not_finite(weights):
+  weights["output"]["bias"][0] = np.nan
+
+
+def unmasked_all(weights):
+  weights["hidden_1"]["kernel"] += 1
+
+
+def another_activation(weights):
+  del weights
+  return nets_jax.MLP((6, 5), 2, activation="tanh")
+
+
+def whole_numbers(weights):
+  weights["output"]["kernel"] = weights["output"]["kernel"].astype(np.int32)
+
+
+TRAININGS = {
+  not_finite: "weights that are NaN or infinite", unmasked_all: "weights where the ticket has none",
+  another_activation: "it is of another network", whole_numbers: "not floating point numbers",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["csr", "hub"])
+@pytest.mark.parametrize("change", TRAININGS)
+def test_a_training_of_something_else_is_no_training_of_a_ticket(run_binary, found, tmp_path, change, to):
+  spoilt = spoilt_training(found, tmp_path, change)
+  before = sorted(tmp_path.rglob("*"))
+  status, _, error = run_binary(
+    export, f"{found}/ticket.safetensors", f"--to={to}", f"--trained={spoilt}", "--output=made"
+  )
+  assert (status, error.count("\n")) == (2, 1)
+  assert TRAININGS[change] in error
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_export_spares_what_is_exported(run_binary, found):
+  path = f"{found}/ticket.safetensors"
+  content = (found / "ticket.safetensors").read_bytes()
+  status, _, error = run_binary(export, path, "--to=csr", f"--output={path}")
+  assert status == 2
+  assert "is what is to be exported; name another file" in error
+  status, _, error = run_binary(export, path, "--to=csr", f"--output={found}")
+  assert status == 2
+  assert "is a directory; name a file" in error
+  status, _, error = run_binary(train, path, f"--workdir={found}", "--overwrite")
+  assert status == 2
+  assert "where the files of this go; name another directory" in error
+  assert (found / "ticket.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+  ("job", "flag"),
+  [
+    (train, "--nokeep_trained"), (train, "--generations=3"), (verify, "--ticket=x"), (verify, "--list=."),
+    (verify, "--target_density=0.9"), (export, "--seed=1"), (forms, "--to=hub"),
+  ],
+)  # fmt: skip
+def test_flags_that_a_command_does_not_heed(run_binary, found, job, flag):
+  status, _, error = run_binary(job, f"{found}/ticket.safetensors", flag)
+  assert (status, error.count("\n")) == (2, 1)
+  assert f"{flag.partition('=')[0].replace('--no', '--')} decides nothing here" in error
+
+
+@pytest.mark.devices
+def test_a_ticket_of_a_study_is_trained_by_its_trials_keys(run_binary, tmp_path):
+  """And its file says at which density it was found."""
+  status, _, error = run_binary(
+    densities, *TINY[:6], "--methods=random,imp", "--densities=0.5", "--trials=1", "--seed=3", "--sanity=",
+    "--cycle_epochs=1", "--workdir=study", "--devices=1",
+  )  # fmt: skip
+  assert status == 0, error
+  paths = sorted((tmp_path / "study/runs").glob("*/ticket.safetensors"))
+  assert {load_provenance(path).search for path in paths} == {"random", "imp"}
+  for path in paths:
+    known = load_provenance(path)
+    assert (known.seed, known.trial) == (3, 0)
+    if known.search == "random":
+      assert known.settings["target_density"] == 0.5
+    status, _, error = run_binary(train, str(path), f"--workdir={known.search}", "--devices=1")
+    assert status == 0, error
+    theirs, ours = (table(f"{where}/training.csv")[-1] for where in (path.parent, known.search))
+    assert theirs["test_loss"] == ours["test_loss"]
 
 
 def test_a_trained_network_of_another_ticket(run_binary, found, tmp_path):

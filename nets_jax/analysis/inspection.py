@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from nets_jax.errors import UsageError
+from nets_jax.export.trained_tickets import ABOUT, shape_of_inputs
 from nets_jax.networks.adapter import Network, Params
 from nets_jax.tickets import storage
 from nets_jax.tickets.compaction import Compact, compact
 from nets_jax.tickets.tensor_files import checksum, read
-from nets_jax.tickets.ticket import Ticket, density, layer_densities, layer_scales, layers_of, phenotype
+from nets_jax.tickets.ticket import Ticket, density, layer_densities, layers_of, phenotype
 
 INDEX = 4  # bytes of an index of CSR
 
@@ -25,7 +26,8 @@ def describe(
   """What a ticket's file says, and what follows from it.
 
   Bytes are of parameters: `dense` with masked zeros, `compact` without dead units, `csr` with each unmasked
-  weight and its column, a start for each output, and all that is not maskable.
+  weight and its column, a start for each entry of the last axis, and all that is not maskable. A file has
+  names and shapes besides.
 
   Args:
     path: of the ticket.
@@ -44,7 +46,7 @@ def describe(
   known = storage.load_provenance(path)
   weights = phenotype(ticket)
   masks, shapes = ticket.by_layer(ticket.masks), {layer.name: layer.shape for layer in layers_of(ticket)}
-  densities, scales = layer_densities(ticket), layer_scales(ticket)
+  densities, scales = layer_densities(ticket), _scales(ticket)
   return {
     "file": str(path),
     "file_bytes": pathlib.Path(path).stat().st_size,
@@ -61,7 +63,7 @@ def describe(
         "shape": list(shapes[name]),
         "unmasked": int(mask.sum()),
         "density": float(densities[name]),
-        "scale": float(scales[name]),
+        "scale": scales[name],
       }
       for name, mask in masks.items()
     ],
@@ -98,13 +100,16 @@ def overlap(
     UsageError: a file is no ticket, or they are of different networks.
   """
   tickets = [storage.load_ticket(path) for path in (first, second)]
+  about = [read(path)[1] for path in (first, second)]
+  if any(about[0].get(name) != about[1].get(name) for name in ABOUT):
+    raise UsageError(f"{first} and {second} are of different networks")
   masks = [{name: np.asarray(m) for name, m in own.by_layer(own.masks).items()} for own in tickets]
   shapes = [{name: mask.shape for name, mask in own.items()} for own in masks]
   if shapes[0] != shapes[1]:
     raise UsageError(f"{first} and {second} are of different networks: their layers are not alike")
-  scales = [layer_scales(own) for own in tickets]
+  scales = [_scales(own) for own in tickets]
   layers = [
-    {"name": name, **_shared(a, masks[1][name]), "scales": [float(own[name]) for own in scales]}
+    {"name": name, **_shared(a, masks[1][name]), "scales": [own[name] for own in scales]}
     for name, a in masks[0].items()
   ]
   whole = [np.concatenate([mask.ravel() for mask in own.values()]) for own in masks]
@@ -121,15 +126,6 @@ def overlap(
     alive = [np.concatenate([live for _, live in sorted(own.live.items())]) for own in small if own]
     record["units"] = _shared(*alive)
   return record
-
-
-def shape_of_inputs(
-  path: str | os.PathLike, ticket: Ticket, given: Sequence[int] = ()
-) -> tuple[int, ...] | None:
-  """The shape of one example: as given, as the file says, or as an MLP's first layer has it; else None."""
-  shape = tuple(given) or storage.load_provenance(path).input_shape
-  first = layers_of(ticket)[0].shape
-  return shape or ((first[0],) if len(first) == 2 else None)
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> Record:
@@ -154,19 +150,24 @@ def _compacted(
     UsageError: it is not of the network and shape that are given.
   """
   is_given = network is not None
+  storage.load_provenance(path)  # whose damage is no matter of what is not known
   try:
     network = storage.load_network(path) if network is None else network
   except UsageError as error:
     return None, str(error)
-  shape = shape_of_inputs(path, ticket, input_shape)
-  if shape is None:
-    return None, "the file does not say what shape its inputs have; give --input_shape"
   try:
+    shape = shape_of_inputs(path, ticket, input_shape)
     return compact(ticket, network, shape, round_up=False), None
   except UsageError as error:
     if is_given or input_shape:
       raise
     return None, str(error)
+
+
+def _scales(ticket: Ticket) -> dict[str, float]:
+  """The root mean square of each layer's weights; in 64 bits, for a file may have any."""
+  weights = ticket.by_layer(ticket.weights)
+  return {name: float(np.sqrt(np.mean(np.asarray(w, np.float64) ** 2))) for name, w in weights.items()}
 
 
 def _bytes(tree: Params) -> int:

@@ -58,6 +58,8 @@ def parse(argv: list[str], module: str, hidden: Sequence[str] = (), files: Seque
   except OSError as error:  # an unreadable --flagfile
     fail(f"{error.filename}: {error.strerror}")
   given = rest[1:]
+  if files and (ignored := _ignored(module, hidden)):
+    fail(f"--{ignored} decides nothing here (--help lists the flags)")
   if files and (len(given) < len(files) or (len(given) > len(files) and not files[-1].endswith("..."))):
     fail(f"give {' '.join(files)}, and every setting as a --flag=value (--help lists them)")
   if given and not files:
@@ -65,12 +67,23 @@ def parse(argv: list[str], module: str, hidden: Sequence[str] = (), files: Seque
   return rest
 
 
-def parse_methods(argv: list[str], module: str, files: Sequence[str] = ()) -> list[str]:
+def _ignored(module: str, hidden: Sequence[str]) -> str | None:
+  """A flag of this library's that is given, and that a command does not heed."""
+  heeded = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)} - set(hidden)
+  heeded |= {"compilation_cache_dir"}  # of every command's frame
+  for owner, own in flags.FLAGS.flags_by_module_dict().items():
+    for flag in own:
+      if owner.startswith(("nets_jax", "experiments")) and flag.present and flag.name not in heeded:
+        return flag.name
+  return None
+
+
+def parse_methods(argv: list[str], module: str) -> list[str]:
   """`parse` of a command that runs several searches, or none, so that --search would decide nothing."""
   for word in argv[1:]:
     if word.startswith("-") and word.lstrip("-").partition("=")[0] in NO_SEARCH:
       fail(f"{word} decides nothing here; it is for the search and the sweep")
-  return parse(argv, module, NO_SEARCH, files)
+  return parse(argv, module, NO_SEARCH)
 
 
 def run_main(run: Callable[[flags.FlagValues], None], join: Callable[[], None] = lambda: None) -> None:

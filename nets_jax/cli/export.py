@@ -19,11 +19,12 @@ import pathlib
 from absl import flags
 
 import nets_jax
-from nets_jax.analysis.inspection import shape_of_inputs
 from nets_jax.cli import command, ticket_flags
+from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.export.exports import FORMATS
 from nets_jax.export.hub import save_for_hub
+from nets_jax.export.trained_tickets import load_trained_ticket, shape_of_inputs
 from nets_jax.networks.adapter import Network, NetworkState
 from nets_jax.tickets.ticket import Ticket, check_fits
 
@@ -36,7 +37,9 @@ flags.DEFINE_string(
 )
 
 
-def read(values: flags.FlagValues, path: str) -> tuple[Ticket, Network, tuple[int, ...], NetworkState | None]:
+def read(
+  values: flags.FlagValues, path: str, trained: str | None
+) -> tuple[Ticket, Network, tuple[int, ...], NetworkState | None]:
   """The ticket, its network, the shape of an example, and a trained network's state.
 
   Raises:
@@ -45,31 +48,31 @@ def read(values: flags.FlagValues, path: str) -> tuple[Ticket, Network, tuple[in
   ticket = nets_jax.load_ticket(path)
   network = ticket_flags.own_network(values, path) or nets_jax.load_network(path)
   shape = shape_of_inputs(path, ticket, ticket_flags.input_shape(values))
-  if shape is None:
-    raise UsageError(f"{path} does not say what shape its inputs have; give --input_shape")
   check_fits(ticket, network, shape)
-  if not values.trained:
+  if trained is None:
     return ticket, network, shape, None
-  trained = nets_jax.load_trained(values.trained)
-  ticket = ticket.replace(weights=trained.weights)
-  try:
-    check_fits(ticket, network, shape)
-  except (UsageError, ValueError, KeyError, TypeError) as error:
-    raise UsageError(f"{values.trained} is not a trained network of {path}") from error
-  return ticket, network, shape, trained.network_state
+  ticket, state = load_trained_ticket(path, trained, network, shape)
+  return ticket, network, shape, state
 
 
 def run(values: flags.FlagValues, path: str) -> None:
   """Writes the one form that is asked for."""
   end, write = FORMATS.get(values.to, ("-hub", None))
-  output = pathlib.Path(values.output or f"{path.removesuffix('.safetensors')}{end}")
+  source = values.trained or path
+  output = pathlib.Path(values.output or f"{source.removesuffix('.safetensors')}{end}")
+  if any(given and output.resolve() == pathlib.Path(given).resolve() for given in (path, values.trained)):
+    raise UsageError(f"--output={output} is what is to be exported; name another file")
+  if write is not None and output.is_dir():
+    raise UsageError(f"--output={output} is a directory; name a file")
   if write is None:
-    save_for_hub(output, path, values.trained)
+    own, shape = ticket_flags.own_network(values, path), ticket_flags.input_shape(values)
+    save_for_hub(output, path, values.trained, own, shape)
   else:
-    ticket, network, shape, state = read(values, path)
+    ticket, network, shape, state = read(values, path, values.trained)
     write(output, ticket, network, shape, state)
-  is_file = output.is_file()
-  size = output.stat().st_size if is_file else sum(each.stat().st_size for each in output.iterdir())
+  if values.trained is None and write is not None:
+    say("the weights are those before any training; --trained=trained.safetensors takes the others")
+  size = output.stat().st_size if output.is_file() else sum(each.stat().st_size for each in output.iterdir())
   ticket_flags.show(values, {"output": str(output), "bytes": size}, f"{output}: {size:,} bytes")
 
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from nets_jax.cli import command, export, ticket_flags
 from nets_jax.errors import UsageError
-from nets_jax.export.forms import Measured, measured
+from nets_jax.export.forms import measured
 from nets_jax.studies.run_files import TICKET
 
 flags.adopt_module_key_flags(ticket_flags)
@@ -24,16 +24,16 @@ flags.DEFINE_integer("batch", 64, "Examples in the batch that is timed.", lower_
 
 def run(values: flags.FlagValues, paths: list[str]) -> None:
   """Measures every form of every ticket, and prints one table."""
-  rows: list[Measured] = []
+  rows: list[dict[str, object]] = []
   for path in paths:
-    beside = pathlib.Path(path).with_name(TICKET)
+    beside = pathlib.Path(path).parent / TICKET
     if not beside.is_file():
       raise UsageError(f"there is no {TICKET} beside {path}; it has the masks")
-    values["trained"].value = path
-    ticket, network, shape, state = export.read(values, str(beside))
-    rows += measured(ticket, network, shape, state, batch=values.batch)
+    ticket, network, shape, state = export.read(values, str(beside), path)
+    found = measured(ticket, network, shape, state, batch=values.batch)
+    rows += [{"trained": path, **row._asdict()} for row in found]
   table = pd.DataFrame(rows).rename(columns={"size": "bytes", "ms_batch": f"ms_{values.batch}"})
-  text = table.to_markdown(index=False, floatfmt=("", ".4f", ",.0f", ".3f", ".3f", ".0e"))
+  text = table.to_markdown(index=False, floatfmt=("", "", ".4f", ",.0f", ".3f", ".3f", ".0e"))
   ticket_flags.show(values, table.to_dict("records"), text)
 
 

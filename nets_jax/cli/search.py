@@ -52,7 +52,9 @@ flags.DEFINE_float(
 )
 
 
-def make_run(values: flags.FlagValues, board: tensorboard.Board, is_alone: bool = False) -> SingleRun:
+def make_run(
+  values: flags.FlagValues, board: tensorboard.Board, is_alone: bool = False, trial: int | None = None
+) -> SingleRun:
   """Reads the flags, loads the data and the ticket, and checks that they go together.
 
   What the run's directory holds is looked at afterwards, so that a wrong flag is reported as that.
@@ -68,6 +70,7 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board, is_alone: bool 
   if ticket is not None:
     network = setting_flags.network_of_ticket(values, values.ticket, data.num_classes)
     check_fits(ticket, network, data.input_shape)
+    setting_flags.note_network(values, network)
   task = setting_flags.make_task(values, data, network)
   search.check(task)
   make_layout(2, devices=values.devices, chunk=values.chunk)
@@ -81,34 +84,48 @@ def make_run(values: flags.FlagValues, board: tensorboard.Board, is_alone: bool 
   else:
     known = load_provenance(values.ticket)
   return SingleRun(
-    name, search, task, where, machine, board, values.frontier, values.max_seconds, ticket, is_alone, known
+    name,
+    search,
+    task,
+    where,
+    machine,
+    board,
+    values.frontier,
+    values.max_seconds,
+    ticket,
+    is_alone,
+    known,
+    trial,
   )
 
 
-def run(values: flags.FlagValues, is_alone: bool = False) -> None:
+def run(values: flags.FlagValues, is_alone: bool = False, trial: int | None = None) -> None:
   """One run, from flags to files; a run that finds nothing leaves nothing.
 
   Args:
     values: the flags.
     is_alone: a given ticket is trained without its controls.
+    trial: of a comparison, by whose keys a given ticket is trained; None is a run of its own.
   """
   if values.list is not None:
     print(outcome.list_runs(values.list))
     return
-  job = make_run(values, tensorboard.Silent(), is_alone)
+  job = make_run(values, tensorboard.Silent(), is_alone, trial)
   explicit = records.explicit(values) | {
     name: values[name].value for name in ("ticket", "frontier", "max_seconds")
   }
-  deciding = records.deciding(values) | {"ticket": values.ticket} | ({"alone": True} if is_alone else {})
+  own = ({"alone": True} if is_alone else {}) | ({} if trial is None else {"trial": trial})
+  deciding = records.deciding(values) | {"ticket": values.ticket} | own
   with locked(str(job.where)) as path:
     directory = RunDirectory(str(path), values.overwrite, deciding)
     if directory.is_begun:
       say(f"{path} holds this run, unfinished")
-    directory.open(explicit)
-    again = records.leave_flagfile(directory / "run.flags", explicit)
-    say(
-      f"to repeat this run: python -m nets_jax {f'train {values.ticket}' if is_alone else 'search'} {again}"
-    )
+    directory.open(explicit | own)
+    left_out = {*setting_flags.SEARCH, "search", "ticket", "frontier", "max_seconds", "keep_trained"}
+    kept = {name: value for name, value in explicit.items() if not is_alone or name not in left_out}
+    again = records.leave_flagfile(directory / "run.flags", kept)
+    command_again = f"train {values.ticket}" if is_alone else "search"
+    say(f"to repeat this run: python -m nets_jax {command_again} {again}")
     try:
       with tensorboard.open_board(path, values.tensorboard) as board:
         print(dataclasses.replace(job, board=board).do(values.seed, records.deciding(values)))

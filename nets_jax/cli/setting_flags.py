@@ -21,11 +21,11 @@ from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import SWITCH, Kind, choice
 from nets_jax.networks.adapter import Network
 from nets_jax.networks.initialisation import Given, Normal
-from nets_jax.networks.zoo import NetworkSettings
+from nets_jax.networks.zoo import NETWORKS, NetworkSettings, named
 from nets_jax.settings import Place, Setting, check, names, places
 from nets_jax.studies.renamed import RENAMED
 from nets_jax.studies.run_settings import NAMES, RunSettings
-from nets_jax.tickets.storage import load_weights
+from nets_jax.tickets.storage import load_weights, network_name
 from nets_jax.training import objectives
 from nets_jax.training.task import BARE_TASK, Task
 from nets_jax.training.training import Training
@@ -242,6 +242,21 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
   return copied
 
 
+def check_own(path: str) -> None:
+  """Raises UsageError where a network of one's own is given for a ticket of a ready-made one."""
+  if (name := network_name(path)) in NETWORKS:
+    raise UsageError(f"{path} is for {name}, which is not a network of your own; leave --network out")
+
+
+def note_network(values: flags.FlagValues, network: Network) -> None:
+  """Has the flags say which ready-made network it is, for the records."""
+  if found := named(network):
+    name, arguments = found
+    for flag, value in {"network": name, **arguments}.items():
+      if flag in NETWORK:
+        values[flag].value = tuple(value) if isinstance(value, list) else value
+
+
 def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int) -> Network:
   """The network that a ticket's file says it is for; one of a user's own is the one that --network gives.
 
@@ -256,6 +271,7 @@ def network_of_ticket(values: flags.FlagValues, path: str, num_classes: int) -> 
     UsageError: a flag that is given says otherwise.
   """
   if plugins.is_reference(values.network):
+    check_own(path)
     return make_network(values, num_classes)
   network = nets_jax.load_network(path)
   given = [name for name in NETWORK if values[name].present]

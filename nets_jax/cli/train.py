@@ -13,7 +13,7 @@ import functools
 
 from absl import flags
 
-from nets_jax.cli import command, distributed, setting_flags, ticket_flags, verify
+from nets_jax.cli import command, setting_flags, ticket_flags, verify
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(ticket_flags)
@@ -27,9 +27,9 @@ def run(values: flags.FlagValues, path: str) -> None:
 
 def main(argv: list[str]) -> None:
   """Runs the command."""
-  distributed.run_main(functools.partial(run, path=argv[1]))
+  command.run_main(functools.partial(run, path=argv[1]))
 
 
 def parse(argv: list[str]) -> list[str]:
   """Reads the command line."""
-  return command.parse_methods(argv, __name__, files=("TICKET",))
+  return command.parse(argv, __name__, (*verify.DECIDE_NOTHING, "keep_trained"), files=("TICKET",))

@@ -6,33 +6,37 @@ It can be pushed as it is; nothing here uses a network.
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 from nets_jax.errors import UsageError
-from nets_jax.tickets.storage import load_provenance, load_ticket
+from nets_jax.export.trained_tickets import load_trained_ticket, shape_of_inputs
+from nets_jax.networks.adapter import Network
+from nets_jax.networks.zoo import NETWORKS
+from nets_jax.tickets.storage import load_network, load_provenance, load_ticket
 from nets_jax.tickets.tensor_files import read
 from nets_jax.tickets.ticket import density, maskable_count, unmasked_count
-from nets_jax.tickets.trained import load_trained
 
 MODEL, TICKET, CONFIG, CARD = "model.safetensors", "ticket.safetensors", "config.json", "README.md"
 OF_TICKET = """
-```python
 import nets_jax
 
 ticket = nets_jax.load_ticket("{file}")
-network = nets_jax.load_network("{file}")
-```
 """
-OF_MODEL = """
-```python
-trained = nets_jax.load_trained("{file}")  # its weights, and the state it is evaluated with
-```
+OF_NETWORK = """network = nets_jax.load_network("{file}")
+"""
+OF_MODEL = """trained = nets_jax.load_trained("{file}")  # its weights, and the state it is evaluated with
 """
 
 
 def save_for_hub(
-  directory: str | os.PathLike, ticket: str | os.PathLike, trained: str | os.PathLike | None = None
+  directory: str | os.PathLike,
+  ticket: str | os.PathLike,
+  trained: str | os.PathLike | None = None,
+  network: Network | None = None,
+  input_shape: Sequence[int] = (),
 ) -> None:
   """Writes the directory, whole or not at all.
 
@@ -40,18 +44,18 @@ def save_for_hub(
     directory: that must not be there yet.
     ticket: the file of a ticket, which is copied: as `model.safetensors`, or beside it.
     trained: the file of what it has become; then this is `model.safetensors`.
+    network, input_shape: by which a trained network is checked; by default those that the ticket's file says.
 
   Raises:
-    UsageError: the directory is there, or a file is damaged, or they are of different networks.
+    UsageError: the directory is there, a file is damaged, or the trained network is not of this ticket.
   """
   directory = pathlib.Path(directory)
   if directory.exists():
     raise UsageError(f"{directory} is there already; name a new directory")
   found, metadata = load_ticket(ticket), read(ticket)[1]
+  shape = shape_of_inputs(ticket, found, input_shape)
   if trained is not None:
-    of_trained = load_trained(trained).metadata
-    if any(of_trained.get(name) != metadata.get(name) for name in ("network", "network_arguments")):
-      raise UsageError(f"{trained} and {ticket} are of different networks")
+    load_trained_ticket(ticket, trained, network or load_network(ticket), shape)
   config = {
     "library_name": "nets_jax",
     **{name: metadata.get(name) for name in ("format_version", "network", "network_arguments")},
@@ -68,7 +72,7 @@ def save_for_hub(
     if trained is not None:
       shutil.copyfile(trained, made / MODEL)
     (made / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (made / CARD).write_text(_card(config, directory.name, trained is not None))
+    (made / CARD).write_text(_card(config, directory.name, trained is not None), encoding="utf-8")
     os.replace(made, directory)
 
 
@@ -77,23 +81,29 @@ def _card(config: dict, name: str, is_trained: bool) -> str:
   known = config["provenance"]
   dataset = str(known.get("task", {}).get("dataset", ""))
   head = ["---", "library_name: nets_jax", "tags:", "- lottery-ticket", "- pruning", "- sparse", "- jax"]
-  head += ["datasets:", f"- {dataset}"] if dataset.replace("_", "").isalnum() else []
-  what = (
-    "a trained sparse network, and its ticket"
-    if is_trained
-    else "a ticket: weights before any training, and a mask"
-  )
+  head += ["datasets:", f'- "{dataset}"'] if dataset.isascii() and dataset.replace("_", "").isalnum() else []
+  of_ticket = "a ticket: weights before any training, and a mask"
+  what = "a trained sparse network, and its ticket" if is_trained else of_ticket
   facts = [
-    ("network", f"{config['network']} {json.dumps(config['network_arguments'])}"),
+    ("network", {"name": config["network"], "arguments": config["network_arguments"]}),
     ("weights kept", f"{config['unmasked']:,} of {config['maskable']:,} ({config['density']:.2%})"),
-    *((title, json.dumps(known[key])) for title, key in FACTS if key in known),
+    *((title, known[key]) for title, key in FACTS if key in known),
   ]
-  body = [f"# {name}", "", f"This is {what}.", "", "| | |", "|---|---|"]
-  body += [f"| {title} | {text.replace('|', ' ')} |" for title, text in facts]
-  usage = OF_TICKET.format(file=TICKET if is_trained else MODEL) + (
-    OF_MODEL.format(file=MODEL) if is_trained else ""
-  )
-  return "\n".join([*head, "---", "", *body, "", "`pip install nets_jax`, then:", usage])
+  body = [f"# {_plain(name)}", "", f"This is {what}.", "", "| | |", "|---|---|"]
+  body += [f"| {title} | {_plain(value)} |" for title, value in facts]
+  usage = OF_TICKET.format(file=TICKET if is_trained else MODEL)
+  usage += OF_NETWORK.format(file=TICKET if is_trained else MODEL) if config["network"] in NETWORKS else ""
+  usage += OF_MODEL.format(file=MODEL) if is_trained else ""
+  note = "Inputs are standardised, as `nets_jax.load_data` has them."
+  return "\n".join([*head, "---", "", *body, "", note, "", "With nets_jax:", "", f"```python{usage}```", ""])
 
 
+def _plain(value: object) -> str:
+  """A value as one line of text in which nothing is Markdown or HTML, whatever a file says."""
+  text = value if isinstance(value, str) else json.dumps(value)
+  text = text if text.isascii() and text.isprintable() else ascii(text)
+  return re.sub(r"[^\w ,.:%+/()=\"{}'-]", lambda sign: f"&#{ord(sign[0])};", text[:LONGEST])
+
+
+LONGEST = 3000
 FACTS = (("found by", "search"), ("for", "task"), ("settings", "settings"), ("seed", "seed"))

@@ -230,8 +230,10 @@ def rebuilt(name: str, arguments: Mapping[str, object]) -> nn.Module:
       raise UsageError(f"{name} has no {own}")
     kind = parameters[own].annotation
     kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(kind, (tuple,))
-    if type(value) not in kinds:
-      raise UsageError(f"{own} must be of type {kind}, not {value!r}")
+    if type(value) not in kinds or (
+      isinstance(value, tuple) and any(type(each) is not int for each in value)
+    ):
+      raise UsageError(f"{own} must be of type {kind}, not {value!r:.200}")
     check_value(own, rules.get(own, at_least(1) if kind is int else ANY), value)
   return NETWORKS[name](**given)
 

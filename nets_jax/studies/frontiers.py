@@ -8,6 +8,7 @@ import filelock
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nets_jax import settings
 from nets_jax.analysis.density_figures import cost_figure, densities_figure, differences_figure
 from nets_jax.analysis.style import save_figure
 from nets_jax.errors import UsageError
@@ -52,10 +53,14 @@ def at_densities(method: Method, densities: Sequence[float]) -> list[Method]:
     (density, method.search.at_density(density, method.task))
     for density in method.search.densities(densities)
   ]
-  return [
-    dataclasses.replace(method, columns={**method.columns, "target_density": density}, search=search)
-    for density, search in aimed
-  ]
+  before = settings.values(method.search)
+  found = []
+  for density, search in aimed:
+    moved = {name: v for name, v in settings.values(search).items() if v != before.get(name)}
+    record = {name: moved.get(name, value) for name, value in method.record.items()}
+    columns = {**method.columns, "target_density": density}
+    found.append(dataclasses.replace(method, columns=columns, search=search, record=record))
+  return found
 
 
 def density_runs(

@@ -114,8 +114,13 @@ class Run:
     if self.trial is None:
       search_key, _, training_key = run_keys(self.seed)
       return search_key, training_key
-    found = jax.random.split(jax.random.fold_in(key_of_seed(self.seed), self.trial))
-    return found[0], found[1]
+    return trial_keys(self.seed, self.trial)
+
+
+def trial_keys(seed: int, trial: int) -> tuple[jax.Array, jax.Array]:
+  """The keys of a trial of a comparison: of its search and of its final training."""
+  found = jax.random.split(jax.random.fold_in(key_of_seed(seed), trial))
+  return found[0], found[1]
 
 
 def run_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:

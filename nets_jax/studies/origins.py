@@ -57,7 +57,7 @@ def provenance(
   made = environment()
   return Provenance(
     input_shape=tuple(input_shape),
-    task={name: _without_folders(value) for name, value in known.items() if of_task.get(name)},
+    task={name: _without_folders(name, value) for name, value in known.items() if of_task.get(name)},
     search=str(known["search"]),
     settings={name: value for name, value in known.items() if name not in {*of_task, *of_run}},
     seed=seed,
@@ -67,9 +67,10 @@ def provenance(
   )
 
 
-def _without_folders(value: object) -> object:
+def _without_folders(name: str, value: object) -> object:
   """The name of a file without where it lies on this machine; anything else as it is."""
-  return pathlib.Path(value).name if isinstance(value, str) and is_file_name(value) else value
+  is_path = isinstance(value, str) and (is_file_name(value) or name == "init_weights")
+  return pathlib.Path(cast(str, value)).name if is_path else value
 
 
 def _git_revision() -> str | None:

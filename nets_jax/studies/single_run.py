@@ -23,7 +23,7 @@ from nets_jax.networks.initialisation import Given
 from nets_jax.protocol import Search
 from nets_jax.studies import frontier_files, outcome, run_files
 from nets_jax.studies.batches import Machine
-from nets_jax.studies.methods import check_kept, run_keys
+from nets_jax.studies.methods import check_kept, run_keys, trial_keys
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.provenance import Provenance
 from nets_jax.tickets.results import Cost, SearchResult
@@ -49,6 +49,7 @@ class SingleRun:
     ticket: to train again, in place of a search.
     is_alone: trains the ticket without its controls, and judges nothing.
     provenance: of the ticket, for its file.
+    trial: of a comparison, by whose keys a given ticket is trained.
   """
 
   name: str
@@ -62,6 +63,7 @@ class SingleRun:
   ticket: Ticket | None = None
   is_alone: bool = False
   provenance: Provenance | None = None
+  trial: int | None = None
 
   def do(self, seed: int, record: Mapping[str, object]) -> str:
     """Search, comparison, files; returns the table.
@@ -72,6 +74,8 @@ class SingleRun:
     """
     check_kept(self.machine.keep_trained, self.task.epochs)
     search_key, control_key, training_key = run_keys(seed)
+    if self.trial is not None:
+      training_key = trial_keys(seed, self.trial)[1]
     if self.ticket is None:
       result = self._find(search_key)
       self.keep(result)

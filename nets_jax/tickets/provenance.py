@@ -9,7 +9,8 @@ from typing import Any
 
 from nets_jax.errors import UsageError
 
-LARGEST_INPUT = 10**8  # numbers in an example; a file that asks for more is not believed
+# A file that asks for more is not believed: numbers in an example, its axes, signs of the record, its levels.
+LARGEST_INPUT, MOST_AXES, LONGEST, DEEPEST = 10**7, 6, 100_000, 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,27 @@ def read_provenance(path: str | os.PathLike, record: object) -> Provenance:
 def _is_well_formed(record: Mapping[str, Any]) -> bool:
   shape, seed, trial = record.get("input_shape", []), record.get("seed", 0), record.get("trial", 0)
   return (
-    isinstance(shape, list)
+    _depth(record) <= DEEPEST
+    and len(json.dumps(record)) <= LONGEST
+    and isinstance(shape, list)
+    and len(shape) <= MOST_AXES
     and all(_is_whole(size) and size > 0 for size in shape)
     and math.prod(shape) <= LARGEST_INPUT
     and all(_is_whole(number) and number >= 0 for number in (seed, trial))
     and all(isinstance(record.get(name, {}), dict) for name in ("task", "settings", "versions"))
     and all(isinstance(record.get(name, ""), str) for name in ("search", "git_revision"))
   )
+
+
+def _depth(value: object) -> int:
+  """How many levels of dicts and lists a value has; no deeper than one more than may be."""
+  level, found = [value], 0
+  while level and found <= DEEPEST:
+    inner = [
+      each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
+    ]
+    level, found = [each for own in inner for each in own], found + 1
+  return found
 
 
 def _is_whole(value: object) -> bool:

@@ -17,7 +17,7 @@ what that was called with. Opening a file never imports what it names.
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -126,6 +126,8 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
     raise UsageError(f"{path} is not a ticket: its masks are not binary")
   if not any(mask.any() for mask in masks.values()):
     raise UsageError(f"{path} is not a ticket: its masks keep no weight")
+  if any(mask.ndim < 1 or not mask.size for mask in masks.values()):
+    raise UsageError(f"{path} is not a ticket: a mask of it has no weights")
   if inner := [leaf for leaf in weights if any(other.startswith(f"{leaf}/") for other in weights)]:
     raise UsageError(f"{path} is not a ticket: weights/{inner[0]} is both a tensor and a layer")
   if not all(np.isfinite(leaf.astype(np.float64)).all() for leaf in weights.values()):
@@ -206,12 +208,24 @@ def load_network(path: str | os.PathLike) -> Network:
     arguments = metadata["network_arguments"]
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     # What is no size is a count of layers or a factor; a larger one would ask for more than the file has.
-    numbers = [value for value in jax.tree.leaves(arguments) if isinstance(value, int | float)]
+    leaves = jax.tree.leaves(arguments)
+    numbers = [value for value in leaves if isinstance(value, int | float)]
     if arguments["num_classes"] not in sizes or max(numbers) > max(len(tensors), *sizes):
+      raise ValueError
+    if len(leaves) > len(arguments) + len(tensors):  # no list names more layers than there are
       raise ValueError
     return rebuilt(name, arguments)
   except (KeyError, TypeError, ValueError) as error:
     raise UsageError(f"{path} does not say what network it is for: its metadata are damaged") from error
+
+
+def network_name(path: str | os.PathLike) -> object:
+  """What a ticket's file calls its network: a name in `NETWORKS`, of somebody's own, or anything else.
+
+  Raises:
+    UsageError: the file is not whole.
+  """
+  return read(path)[1].get("network")
 
 
 def load_provenance(path: str | os.PathLike) -> Provenance:
@@ -258,11 +272,11 @@ def _plain(literal: Any) -> Any:
     return repr(literal)
 
 
-def flat(tree: Any) -> dict[str, Any]:
+def flat(tree: Params) -> dict[str, np.ndarray]:
   """A tree's leaves by their paths, with slashes between names."""
-  return traverse_util.flatten_dict(tree, sep="/")
+  return cast(dict[str, np.ndarray], traverse_util.flatten_dict(tree, sep="/"))
 
 
-def nested(leaves: Mapping[str, Any]) -> Any:
+def nested(leaves: Mapping[str, np.ndarray | None]) -> Params:
   """The tree of leaves by their paths."""
   return traverse_util.unflatten_dict(dict(leaves), sep="/")

@@ -102,7 +102,7 @@ def load_trained(path: str | os.PathLike) -> TrainedNetwork:
     for name, tensor in tensors.items():
       part, *way = name.split("/")
       _put(found[part], ways.get(name, way), _typed(tensor, types.get(name)))
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
     raise UsageError(f"{path} is no trained network: its names or types are damaged") from error
   if not found["weights"]:
     raise UsageError(f"{path} is no trained network: it has no weights")
