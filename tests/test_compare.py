@@ -277,3 +277,14 @@ def test_presets_are_complete():
     reset_flags()
     command.parse(["compare", f"--flagfile={preset}"], "nets_jax.cli.search")
     assert values(search_flags.make_search(flags.FLAGS))["target_density"] == 0.2
+
+
+def test_methods_that_aim_at_different_densities_are_told(run_binary):
+  _, _, error = run_binary(
+    compare, "--dataset=xor", "--methods=guided,snip,dense", "--trials=1", "--dry_run", "--workdir=out"
+  )
+  assert "these methods aim at different densities (guided 10.0%, snip 20.0%" in error
+  _, _, error = run_binary(
+    compare, "--dataset=xor", "--methods=guided,snip", "--trials=1", "--dry_run", "--target_density=0.3"
+  )
+  assert "different densities" not in error

@@ -202,7 +202,7 @@ def test_files_of_the_version_before_are_read(tmp_path):
 )
 def test_arguments_of_a_network_that_make_none(run_binary, tmp_path, arguments):
   (path, _), _ = pair(tmp_path, nets_jax.MLP((6,), 2), (2,))
-  lying(path, network_arguments={**read(path)[1]["network_arguments"], "hidden_sizes": sizes})
+  lying(path, network_arguments={**read(path)[1]["network_arguments"], **arguments})
   status, text, error = run_binary(info, str(path))
   assert status == 0, error
   assert "units alive are not known" in text

@@ -30,6 +30,7 @@ from nets_jax.studies import places, work
 from nets_jax.studies.comparison import compare
 from nets_jax.studies.methods import check, trial_runs
 from nets_jax.studies.run_directory import claim
+from nets_jax.studies.run_files import target_density
 
 flags.adopt_module_key_flags(setting_flags)
 flags.adopt_module_key_flags(study)
@@ -53,6 +54,10 @@ def run(values: flags.FlagValues) -> None:
   directory = pathlib.Path(values.workdir or places.RUNS / name)
   methods = method_flags.make_methods(chosen, values)
   check(methods, how.machine.keep_trained)
+  aims = {next(iter(m.columns.values())): target_density(m.search) for m in methods}
+  if len({aim for aim in aims.values() if aim is not None}) > 1:
+    told = ", ".join(f"{name} {aim:.1%}" for name, aim in aims.items() if aim is not None)
+    say(f"these methods aim at different densities ({told}); give --target_density for one")
   tried = method_flags.candidates(chosen, values, methods)
   runs = trial_runs(methods, range(values.trials), values.seed, directory)
   runs += method_flags.screening(tried, values, directory)
