@@ -31,6 +31,7 @@ SEARCH = nets_jax.recipes.guided(
   population_size=8,
   generations=6,
   elites=2,
+  target_density=0.2,
   halvings=2,
   fitness_epochs=1.5,
   valid_examples=80,

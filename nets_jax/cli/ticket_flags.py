@@ -1,12 +1,12 @@
 """What the commands of tickets share: files on the command line, `--json`, and a file's own task as flags."""
 
 import json
-import math
 
 from absl import flags
 
 from nets_jax import plugins
 from nets_jax.cli import setting_flags
+from nets_jax.engine.tables import standard_json
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Network
 from nets_jax.tickets.storage import load_provenance, load_ticket
@@ -25,15 +25,7 @@ flags.declare_key_flag("network")
 
 def show(values: flags.FlagValues, record: object, text: str) -> None:
   """Prints a record: as JSON where that is asked for, with null for what is no number, else as its text."""
-  print(json.dumps(_finite(record), indent=1, allow_nan=False) if values.json else text)
-
-
-def _finite(value: object) -> object:
-  if isinstance(value, dict):
-    return {name: _finite(inner) for name, inner in value.items()}
-  if isinstance(value, list | tuple):
-    return [_finite(inner) for inner in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value
+  print(json.dumps(standard_json(record), indent=1, allow_nan=False) if values.json else text)
 
 
 def own_network(values: flags.FlagValues, path: str) -> Network | None:

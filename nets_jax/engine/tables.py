@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -52,17 +52,18 @@ def _value(word: str) -> Any:
     return word
 
 
+def standard_json(item: object) -> object:
+  """A value as standard JSON can hold it: of NumPy and JAX the numbers, and null for what is not finite."""
+  if isinstance(item, Mapping):
+    return {str(key): standard_json(entry) for key, entry in item.items()}
+  if isinstance(item, list | tuple):
+    return [standard_json(entry) for entry in item]
+  if getattr(item, "shape", None) == ():  # a number of NumPy or JAX
+    item = cast(np.ndarray, item).item()
+  return None if isinstance(item, float) and not math.isfinite(item) else item
+
+
 def write_json(path: str | os.PathLike, value: object, sync: bool = True) -> None:
-  """Writes standard JSON, whole or not at all; a number that is not finite becomes null."""
-
-  def standard(item):
-    if isinstance(item, Mapping):
-      return {str(key): standard(entry) for key, entry in item.items()}
-    if isinstance(item, list | tuple):
-      return [standard(entry) for entry in item]
-    if isinstance(item, np.generic) or getattr(item, "shape", None) == ():  # a number of NumPy or JAX
-      item = item.item()
-    return None if isinstance(item, float) and not math.isfinite(item) else item
-
+  """Writes standard JSON, whole or not at all; see `standard_json`."""
   with replace_file(path, sync) as temporary:
-    temporary.write_text(json.dumps(standard(value), indent=2, allow_nan=False) + "\n")
+    temporary.write_text(json.dumps(standard_json(value), indent=2, allow_nan=False) + "\n")

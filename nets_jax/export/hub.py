@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Sequence
 
 from nets_jax.errors import UsageError
-from nets_jax.export.trained_tickets import load_trained_ticket, shape_of_inputs
+from nets_jax.export.trained_tickets import ABOUT, load_trained_ticket, shape_of_inputs
 from nets_jax.networks.adapter import Network
 from nets_jax.networks.zoo import NETWORKS
 from nets_jax.tickets.storage import load_network, load_provenance, load_ticket
 from nets_jax.tickets.tensor_files import read
 from nets_jax.tickets.ticket import density, maskable_count, unmasked_count
+from nets_jax.tickets.trained import load_trained
 
 MODEL, TICKET, CONFIG, CARD = "model.safetensors", "ticket.safetensors", "config.json", "README.md"
 OF_TICKET = """
@@ -54,14 +55,17 @@ def save_for_hub(
     raise UsageError(f"{directory} is there already; name a new directory")
   found, metadata = load_ticket(ticket), read(ticket)[1]
   shape = shape_of_inputs(ticket, found, input_shape)
+  notes: dict[str, object] = {}
   if trained is not None:
     load_trained_ticket(ticket, trained, network or load_network(ticket), shape)
+    notes = {n: v for n, v in load_trained(trained).metadata.items() if n not in (*ABOUT, "format_version")}
   config = {
     "library_name": "nets_jax",
     **{name: metadata.get(name) for name in ("format_version", "network", "network_arguments")},
     "density": float(density(found)),
     "unmasked": int(unmasked_count(found)),
     "maskable": maskable_count(found),
+    "training": notes,
     "provenance": load_provenance(ticket).record(),
   }
   directory.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +91,7 @@ def _card(config: dict, name: str, is_trained: bool) -> str:
   facts = [
     ("network", {"name": config["network"], "arguments": config["network_arguments"]}),
     ("weights kept", f"{config['unmasked']:,} of {config['maskable']:,} ({config['density']:.2%})"),
+    *([("after the training", config["training"])] if config["training"] else []),
     *((title, known[key]) for title, key in FACTS if key in known),
   ]
   body = [f"# {_plain(name)}", "", f"This is {what}.", "", "| | |", "|---|---|"]

@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from nets_jax.engine.tables import standard_json
 from nets_jax.errors import UsageError
 
 # A file that asks for more is not believed: numbers in an example, its axes, signs of the record, its levels.
-LARGEST_INPUT, MOST_AXES, LONGEST, DEEPEST = 10**7, 6, 100_000, 6
+LARGEST_INPUT, MOST_AXES, LONGEST, DEEPEST = 10**6, 6, 100_000, 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,8 @@ class Provenance:
   def record(self) -> dict[str, object]:
     """What is known, as JSON holds it."""
     found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-    return json.loads(
-      json.dumps({name: value for name, value in found.items() if value not in (None, {}, ())})
-    )
+    known = {name: value for name, value in found.items() if value not in (None, {}, ())}
+    return json.loads(json.dumps(standard_json(known), default=str))
 
 
 def read_provenance(path: str | os.PathLike, record: object) -> Provenance:
