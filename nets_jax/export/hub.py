@@ -54,9 +54,9 @@ def save_for_hub(
   if directory.exists():
     raise UsageError(f"{directory} is there already; name a new directory")
   found, metadata = load_ticket(ticket), read(ticket)[1]
-  shape = shape_of_inputs(ticket, found, input_shape)
   notes: dict[str, object] = {}
   if trained is not None:
+    shape = shape_of_inputs(ticket, found, input_shape)
     load_trained_ticket(ticket, trained, network or load_network(ticket), shape)
     notes = {n: v for n, v in load_trained(trained).metadata.items() if n not in (*ABOUT, "format_version")}
   config = {

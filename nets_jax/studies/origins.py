@@ -13,7 +13,7 @@ from nets_jax import searches, settings
 from nets_jax.data.files import is_file_name
 from nets_jax.data.sources import DataSettings
 from nets_jax.engine.startup import installed_version
-from nets_jax.networks.zoo import NetworkSettings
+from nets_jax.networks.zoo import NETWORKS, NetworkSettings, settings_of
 from nets_jax.studies.run_settings import RunSettings
 from nets_jax.tickets.provenance import Provenance
 from nets_jax.training.task import BARE_TASK
@@ -53,6 +53,9 @@ def provenance(
     for name, place in searches.all_places(own)
   } | {"init_weights": True}
   known = {name: value for name, value in record.items() if value is not None}
+  if (network := known.get("network")) in NETWORKS:  # what it does not take is no part of the task
+    others = set(settings.names(NetworkSettings())) - {"network", *settings_of(cast(str, network))}
+    known = {name: value for name, value in known.items() if name not in others}
   of_run = settings.names(RunSettings())
   made = environment()
   return Provenance(
