@@ -87,7 +87,9 @@ def test_a_mutated_ticket_is_an_error_or_the_ticket(tmp_path, whole, network, ti
 
 
 names = st.lists(
-  st.sampled_from(["weights", "masks", "a", "b", "kernel", "bias", "", "..", "0"]), min_size=1, max_size=5
+  st.sampled_from(["weights", "masks", "a", "b", "kernel", "bias", "", "..", "0", "\n"]),
+  min_size=1,
+  max_size=5,
 )
 arrays = st.builds(
   lambda shape, dtype, fill: np.full(
@@ -120,6 +122,14 @@ def test_a_forged_ticket_is_an_error_or_a_ticket(tmp_path_factory, tensors, meta
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.weights))
     with pytest.raises(nets_jax.UsageError, match="does not fit"):
       check_fits(found, nets_jax.MLP((3,), 2), (4,))
+
+
+def test_a_version_that_is_no_number_is_told_on_one_line(tmp_path):
+  """hypothesis found a line break there, after many runs."""
+  metadata = {"format_version": "\n" * 99}
+  metadata["sha256"] = checksum({}, metadata)
+  safetensors.numpy.save_file({}, tmp_path / "ticket", {"nets_jax": json.dumps(metadata)})
+  assert answers(nets_jax.load_ticket, tmp_path / "ticket") is None
 
 
 def test_a_mutated_config_is_an_error_or_a_config(tmp_path):

@@ -113,7 +113,7 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
   parts = {"weights": {}, "masks": {}}
   for name, tensor in tensors.items():
     part, _, leaf = name.partition("/")
-    has_place = part in parts and all(leaf.split("/")) and leaf.count("/") < DEEPEST
+    has_place = part in parts and name.isprintable() and all(leaf.split("/")) and leaf.count("/") < DEEPEST
     kind = np.bool_ if part == "masks" else jax.numpy.floating
     if not has_place or not jax.numpy.issubdtype(tensor.dtype, kind):
       raise UsageError(f"{path} is not a ticket: tensor {name!r} of type {tensor.dtype} has no place in one")

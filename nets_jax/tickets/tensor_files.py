@@ -42,10 +42,11 @@ def read(path: str | os.PathLike, what: str = "ticket") -> tuple[dict[str, np.nd
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = _metadata(file.metadata())
-      if metadata.get("format_version") not in READ:
+      version = metadata.get("format_version")
+      if version not in READ:
+        told = "none" if version is None else f"{version!a:.40}"  # whatever a stranger wrote
         raise UsageError(
-          f"{path} is not a {what} of format version {' or '.join(map(str, READ))} "
-          f"(its version: {metadata.get('format_version', 'none')})"
+          f"{path} is not a {what} of format version {' or '.join(map(str, READ))} (its version: {told})"
         )
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except UsageError:
