@@ -1,7 +1,6 @@
 """The layers of a network in the order in which it applies them, and what each parameter does to the signal.
 
-The network is traced once on an abstract input. A parameter is applied where something made of parameters
-alone first meets something that the input has reached. So the order is not that of the names.
+Traced once: a parameter is applied where what is made of parameters alone first meets what the input reached.
 """
 
 import math
@@ -254,11 +253,12 @@ class _Walk:
 
 def _carried(equation: core.JaxprEqn) -> tuple[int, int]:
   """Where a loop's body takes what the pass before gave, and how much; nothing if this is no loop."""
-  settings = equation.params
+  if equation.primitive.name == "scan" and "ft_in" in equation.params:  # as JAX 0.12 has it
+    return cast(tuple[int, int], tuple(len(list(own)) for own in equation.params["ft_in"].elts[:2]))
   if equation.primitive.name == "scan":
-    return settings["num_consts"], settings["num_carry"]
+    return equation.params["num_consts"], equation.params["num_carry"]
   if equation.primitive.name == "while":
-    return settings["body_nconsts"], len(equation.outvars)
+    return equation.params["body_nconsts"], len(equation.outvars)
   return 0, 0
 
 
