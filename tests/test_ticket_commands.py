@@ -16,9 +16,12 @@ from nets_jax import __main__
 from nets_jax.analysis.inspection import describe, overlap
 from nets_jax.cli import densities, export, forms, info, search, train, verify
 from nets_jax.cli import overlap as overlap_command
+from nets_jax.export.trained_tickets import load_whole
+from nets_jax.networks.adapter import initial_state
 from nets_jax.tickets.provenance import Provenance
 from nets_jax.tickets.storage import load_provenance, save_ticket
 from nets_jax.tickets.tensor_files import checksum, read, write
+from nets_jax.tickets.ticket import phenotype
 from nets_jax.tickets.trained import save_trained
 
 TINY = (
@@ -464,6 +467,33 @@ def test_a_training_of_something_else_is_no_training_of_a_ticket(run_binary, fou
   assert (status, error.count("\n")) == (2, 1)
   assert TRAININGS[change] in error
   assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_training_in_bfloat16_is_one_too(tmp_path):
+  """And of a network that keeps averages: without them it is another's."""
+  network, shape = nets_jax.networks.zoo.make_network("resnet8", 10, width=2), (8, 8, 3)
+  ticket = nets_jax.random_ticket(0, network, shape, 0.5)
+  save_ticket(tmp_path / "ticket.safetensors", ticket, network, provenance=Provenance(input_shape=shape))
+  state = initial_state(network, shape)
+  weights = jax.tree.map(lambda leaf: leaf.astype(jax.numpy.bfloat16), phenotype(ticket))
+  save_trained(tmp_path / "trained.safetensors", weights, state, network)
+  whole = load_whole(tmp_path / "ticket.safetensors", tmp_path / "trained.safetensors")
+  assert_same_bits(whole.ticket.weights, jax.device_get(weights))
+  assert whole.input_shape == shape
+  save_trained(tmp_path / "trained.safetensors", weights, {}, network)
+  with pytest.raises(nets_jax.UsageError, match="the state that it is evaluated with is another's"):
+    load_whole(tmp_path / "ticket.safetensors", tmp_path / "trained.safetensors")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_network_whose_name_is_none(run_binary, tmp_path, stranger, command):
+  (path, _), _ = pair(tmp_path, nets_jax.MLP((6,), 2), (2,), task={"dataset": "xor"})
+  lying(path, network=["mlp"])
+  job, arguments = COMMANDS[command]
+  status, _, error = run_binary(job, *(word.format(path) for word in arguments))
+  assert (status, error.count("\n")) in ((0, 0), (2, 1)), error
+  status, _, error = run_binary(export, str(path), "--to=csr", "--network=stranger.networks:Skip")
+  assert (status, error.count("\n")) == (2, 1), error
 
 
 def test_an_export_spares_what_is_exported(run_binary, found):

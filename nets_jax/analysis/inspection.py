@@ -175,10 +175,9 @@ def _bytes(tree: Params) -> int:
 
 
 def _csr_bytes(ticket: Ticket) -> int:
-  """Of unmasked weights with their columns, a start for each output and one more, and all that is whole."""
+  """Of unmasked weights with their columns, starts and one more, and all that is whole; see `describe`."""
   masks: Mapping[str, jax.Array] = ticket.by_layer(ticket.masks)
   weights = ticket.by_layer(ticket.weights)
-  size = sum(leaf.dtype.itemsize for leaf in weights.values()) // max(1, len(weights))
-  whole = _bytes(ticket.weights) - _bytes(weights)
-  kept = sum(int(mask.sum()) for mask in masks.values())
-  return whole + kept * (size + INDEX) + sum(INDEX * (mask.shape[-1] + 1) for mask in masks.values())
+  kept = {name: int(mask.sum()) * (weights[name].dtype.itemsize + INDEX) for name, mask in masks.items()}
+  starts = sum(INDEX * (mask.shape[-1] + 1) for mask in masks.values())
+  return _bytes(ticket.weights) - _bytes(weights) + sum(kept.values()) + starts

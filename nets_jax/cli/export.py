@@ -18,15 +18,12 @@ import pathlib
 
 from absl import flags
 
-import nets_jax
 from nets_jax.cli import command, ticket_flags
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.export.exports import FORMATS
 from nets_jax.export.hub import save_for_hub
-from nets_jax.export.trained_tickets import load_trained_ticket, shape_of_inputs
-from nets_jax.networks.adapter import Network, NetworkState
-from nets_jax.tickets.ticket import Ticket, check_fits
+from nets_jax.export.trained_tickets import Whole, load_whole
 
 HUB = "hub"
 flags.adopt_module_key_flags(ticket_flags)
@@ -37,22 +34,10 @@ flags.DEFINE_string(
 )
 
 
-def read(
-  values: flags.FlagValues, path: str, trained: str | None
-) -> tuple[Ticket, Network, tuple[int, ...], NetworkState | None]:
-  """The ticket, its network, the shape of an example, and a trained network's state.
-
-  Raises:
-    UsageError: a file is damaged, or they do not go together.
-  """
-  ticket = nets_jax.load_ticket(path)
-  network = ticket_flags.own_network(values, path) or nets_jax.load_network(path)
-  shape = shape_of_inputs(path, ticket, ticket_flags.input_shape(values))
-  check_fits(ticket, network, shape)
-  if trained is None:
-    return ticket, network, shape, None
-  ticket, state = load_trained_ticket(path, trained, network, shape)
-  return ticket, network, shape, state
+def read(values: flags.FlagValues, path: str, trained: str | None) -> Whole:
+  """The ticket of a file, with the weights of a trained network where there is one; see `load_whole`."""
+  own, shape = ticket_flags.own_network(values, path), ticket_flags.input_shape(values)
+  return load_whole(path, trained, own, shape)
 
 
 def run(values: flags.FlagValues, path: str) -> None:
@@ -68,8 +53,7 @@ def run(values: flags.FlagValues, path: str) -> None:
     own, shape = ticket_flags.own_network(values, path), ticket_flags.input_shape(values)
     save_for_hub(output, path, values.trained, own, shape)
   else:
-    ticket, network, shape, state = read(values, path, values.trained)
-    write(output, ticket, network, shape, state)
+    write(output, read(values, path, values.trained))
   if values.trained is None and write is not None:
     say("the weights are those before any training; --trained=trained.safetensors takes the others")
   size = output.stat().st_size if output.is_file() else sum(each.stat().st_size for each in output.iterdir())

@@ -29,8 +29,7 @@ def run(values: flags.FlagValues, paths: list[str]) -> None:
     beside = pathlib.Path(path).parent / TICKET
     if not beside.is_file():
       raise UsageError(f"there is no {TICKET} beside {path}; it has the masks")
-    ticket, network, shape, state = export.read(values, str(beside), path)
-    found = measured(ticket, network, shape, state, batch=values.batch)
+    found = measured(*export.read(values, str(beside), path), batch=values.batch)
     rows += [{"trained": path, **row._asdict()} for row in found]
   table = pd.DataFrame(rows).rename(columns={"size": "bytes", "ms_batch": f"ms_{values.batch}"})
   text = table.to_markdown(index=False, floatfmt=("", "", ".4f", ",.0f", ".3f", ".3f", ".0e"))

@@ -244,7 +244,8 @@ def changed(values: flags.FlagValues, changes: Mapping[str, str]) -> flags.FlagV
 
 def check_own(path: str) -> None:
   """Raises UsageError where a network of one's own is given for a ticket of a ready-made one."""
-  if (name := network_name(path)) in NETWORKS:
+  name = network_name(path)
+  if isinstance(name, str) and name in NETWORKS:
     raise UsageError(f"{path} is for {name}, which is not a network of your own; leave --network out")
 
 

@@ -2,12 +2,11 @@
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
-from nets_jax.networks.adapter import Network, NetworkState
-from nets_jax.tickets.ticket import Ticket
+from nets_jax.export.trained_tickets import Whole
 
 
 def need(*packages: str) -> None:
@@ -19,55 +18,37 @@ def need(*packages: str) -> None:
       raise UsageError(f"this needs {package} ({error}); pip install 'nets_jax[export]'") from error
 
 
-def as_torch(
-  path: str | os.PathLike,
-  ticket: Ticket,
-  network: Network,
-  input_shape: Sequence[int],
-  network_state: NetworkState | None = None,
-) -> None:
+def as_torch(path: str | os.PathLike, whole: Whole) -> None:
   """A `state_dict` with `weight_orig` and `weight_mask`, by `torch.save`; see `torch_modules.to_torch`."""
   need("torch")
   import torch
 
   from nets_jax.export.torch_modules import to_torch
 
-  module = to_torch(ticket, network, input_shape, network_state=network_state)
+  module = to_torch(*whole[:3], network_state=whole.network_state)
   with replace_file(path) as temporary:
     torch.save(module.state_dict(), temporary)
 
 
-def as_onnx(
-  path: str | os.PathLike,
-  ticket: Ticket,
-  network: Network,
-  input_shape: Sequence[int],
-  network_state: NetworkState | None = None,
-) -> None:
+def as_onnx(path: str | os.PathLike, whole: Whole) -> None:
   """A model without dead units; see `onnx_models.to_onnx`."""
   need("onnx", "onnxruntime")
   from nets_jax.export.onnx_models import to_onnx
 
-  model = to_onnx(ticket, network, input_shape, network_state=network_state)
+  model = to_onnx(*whole[:3], network_state=whole.network_state)
   with replace_file(path) as temporary:
     temporary.write_bytes(model.SerializeToString())
 
 
-def as_csr(
-  path: str | os.PathLike,
-  ticket: Ticket,
-  network: Network,
-  input_shape: Sequence[int],
-  network_state: NetworkState | None = None,
-) -> None:
+def as_csr(path: str | os.PathLike, whole: Whole) -> None:
   """Arrays of SciPy's CSR, which NumPy reads; see `sparse_network.save_sparse`."""
   from nets_jax.export.sparse_network import SparseNetwork, save_sparse
 
-  save_sparse(path, SparseNetwork(ticket, network, input_shape, network_state))
+  save_sparse(path, SparseNetwork(*whole))
 
 
 # By name: the usual end of the file's name, and what writes it.
-FORMATS: dict[str, tuple[str, Callable[..., None]]] = {
+FORMATS: dict[str, tuple[str, Callable[[str | os.PathLike, Whole], None]]] = {
   "torch": (".pt", as_torch),
   "onnx": (".onnx", as_onnx),
   "csr": (".npz", as_csr),

@@ -11,11 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 
+from nets_jax.engine.tables import standard_json, write_json
 from nets_jax.errors import UsageError
-from nets_jax.export.trained_tickets import ABOUT, load_trained_ticket, shape_of_inputs
+from nets_jax.export.trained_tickets import ABOUT, load_whole
 from nets_jax.networks.adapter import Network
 from nets_jax.networks.zoo import NETWORKS
-from nets_jax.tickets.storage import load_network, load_provenance, load_ticket
+from nets_jax.tickets.storage import load_provenance, load_ticket
 from nets_jax.tickets.tensor_files import read
 from nets_jax.tickets.ticket import density, maskable_count, unmasked_count
 from nets_jax.tickets.trained import load_trained
@@ -56,8 +57,7 @@ def save_for_hub(
   found, metadata = load_ticket(ticket), read(ticket)[1]
   notes: dict[str, object] = {}
   if trained is not None:
-    shape = shape_of_inputs(ticket, found, input_shape)
-    load_trained_ticket(ticket, trained, network or load_network(ticket), shape)
+    load_whole(ticket, trained, network, input_shape)
     notes = {n: v for n, v in load_trained(trained).metadata.items() if n not in (*ABOUT, "format_version")}
   config = {
     "library_name": "nets_jax",
@@ -75,7 +75,7 @@ def save_for_hub(
     shutil.copyfile(ticket, made / (MODEL if trained is None else TICKET))
     if trained is not None:
       shutil.copyfile(trained, made / MODEL)
-    (made / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    write_json(made / CONFIG, config)
     (made / CARD).write_text(_card(config, directory.name, trained is not None), encoding="utf-8")
     os.replace(made, directory)
 
@@ -97,7 +97,9 @@ def _card(config: dict, name: str, is_trained: bool) -> str:
   body = [f"# {_plain(name)}", "", f"This is {what}.", "", "| | |", "|---|---|"]
   body += [f"| {title} | {_plain(value)} |" for title, value in facts]
   usage = OF_TICKET.format(file=TICKET if is_trained else MODEL)
-  usage += OF_NETWORK.format(file=TICKET if is_trained else MODEL) if config["network"] in NETWORKS else ""
+  usage += (
+    OF_NETWORK.format(file=TICKET if is_trained else MODEL) if str(config["network"]) in NETWORKS else ""
+  )
   usage += OF_MODEL.format(file=MODEL) if is_trained else ""
   note = "Inputs are standardised, as `nets_jax.load_data` has them."
   return "\n".join([*head, "---", "", *body, "", note, "", "With nets_jax:", "", f"```python{usage}```", ""])
@@ -105,7 +107,7 @@ def _card(config: dict, name: str, is_trained: bool) -> str:
 
 def _plain(value: object) -> str:
   """A value as one line of text in which nothing is Markdown or HTML, whatever a file says."""
-  text = value if isinstance(value, str) else json.dumps(value)
+  text = value if isinstance(value, str) else json.dumps(standard_json(value))
   text = text if text.isascii() and text.isprintable() else ascii(text)
   return re.sub(r"[^\w ,.:%+/()=\"{}'-]", lambda sign: f"&#{ord(sign[0])};", text[:LONGEST])
 
