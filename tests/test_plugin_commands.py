@@ -208,6 +208,8 @@ def test_settings_that_would_hide_a_flag_are_refused(monkeypatch):
       plugin_flags.define_search("stranger.searches:Other")
   monkeypatch.setattr(module, "Other", renamed("elites", nets_jax.kinds.WHOLE))
   assert plugin_flags.define_search("stranger.searches:Other") == []
+  monkeypatch.setattr(module, "Other", nets_jax.recipes.guided)  # our parts, of which two have a dormancy_rate
+  assert plugin_flags.define_search("stranger.searches:Other") == []
 
 
 def test_help_shows_the_settings_of_a_strangers_search():

@@ -4,6 +4,7 @@ absl knows a flag or refuses it, so those of `--search=package.module:Class` mus
 search there is the user's word for importing its module.
 """
 
+import functools
 import itertools
 import os
 import sys
@@ -39,7 +40,7 @@ def define_search(name: str) -> list[flags.Flag]:
     kind = setting_flags.kind_of(place)
     if setting in setting_flags.SEARCH:
       there = setting_flags.kind_of(setting_flags.DEFINED[setting])
-      if there.what != kind.what:
+      if there.what != kind.what and (setting, kind.what) not in _of_ours():
         raise UsageError(
           f"{name} has a setting {setting!r} that is {kind.what}, but --{setting} is {there.what}; rename it"
         )
@@ -51,6 +52,13 @@ def define_search(name: str) -> list[flags.Flag]:
         known.append(setting)
       new.append(flags.FLAGS[setting])
   return new
+
+
+@functools.cache
+def _of_ours() -> set[tuple[str, str]]:
+  """The settings of our own searches, and what each is: one name may be two kinds, in two parts."""
+  ours = [place for make in searches.SEARCHES.values() for place in searches.all_places(make())]
+  return {(name, setting_flags.kind_of(place).what) for name, place in ours}
 
 
 def named(arguments: Sequence[str]) -> list[str]:
