@@ -1,0 +1,86 @@
+"""How Sphinx builds the site: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
+
+import pathlib
+import re
+import shutil
+
+import nets_jax
+
+DOCS = pathlib.Path(__file__).parent
+ROOT = DOCS.parent
+REPOSITORY = "https://github.com/nets-jax/nets_jax"
+
+project = "nets_jax"
+author = "the nets_jax authors"
+version = release = nets_jax.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+# Pages are read on GitHub too, so they are Markdown that needs little of Sphinx.
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # the notebooks are stored with their outputs
+
+html_theme = "sphinx_book_theme"
+html_title = "nets_jax"
+html_theme_options = {
+  "repository_url": REPOSITORY,
+  "repository_branch": "main",
+  "path_to_docs": "docs",
+  "use_repository_button": True,
+  "use_source_button": True,
+  "show_toc_level": 2,
+}
+
+default_role = "code"  # docstrings have names between single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 90
+napoleon_use_ivar = True
+
+
+def copy_notebooks() -> None:
+  """Copies the notebooks to where Sphinx looks for pages, a folder that git ignores."""
+  folder = DOCS / "notebooks"
+  folder.mkdir(exist_ok=True)
+  for path in sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb")):
+    copy = folder / path.name
+    if not copy.exists() or copy.read_bytes() != path.read_bytes():
+      shutil.copyfile(path, copy)
+
+
+def link_out(app, docname: str, source: list[str]) -> None:
+  """Turns links that lead out of docs/ into the repository's, and those to notebooks into the site's.
+
+  On GitHub the same links are relative ones that work. Pictures are copied by Sphinx itself.
+  """
+  del app
+
+  def target(match: re.Match) -> str:
+    path, anchor = match.group(1), match.group(2) or ""
+    notebook = re.fullmatch(r"experiments/(notebooks/\w+\.ipynb)", path)
+    if notebook:
+      return f"]({notebook.group(1)}{anchor})"
+    kind = "tree" if (ROOT / path).is_dir() else "blob"
+    return f"]({REPOSITORY}/{kind}/main/{path}{anchor})"
+
+  if not docname.startswith("notebooks/"):
+    source[0] = re.sub(r"(?<!\.png)\]\(\.\./(?!\S+\.png\))([^)\s#]+)(#[^)\s]+)?\)", target, source[0])
+
+
+def plain_words(app, what, name, obj, options, lines: list[str]) -> None:
+  """Docstrings are plain text with names between backticks: elsewhere bars, stars and so on are themselves."""
+  del app, what, name, obj, options
+  for i, line in enumerate(lines):
+    parts = re.split(r"(`[^`]*`)", line)
+    parts[::2] = [re.sub(r"\||(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+    lines[i] = "".join(parts)
+
+
+def setup(app) -> None:
+  """What Sphinx calls first."""
+  copy_notebooks()
+  app.connect("source-read", link_out)
+  app.connect("autodoc-process-docstring", plain_words, priority=400)  # before napoleon marks them up
