@@ -33,6 +33,8 @@ html_theme_options = {
   "show_toc_level": 2,
 }
 
+highlight_language = "text"  # shell lines and outputs are indented blocks; Python is fenced
+
 default_role = "code"  # docstrings have names between single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
