@@ -41,6 +41,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 90
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # shapes are words in a string, which are no markup
 
 
 def copy_notebooks() -> None:
@@ -72,17 +73,28 @@ def link_out(app, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"(?<!\.png)\]\(\.\./(?!\S+\.png\))([^)\s#]+)(#[^)\s]+)?\)", target, source[0])
 
 
-def plain_words(app, what, name, obj, options, lines: list[str]) -> None:
-  """Docstrings are plain text with names between backticks: elsewhere bars, stars and so on are themselves."""
+def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
+  """Docstrings are plain text: bars, stars and underscores are themselves, but for names between backticks.
+
+  What is indented after a colon and an empty line is code.
+  """
   del app, what, name, obj, options
+  code = None  # how far the line before a block of code is indented
   for i, line in enumerate(lines):
+    indent = len(line) - len(line.lstrip())
+    if code is not None and (not line.strip() or indent > code):
+      continue
+    code = None
     parts = re.split(r"(`[^`]*`)", line)
-    parts[::2] = [re.sub(r"\||(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"[|*]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
     lines[i] = "".join(parts)
+    after = next((other for other in lines[i + 1 :] if other.strip()), "")
+    if line.endswith(":") and lines[i + 1 : i + 2] == [""] and len(after) - len(after.lstrip()) > indent:
+      lines[i], code = lines[i] + ":", indent
 
 
 def setup(app) -> None:
   """What Sphinx calls first."""
   copy_notebooks()
   app.connect("source-read", link_out)
-  app.connect("autodoc-process-docstring", plain_words, priority=400)  # before napoleon marks them up
+  app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon marks them up

@@ -69,8 +69,9 @@ class NetsSettings(Search):
   operators: tuple[Operator, ...] = part(_paper_operators, base=Operator)
   ranking: Ranking = part(
     Penalised,
-    "What is minimised and orders the genomes: the loss and a density penalty; feasible, by which what is "
-    "too dense loses; pareto, that, ordered by front and crowding in density and loss; none, the loss alone.",
+    "What is minimised and orders the genomes. penalty: the loss and a density penalty; feasible: the loss, "
+    "but what is too dense loses. pareto: that, ordered by front and crowding in density and loss; none: the "
+    "loss.",
     group="fitness", flag="ranking", options=RANKINGS, base=Ranking,
   )  # fmt: skip
   initial_density: float = setting(
