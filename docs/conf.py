@@ -24,6 +24,8 @@ nb_execution_mode = "off"  # the notebooks are stored with their outputs
 
 html_theme = "sphinx_book_theme"
 html_title = "nets_jax"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
   "repository_url": REPOSITORY,
   "repository_branch": "main",
@@ -31,6 +33,7 @@ html_theme_options = {
   "use_repository_button": True,
   "use_source_button": True,
   "show_toc_level": 2,
+  "navbar_persistent": [],  # a field to search in is in the side bar
 }
 
 highlight_language = "text"  # shell lines and outputs are indented blocks; Python is fenced

@@ -70,7 +70,7 @@ def test_no_line_is_long(page):
 
 
 def test_every_page_is_in_the_contents():
-  named = re.findall(r"^[a-z_/]+$", (DOCS / "index.md").read_text(), re.MULTILINE)
+  named = re.findall(r"^(?:[\w' ]+ <)?([a-z_/]+)>?$", (DOCS / "index.md").read_text(), re.MULTILINE)
   pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
   pages |= {f"notebooks/{path.stem}" for path in (ROOT / "experiments" / "notebooks").glob("*.ipynb")}
   assert sorted(named) == sorted(pages)
