@@ -53,7 +53,7 @@ INNER = {
     "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual",
   ),
   "export": (
-    "comparison", "compacted", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse",
+    "extras", "comparison", "compacted", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse",
     "sparse_network", "onnx_rules", "onnx_graph", "onnx_models", "trained_tickets", "forms", "hub",
     "exports",
   ),
