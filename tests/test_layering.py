@@ -59,6 +59,7 @@ INNER = {
   ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
+    "explaining_figures",
     "study_figures", "density_figures", "figures", "tensorboard", "progress", "inspection",
     "inspection_text",
   ),
