@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+import nets_jax
 from nets_jax.errors import suggest
 
 # Each is a module of `nets_jax.cli`.
@@ -34,11 +35,16 @@ USAGE = "\n".join(
 def main(arguments: list[str]) -> None:
   """Runs a command, or lists them; an unknown one ends the program with one line and status 2.
 
+  `help` lists them too, `--version` says which this is.
+
   Args:
     arguments: of the command line, the command first.
   """
   name = arguments[0] if arguments else "--help"
-  if name in ("-h", "-help", "--help", "--helpshort"):
+  if name == "--version":
+    print(f"nets_jax {nets_jax.__version__}")
+    return
+  if name in ("help", "-h", "-help", "--help", "--helpshort"):
     print(USAGE)
     return
   if name not in COMMANDS:

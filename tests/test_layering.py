@@ -53,12 +53,13 @@ INNER = {
     "stepwise", "concrete", "gradinit", "random_scales", "dynamic", "rigl", "gradual",
   ),
   "export": (
-    "comparison", "compacted", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse",
+    "extras", "comparison", "compacted", "torch_layouts", "torch_networks", "torch_modules", "torch_sparse",
     "sparse_network", "onnx_rules", "onnx_graph", "onnx_models", "trained_tickets", "forms", "hub",
     "exports",
   ),
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
+    "explaining_figures",
     "study_figures", "density_figures", "figures", "tensorboard", "progress", "inspection",
     "inspection_text",
   ),

@@ -208,7 +208,8 @@ def test_settings_that_would_hide_a_flag_are_refused(monkeypatch):
       plugin_flags.define_search("stranger.searches:Other")
   monkeypatch.setattr(module, "Other", renamed("elites", nets_jax.kinds.WHOLE))
   assert plugin_flags.define_search("stranger.searches:Other") == []
-  monkeypatch.setattr(module, "Other", nets_jax.recipes.guided)  # our parts, of which two have a dormancy_rate
+  # Of our parts two have a dormancy_rate, each of its own kind.
+  monkeypatch.setattr(module, "Other", nets_jax.recipes.guided)
   assert plugin_flags.define_search("stranger.searches:Other") == []
 
 

@@ -1,5 +1,6 @@
 """What `nets-jax` does with a ticket's file: info, overlap, verify, train; and files that lie."""
 
+import importlib
 import json
 import pathlib
 import re
@@ -85,6 +86,13 @@ def test_overlap_is_jaccards_beside_chance(tmp_path):
   assert record["all"]["jaccard"] == pytest.approx(record["all"]["jaccard_by_chance"], rel=0.1)
   assert [layer["name"] for layer in record["layers"]] == ["hidden_0", "hidden_1", "output"]
   assert record["units"]["of"] == 40 + 60 + 50  # outputs are no choice of a ticket's
+  by_layer = [
+    [np.asarray(mask).mean() for mask in ticket.by_layer(ticket.masks).values()] for ticket in tickets
+  ]
+  sizes = [np.asarray(mask).size for mask in tickets[0].by_layer(tickets[0].masks).values()]
+  common = sum(p * q * size for p, q, size in zip(*by_layer, sizes, strict=True))
+  chance = common / (sum(map(len, sets)) - common)
+  assert record["all"]["jaccard_by_chance"] == pytest.approx(chance)
   same = overlap(a, a)
   assert same["all"]["jaccard"] == same["units"]["jaccard"] == 1.0
 
@@ -146,6 +154,7 @@ def test_a_ticket_is_verified_from_its_file_alone(run_binary, found):
   assert after["verdicts"] == before["verdicts"]
   assert after["results"]["ticket"] == before["results"]["guided"]
   assert "against a fresh dense network:" in text
+  assert "search:" not in text  # there was none
   assert (found.parent / "again/ticket.safetensors").read_bytes() == (
     found / "ticket.safetensors"
   ).read_bytes()
@@ -552,6 +561,17 @@ def test_a_trained_network_of_another_ticket(run_binary, found, tmp_path):
   assert "is not a trained network of" in error
 
 
+def test_a_trained_network_says_of_which_ticket_it_is(found, tmp_path):
+  """Also where another's masks would let all its weights through."""
+  path = found / "ticket.safetensors"
+  ticket, network = nets_jax.load_ticket(path), nets_jax.load_network(path)
+  assert load_whole(path, found / "trained.safetensors").network == network
+  other = ticket.replace(weights=jax.tree.map(lambda leaf: -leaf, ticket.weights))
+  save_ticket(tmp_path / "other", other, network)
+  with pytest.raises(nets_jax.UsageError, match="it says that it is of another ticket"):
+    load_whole(tmp_path / "other", found / "trained.safetensors")
+
+
 @pytest.mark.parametrize(("to", "package"), [("torch", "torch"), ("onnx", "onnx"), ("onnx", "onnxruntime")])
 def test_a_missing_package_is_said_in_one_line(run_binary, found, monkeypatch, to, package):
   if package == "onnxruntime":
@@ -561,6 +581,16 @@ def test_a_missing_package_is_said_in_one_line(run_binary, found, monkeypatch, t
   assert (status, error.count("\n")) == (2, 1)
   assert f"this needs {package}" in error
   assert "pip install 'nets_jax[export]'" in error
+
+
+@pytest.mark.parametrize("module", ["torch_modules", "torch_sparse", "onnx_models"])
+def test_a_missing_package_is_said_in_python_too(monkeypatch, module):
+  for name in [name for name in sys.modules if name.startswith("nets_jax.export.")]:
+    monkeypatch.delitem(sys.modules, name)
+  package = module.partition("_")[0]
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(nets_jax.UsageError, match=rf"this needs {package}.*pip install 'nets_jax\[export\]'"):
+    importlib.import_module(f"nets_jax.export.{module}")
 
 
 def test_forms_of_packages_that_are_not_installed_are_left_out(run_binary, found, monkeypatch):
@@ -582,3 +612,7 @@ def test_the_console_script_lists_the_commands(capsys):
   listed = capsys.readouterr().out
   for name in ("search", "compare", "sweep", "info", "overlap", "export", "train", "verify", "forms"):
     assert f"\n  {name}" in listed
+  __main__.main(["help"])
+  assert capsys.readouterr().out == listed
+  __main__.main(["--version"])
+  assert capsys.readouterr().out == f"nets_jax {nets_jax.__version__}\n"

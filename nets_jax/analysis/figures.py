@@ -1,6 +1,7 @@
 """All figures in one place: `from nets_jax.analysis import figures`. Nothing here needs JAX."""
 
 from nets_jax.analysis.density_figures import cost_figure, densities_figure, differences_figure
+from nets_jax.analysis.explaining_figures import genome_figure, strip_figure
 from nets_jax.analysis.frontier_figures import frontier_figure
 from nets_jax.analysis.history_figures import axis_of, evolution_figure, leaders, lineage_figure
 from nets_jax.analysis.study_figures import effects_figure, seconds_figure, training_figure, trials_figure
@@ -16,11 +17,13 @@ __all__ = [
   "effects_figure",
   "evolution_figure",
   "frontier_figure",
+  "genome_figure",
   "leaders",
   "lineage_figure",
   "masks_figure",
   "save_figure",
   "seconds_figure",
+  "strip_figure",
   "training_figure",
   "trials_figure",
   "weights_figure",

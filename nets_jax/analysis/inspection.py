@@ -90,7 +90,8 @@ def overlap(
   """What two tickets of one network have in common.
 
   Jaccard's index of masks A and B is |A and B| / |A or B|. Beside it stands what chance gives: that of two
-  masks of the same counts, of which one is shuffled; p q / (p + q - p q) for densities p and q.
+  masks of the same counts in each layer, of which one is shuffled there: E / (|A| + |B| - E), where the
+  expected |A and B| is E, the sum over layers of |A| |B| / (the layer's weights).
 
   Args:
     first, second: the files.
@@ -109,10 +110,10 @@ def overlap(
     raise UsageError(f"{first} and {second} are of different networks: their layers are not alike")
   scales = [_scales(own) for own in tickets]
   layers = [
-    {"name": name, **_shared(a, masks[1][name]), "scales": [own[name] for own in scales]}
+    {"name": name, **_shared([a], [masks[1][name]]), "scales": [own[name] for own in scales]}
     for name, a in masks[0].items()
   ]
-  whole = [np.concatenate([mask.ravel() for mask in own.values()]) for own in masks]
+  whole = [list(own.values()) for own in masks]
   small = [
     _compacted(path, own, network, input_shape)[0] for path, own in zip((first, second), tickets, strict=True)
   ]
@@ -124,20 +125,23 @@ def overlap(
   }
   if small[0] is not None and small[1] is not None:
     alive = [np.concatenate([live for _, live in sorted(own.live.items())]) for own in small if own]
-    record["units"] = _shared(*alive)
+    record["units"] = _shared(*([own] for own in alive))
   return record
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> Record:
-  """How much of two masks is common."""
-  p, q, both = float(a.mean()), float(b.mean()), int((a & b).sum())
-  either, by_chance = int((a | b).sum()), p + q - p * q
+def _shared(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Record:
+  """How much of two masks is common, each of some layers."""
+  layers = list(zip(first, second, strict=True))
+  counts = [sum(int(mask.sum()) for mask in masks) for masks in (first, second)]
+  both = sum(int((a & b).sum()) for a, b in layers)
+  either = sum(counts) - both
+  by_chance = sum(int(a.sum()) * int(b.sum()) / a.size for a, b in layers)
   return {
-    "counts": [int(a.sum()), int(b.sum())],
-    "of": a.size,
+    "counts": counts,
+    "of": sum(mask.size for mask in first),
     "both": both,
     "jaccard": both / either if either else None,
-    "jaccard_by_chance": p * q / by_chance if by_chance else None,
+    "jaccard_by_chance": by_chance / (sum(counts) - by_chance) if either else None,
   }
 
 

@@ -34,7 +34,20 @@ def masks_figure(ticket: "Ticket") -> Figure:
 
 
 def connectivity_figure(ticket: "Ticket", image_shape: Sequence[int]) -> Figure:
-  """How many connections of each input pixel survive, as an image.
+  """How many connections of each input pixel survive, as an image; see `connections`."""
+  counts = connections(ticket, image_shape)
+  figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+  axes = figure.subplots()
+  shown = axes.imshow(counts, cmap="viridis", vmin=0)
+  of = _first_layer(ticket, image_shape).shape[-1] * int(np.prod(image_shape[2:] or 1))
+  figure.colorbar(shown, label=f"connections left, of {of}")
+  axes.set_xticks([])
+  axes.set_yticks([])
+  return figure
+
+
+def connections(ticket: "Ticket", image_shape: Sequence[int]) -> np.ndarray:
+  """The number of unmasked weights [height, width] of each input pixel.
 
   Args:
     ticket: a `Ticket` whose network has a layer that takes the pixels one by one.
@@ -43,21 +56,20 @@ def connectivity_figure(ticket: "Ticket", image_shape: Sequence[int]) -> Figure:
   Raises:
     UsageError: no layer has as many inputs as an image has numbers.
   """
+  height, width, *_ = image_shape
+  first = _first_layer(ticket, image_shape)
+  return first.sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
+
+
+def _first_layer(ticket: "Ticket", image_shape: Sequence[int]) -> np.ndarray:
+  """The mask [inputs, units] of the layer that takes the pixels one by one."""
   inputs = int(np.prod(image_shape))
   first = next(
     (mask for _, mask in kernels(ticket, ticket.masks) if mask.ndim == 2 and mask.shape[0] == inputs), None
   )
   if first is None:
     raise UsageError(f"no layer of the ticket takes the {inputs} numbers of an image one by one")
-  height, width, *channels = image_shape
-  counts = first.sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
-  figure = Figure(figsize=(4.4, 3.8), layout="constrained")
-  axes = figure.subplots()
-  shown = axes.imshow(counts, cmap="viridis", vmin=0)
-  figure.colorbar(shown, label=f"connections left, of {first.shape[-1] * int(np.prod(channels or 1))}")
-  axes.set_xticks([])
-  axes.set_yticks([])
-  return figure
+  return first
 
 
 def weights_figure(ticket: "Ticket", trained: "Params") -> Figure:

@@ -1,21 +1,11 @@
 """A ticket's file in another library's format, in a file that is written whole or not at all."""
 
-import importlib
 import os
 from collections.abc import Callable
 
 from nets_jax.engine.files import replace_file
-from nets_jax.errors import UsageError
+from nets_jax.export.extras import need
 from nets_jax.export.trained_tickets import Whole
-
-
-def need(*packages: str) -> None:
-  """Raises UsageError, with what to install, where a package is missing."""
-  for package in packages:
-    try:
-      importlib.import_module(package)
-    except ImportError as error:
-      raise UsageError(f"this needs {package} ({error}); pip install 'nets_jax[export]'") from error
 
 
 def as_torch(path: str | os.PathLike, whole: Whole) -> None:

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import onnx
-import onnxruntime
+
+from nets_jax.export.extras import missing
+
+try:
+  import onnx
+  import onnxruntime
+except ImportError as error:
+  raise missing("onnx and onnxruntime", error) from error
 
 from nets_jax.errors import UsageError
 from nets_jax.export.compacted import without_dead_units

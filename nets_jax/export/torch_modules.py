@@ -9,9 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-import torch
-from torch import nn
-from torch.nn.utils import prune
+
+from nets_jax.export.extras import missing
+
+try:
+  import torch
+  from torch import nn
+  from torch.nn.utils import prune
+except ImportError as error:
+  raise missing("torch", error) from error
 
 from nets_jax.errors import UsageError
 from nets_jax.export.comparison import CLOSE, apart, examples

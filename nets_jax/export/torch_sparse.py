@@ -6,10 +6,15 @@ the machine and the density.
 
 import warnings
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.nn.utils import prune
+from nets_jax.export.extras import missing
+
+try:
+  import torch
+  import torch.nn.functional as F
+  from torch import nn
+  from torch.nn.utils import prune
+except ImportError as error:
+  raise missing("torch", error) from error
 
 from nets_jax.errors import UsageError
 from nets_jax.export.torch_modules import MASK, WEIGHT, copied

@@ -10,10 +10,10 @@ from jaxtyping import PyTree
 
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Network, NetworkState, initial_state
-from nets_jax.tickets.storage import load_network, load_provenance, load_ticket
+from nets_jax.tickets.storage import fingerprint, load_network, load_provenance, load_ticket
 from nets_jax.tickets.tensor_files import read
 from nets_jax.tickets.ticket import Ticket, check_fits, layers_of
-from nets_jax.tickets.trained import load_trained
+from nets_jax.tickets.trained import FINGERPRINT, load_trained
 
 ABOUT = ("network", "network_arguments")
 
@@ -64,8 +64,8 @@ def load_whole(
 
   Raises:
     UsageError: a file is damaged, the ticket is of another network, or the trained network is not of this
-      ticket: its layers or its state are others, it has numbers that are not finite, or weights where the
-      ticket has none.
+      ticket: it says so, its layers or its state are others, it has numbers that are not finite, or weights
+      where the ticket has none.
   """
   ticket = load_ticket(path)
   network = network or load_network(path)
@@ -84,6 +84,8 @@ def load_whole(
     raise UsageError(f"{wrong}: its weights are not floating point numbers")
   if not all(np.isfinite(leaf.astype(np.float64)).all() for leaf in leaves):
     raise UsageError(f"{wrong}: it has weights that are NaN or infinite")
+  if found.metadata.get(FINGERPRINT, of_this := fingerprint(ticket)) != of_this:  # 0.1 did not say it
+    raise UsageError(f"{wrong}: it says that it is of another ticket")
   made = ticket.replace(weights=found.weights)
   weights = made.by_layer(made.weights)
   if any(

@@ -255,7 +255,7 @@ def _train(
     rows = trained.curves
     for place, i in enumerate(some):
       if machine.keep_trained:
-        write_trained(runs[i].path, trained, place, runs[i].method.task.network, sync=False)
+        write_trained(runs[i].path, trained, place, tickets[i], runs[i].method.task.network, sync=False)
       curves[i] = [
         {name: value for name, value in row.items() if name != "ticket"}
         | {"seconds": row["seconds"] / len(todo)}

@@ -18,11 +18,9 @@ def table(results: Mapping[str, Row], summary: Row) -> str:
   first = max(10, *(len(name) + 1 for name in results or {"": 0}))
   fewer, whole = summary["multiplications"], summary["whole_multiplications"]
   left = f", {fewer / whole:.1%} of multiplications" if whole else ""
-  lines = [
-    f"search: {summary['search_seconds']:.1f} s, {summary['search_epochs']:.0f} genome-epochs "
-    f"(and {summary['compile_seconds']:.1f} s of compilation); ticket of density {summary['density']:.1%}"
-    f"{left}"
-  ]
+  costs = tuple(summary[name] for name in ("search_seconds", "search_epochs", "compile_seconds"))
+  search = "search: {:.1f} s, {:.0f} genome-epochs (and {:.1f} s of compilation); ".format(*costs)
+  lines = [f"{search if any(costs) else ''}ticket of density {summary['density']:.1%}{left}"]
   if results:
     lines += [
       "",

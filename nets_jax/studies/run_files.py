@@ -24,7 +24,7 @@ from nets_jax.studies.methods import Run
 from nets_jax.studies.origins import environment, provenance
 from nets_jax.tickets.compaction import count_multiplications
 from nets_jax.tickets.results import Cost, SearchResult
-from nets_jax.tickets.storage import save_ticket
+from nets_jax.tickets.storage import fingerprint, save_ticket
 from nets_jax.tickets.ticket import (
   Ticket,
   density,
@@ -35,7 +35,7 @@ from nets_jax.tickets.ticket import (
   take,
   unmasked_count,
 )
-from nets_jax.tickets.trained import save_trained
+from nets_jax.tickets.trained import FINGERPRINT, save_trained
 from nets_jax.training.evaluation import evaluate
 from nets_jax.training.measures import Measures
 from nets_jax.training.task import Task
@@ -80,11 +80,14 @@ def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
 
 
 def write_trained(
-  where: pathlib.Path, trained: Trained, place: int, network: Network, sync: bool = True
+  where: pathlib.Path, trained: Trained, place: int, ticket: Ticket, network: Network, sync: bool = True
 ) -> None:
-  """Keeps one of the networks that were trained side by side, with the last row of its curve."""
+  """Keeps one of the networks that were trained side by side, with the last row of its curve and the ticket's
+  fingerprint.
+  """
   last = [row for row in trained.curves if row["ticket"] == place][-1]
-  notes = {name: value for name, value in last.items() if name not in ("ticket", "seconds")}
+  notes: Row = {name: value for name, value in last.items() if name not in ("ticket", "seconds")}
+  notes[FINGERPRINT] = fingerprint(ticket)
   weights, state = take((trained.weights, trained.network_states), place)
   save_trained(where / TRAINED, weights, state, network, notes, sync)
 

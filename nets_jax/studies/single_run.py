@@ -176,7 +176,7 @@ class SingleRun:
         checkpoints=checkpoints,
       )
     if self.machine.keep_trained:
-      run_files.write_trained(self.where, found, 0, task.network)
+      run_files.write_trained(self.where, found, 0, ticket, task.network)
     rows: list[Row] = [{**row, "ticket": list(trained)[int(row["ticket"])]} for row in found.curves]
     write_csv(self.where / run_files.TRAINING, rows)
     self.board.training(rows)

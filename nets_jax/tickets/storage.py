@@ -32,7 +32,7 @@ from nets_jax.networks.layers import Layer
 from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, NETWORKS, named, rebuilt
 from nets_jax.tickets.provenance import Provenance, read_provenance
-from nets_jax.tickets.tensor_files import read, write
+from nets_jax.tickets.tensor_files import checksum, read, write
 from nets_jax.tickets.ticket import Ticket, layers_of
 
 LONGEST = 300  # signs of a name in a file that a message repeats
@@ -62,19 +62,32 @@ def save_ticket(
   """
   ticket = jax.device_get(ticket)
   _check_one(ticket, network)
-  weights, masks = flat(ticket.weights), flat(ticket.masks)
   metadata = dict(network_metadata(network))
   if ticket.layers:
     metadata["layers"] = [layer.name for layer in ticket.layers]
   if provenance is not None and (record := provenance.record()):
     metadata["provenance"] = record
-  types = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}
-  if types := {name: type_ for name, type_ in types.items() if type_ not in NATIVE}:
+  tensors, types = _tensors(ticket)
+  if types:
     metadata["types"] = types
+  write(path, tensors, metadata, sync)
+
+
+def fingerprint(ticket: Ticket) -> str:
+  """The SHA-256 of a ticket's weights and masks, whatever else its file says."""
+  tensors, types = _tensors(jax.device_get(ticket))
+  return checksum(tensors, types)
+
+
+def _tensors(ticket: Ticket) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """What a ticket's file holds by name, and the types of those that are stored as another."""
+  weights, masks = flat(ticket.weights), flat(ticket.masks)
+  types: dict[str, str] = {f"weights/{name}": leaf.dtype.name for name, leaf in weights.items()}
+  types = {name: type_ for name, type_ in types.items() if type_ not in NATIVE}
   tensors = {f"weights/{name}": np.ascontiguousarray(leaf) for name, leaf in weights.items()}
   tensors |= {name: tensors[name].view(f"uint{8 * tensors[name].dtype.itemsize}") for name in types}
   tensors |= {f"masks/{name}": np.ascontiguousarray(mask) for name, mask in masks.items() if mask is not None}
-  write(path, tensors, metadata, sync)
+  return tensors, types
 
 
 def _check_one(ticket: Ticket, network: Network) -> None:

@@ -18,6 +18,7 @@ from nets_jax.tickets.storage import DEEPEST, NATIVE, network_metadata
 from nets_jax.tickets.tensor_files import read, write
 
 KIND = "trained network"
+FINGERPRINT = "ticket_sha256"  # the note that says of which ticket it is: `storage.fingerprint`
 PARTS = ("weights", "state")
 STORED = (*NATIVE, "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 

@@ -1,0 +1,166 @@
+"""What README and docs/ tell of measurements is what the results' files hold."""
+
+import pathlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nets_jax.analysis.intervals import mean_and_interval
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "experiments/results"
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+DENSITIES = {"10 %": 0.1, "5 %": 0.05, "2 %": 0.02, "1 %": 0.01, "0.5 %": 0.005}
+# How a row of a page begins, and what the studies' tables call that method.
+METHODS = {
+  "guided NeTS": "guided",
+  "IMP, cycles of five": "imp_5_global",
+  "IMP, cycles of ten": "imp_10",
+  "gradual pruning": "gradual",
+  "SNIP": "snip",
+  "SynFlow": "synflow",
+  "random, by ERK": "erk",
+  "`halved`": "guided_halved",
+  "dense, 100 %": "dense",
+}
+
+
+def rows_of(study):
+  """The rows of a study's table, one for each ticket."""
+  return pd.read_csv(RESULTS / study / "densities.csv").set_index(["method", "target_density", "trial"])
+
+
+def percent(values, sign=""):
+  """Mean and 95 % interval in percent or points, as the pages write them; no -0.0."""
+  mean, half = (round(100 * float(value), 1) for value in mean_and_interval(list(values)))
+  return f"{mean + 0.0:{sign if mean else ''}.1f} ± {half:.1f}"
+
+
+def tables_of(text):
+  """The tables of a page: for each the cells of its head, and those of its rows, without emphasis."""
+  for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+    lines = [[cell.strip(" *") for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+    if len(lines) > 2 and set("".join(lines[1])) <= set("-: "):
+      yield lines[0], lines[2:]
+
+
+def by_density(head, rows, of):
+  """The cells of a table of methods by density, each beside what `of` makes of method and density."""
+  for name, *cells in rows:
+    method = next(method for begin, method in METHODS.items() if name.startswith(begin))
+    for title, cell in zip(head[1:], cells, strict=True):
+      if title in DENSITIES and cell:
+        yield f"{name}, {title}", cell, of(method, DENSITIES[title])
+
+
+def accuracies(study):
+  """Of method and density: test accuracy, mean and interval."""
+  rows = rows_of(study).test_accuracy
+
+  def of(method, density):
+    return f"{percent(rows[method, 1.0 if method == 'dense' else density])} %"
+
+  return of
+
+
+def differences(study, to="guided"):
+  """Of method and density: the paired difference from another method's test accuracy."""
+  rows = rows_of(study).test_accuracy
+
+  def of(method, density):
+    first = rows[method, 1.0 if method == "dense" else density]
+    second = rows[to, density]
+    common = first.index.intersection(second.index)
+    return percent(first[common] - second[common], "+")
+
+  return of
+
+
+def epochs(study, method):
+  """The genome-epochs of a method's searches: one number, or from the least to the most."""
+  own = rows_of(study).search_epochs[method].groupby("target_density").mean().round().astype(int)
+  return str(own.min()) if own.nunique() == 1 else f"{own.min()} to {own.max()}"
+
+
+def table_with(page, *words):
+  """The one table of a page whose head has these words."""
+  found = [table for table in tables_of(PAGES[page]) if all(word in " | ".join(table[0]) for word in words)]
+  assert len(found) == 1, [table[0] for table in found]
+  return found[0]
+
+
+def test_the_table_of_readme():
+  head, rows = table_with("README.md", "10 %", "0.5 %", "genome-epochs")
+  cells = list(by_density(head, rows, accuracies("recipe")))
+  assert len(cells) >= 5 * (len(rows) - 1) + 1
+  assert [(where, told) for where, told, known in cells if told != known] == []
+  for name, *own in rows:
+    method = next(method for begin, method in METHODS.items() if name.startswith(begin))
+    assert own[-1] == epochs("recipe", method), name
+
+
+def test_the_table_of_differences():
+  head, rows = table_with("results_guided.md", "10 %", "0.5 %", "genome-epochs (guided")
+  cells = list(by_density(head, rows, differences("recipe")))
+  assert len(cells) == 5 * len(rows)
+  assert [(where, told, known) for where, told, known in cells if told != known] == []
+
+
+def test_the_dense_networks_rates():
+  head, (row,) = table_with("results_guided.md", "learning rate", "0.001", "0.3")
+  rows = pd.concat([rows_of("dense_rates"), rows_of("densities").rename({"dense": "dense at 0.001"})])
+  told = dict(zip(head[1:], row[1:], strict=True))
+  assert told == {rate: f"{percent(rows.test_accuracy[f'dense at {rate}'])} %" for rate in told}
+
+
+def test_the_papers_table():
+  """Mean and standard deviation of the trials."""
+  head, rows = table_with("results_paper.md", "random, ours", "NeTS, ours")
+  found = pd.read_csv(RESULTS / "mnist/table1.csv").set_index("method")
+  columns = {"density": 1, "loss": 3, "accuracy": 1}
+  methods = {
+    "random": "random",
+    "IMP": "imp",
+    "NeTS": "paper",
+    "dense": "dense",
+    "SNIP": "snip",
+    "SynFlow": "synflow",
+  }
+  seen = 0
+  for name, *cells in rows:
+    if not name.startswith("Mean"):
+      continue
+    column = name.removeprefix("Mean ").replace("validation", "valid").replace(" ", "_")
+    digits, is_share = columns[column.split("_")[-1]], "loss" not in column
+    for title, cell in zip(head[1:], cells, strict=True):
+      if not title.endswith(", ours") or "±" not in cell:
+        continue
+      method = methods[title.removesuffix(", ours")]
+      values = found.loc[method if method in found.index else "nets", column] * (100 if is_share else 1)
+      known = f"{values.mean():.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+      assert cell.removesuffix(" %") == known, (name, title)
+      seen += 1
+  assert seen > 20
+
+
+# What a page's sentences say, with what the results' files make of it.
+def of_the_digits():
+  rows = rows_of("digits").test_accuracy
+  ticket, random, dense = (rows[m, d] for m, d in (("guided", 0.1), ("random", 0.1), ("dense", 1.0)))
+  return percent(ticket - random), f"{100 * (dense - ticket).mean():.1f}"
+
+
+CLAIMS = [
+  (
+    "README.md",
+    "the ticket is {} points better than a random one, and {} below the dense network",
+    of_the_digits,
+  ),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence", "of"), CLAIMS, ids=[claim[1][:40] for claim in CLAIMS])
+def test_a_sentence_says_what_was_measured(page, sentence, of):
+  assert sentence.format(*of()) in " ".join(PAGES[page].split())
