@@ -1,5 +1,6 @@
 """How Sphinx builds the site: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
 
+import ast
 import pathlib
 import re
 import shutil
@@ -42,6 +43,7 @@ default_role = "code"  # docstrings have names between single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_default_options = {"exclude-members": "replace"}  # each dataclass has it
 maximum_signature_line_length = 90
 napoleon_use_ivar = True
 napoleon_attr_annotations = False  # shapes are words in a string, which are no markup
@@ -79,9 +81,9 @@ def link_out(app, docname: str, source: list[str]) -> None:
 def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
   """Docstrings are plain text: bars, stars and underscores are themselves, but for names between backticks.
 
-  What is indented after a colon and an empty line is code.
+  What is indented after a colon and an empty line is code. One entry may be of several arguments.
   """
-  del app, what, name, obj, options
+  del app, name, obj, options
   code = None  # how far the line before a block of code is indented
   for i, line in enumerate(lines):
     indent = len(line) - len(line.lstrip())
@@ -91,13 +93,69 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     parts = re.split(r"(`[^`]*`)", line)
     parts[::2] = [re.sub(r"[|*]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
     lines[i] = "".join(parts)
+    if indent and (several := re.match(r" +\w+(?:, \w+)+(?=: )", lines[i])):
+      names = several[0].replace(", ", ",\u200b")  # after a space the first would be taken for a type
+      lines[i] = names + lines[i][several.end() :]
     after = next((other for other in lines[i + 1 :] if other.strip()), "")
     if line.endswith(":") and lines[i + 1 : i + 2] == [""] and len(after) - len(after.lstrip()) > indent:
       lines[i], code = lines[i] + ":", indent
+  if what == "property":
+    _HELD.append(lines[:])
+    lines[:] = []
+
+
+_HELD: list[list[str]] = []
+
+
+def held_back(app, what, name, obj, options, lines: list[str]) -> None:
+  """The text of a property, which napoleon would take for a type where it has a colon."""
+  del app, name, obj, options
+  if what == "property":
+    lines[:] = _HELD.pop()
+
+
+_NUM = r"~?(jaxtyping\.)?Num"
+_NUMBER = rf"int \| float \| ~?(numpy\.)?number \| {_NUM}\[ndarray, ''\] \| {_NUM}\[Array, ''\]"
+# Types and defaults as they are shown: how they are in the source.
+SHORTER = {
+  r"(jax\.)?jaxlib\._jax\.Array": "Array",
+  _NUMBER: "Number",
+  r"Number \| ~?(collections\.abc\.)?Callable\[\[Number\], Number\]": "Rate",
+  r"~?(jaxtyping\.)?PyTree\[~?(jax\.)?Array \| ~?numpy\.ndarray \| ~?jax\.ShapeDtypeStruct\]": "Params",
+  r"<function [\w.]*<lambda>>|<factory>": "...",
+  r"<[\w.]*\.(\w+) object>": r"\1()",
+  r"<function (\w+)>": r"\1",
+  r"<class '(\w+)'>": r"\1",
+}
+
+
+def short_types(app, what, name, obj, options, signature: str | None, returns: str | None):
+  """Types by the names that they have in the source."""
+  del app, what, name, obj, options
+
+  def short(text: str | None) -> str | None:
+    for pattern, name in SHORTER.items() if text else ():
+      text = re.sub(pattern, name, text)
+    try:
+      ast.parse(f"def f{(text or '()').replace('~', '')}: pass")
+      return text
+    except SyntaxError:  # a default that is no literal; Sphinx shows such a line as it stands
+      return re.sub(r"~([\w.]*\.)?(\w+)", r"\2", text)
+
+  return short(signature), returns and returns.replace("jaxlib._jax.Array", "Array")
+
+
+def skip_fields(app, what, name, obj, skip, options) -> bool | None:
+  """The fields of a named tuple have no text of their own; its class tells of them."""
+  del app, what, name, skip, options
+  return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def setup(app) -> None:
   """What Sphinx calls first."""
   copy_notebooks()
   app.connect("source-read", link_out)
-  app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon marks them up
+  app.connect("autodoc-process-docstring", plain_text, priority=400)  # napoleon comes after, by 500
+  app.connect("autodoc-process-docstring", held_back, priority=600)
+  app.connect("autodoc-process-signature", short_types)
+  app.connect("autodoc-skip-member", skip_fields)
