@@ -150,11 +150,52 @@ def test_saliencies(task, network, data, ticket, trained, name, regrowth):
   gradient = jax.grad(loss)(after)
   for layer, mask in ticket.masks.items():
     w_0, w, g, m = (np.asarray(t[layer]["kernel"]) for t in (before, after, gradient, ticket.masks))
-    expected = {"taylor": w * (w - w_0), "movement": w - w_0, "magnitude": w, "gradient": g * w}[name]
+    moved = w * (w - w_0)
+    expected = {
+      "taylor": moved,
+      "movement": w - w_0,
+      "magnitude": w,
+      "gradient": g * w,
+      "balanced": moved * np.abs(g * w).sum() / np.abs(moved).sum(),
+    }[name]
     expected = np.where(m, np.abs(expected), np.abs(g) if regrowth else 0)
     np.testing.assert_allclose(found[layer]["kernel"], expected, rtol=1e-3, atol=1e-7)
     assert found[layer]["bias"] is None
     assert mask["bias"] is None
+
+
+def test_no_scale_of_a_layer_changes_its_share_of_a_balanced_saliency():
+  """By Adam, where each weight moves by a rate, whatever its size; relu passes scales on."""
+  data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=20)
+  network = nets_jax.MLP((8, 6), 2)
+  adam = nets_jax.Training("adam", learning_rate=1e-4, batch_size=10)
+  task = nets_jax.Task(network, data, adam)
+  ticket = nets_jax.random_ticket(0, network, data.input_shape, 1.0)
+  names = list(ticket.masks)
+  scales = dict(zip(names, (100.0, 0.1, 0.1), strict=True))
+  scaled = ticket.replace(
+    weights={n: {**w, "kernel": w["kernel"] * scales[n]} for n, w in ticket.weights.items()}
+  )
+  order = minibatch_order(KEY, len(data.train), 10, 12)
+
+  def shares(measure, genome):
+    after = train(KEY, genome, task, order).weights
+    found = saliency.saliency(measure, genome, after, task, order, True)
+    totals = np.array([float(found[name]["kernel"].sum()) for name in names])
+    return totals / totals.sum()
+
+  np.testing.assert_allclose(shares(saliency.balanced, scaled), shares(saliency.balanced, ticket), rtol=0.2)
+  assert shares(saliency.taylor, scaled)[0] > 0.95 > 2 * shares(saliency.taylor, ticket)[0]
+
+
+def test_a_layer_that_has_not_moved_has_no_saliency():
+  still = {"a": jnp.ones((2, 3)), "b": jnp.full((3,), 2.0)}
+  moved = {**still, "b": jnp.array([2.0, 3.0, 2.5])}
+  seen = saliency.SeenTraining(still, moved, lambda: jax.tree.map(jnp.ones_like, still))
+  found = saliency.balanced(seen)
+  np.testing.assert_array_equal(found["a"], 0)
+  s = np.array([0.0, 3.0, 1.25])
+  np.testing.assert_allclose(found["b"], s * 7.5 / s.sum(), rtol=1e-6)
 
 
 def test_a_gradient_in_parts_is_that_of_the_whole(task, ticket, trained):

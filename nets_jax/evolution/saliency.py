@@ -36,8 +36,26 @@ class SeenTraining(NamedTuple):
 
 
 def taylor(seen: SeenTraining) -> Params:
-  """|theta_T * (theta_T - theta_0)|, to first order what zeroing the weight undoes of the training."""
+  """|theta_T * (theta_T - theta_0)|; by SGD, to first order, what zeroing the weight undoes of the training.
+
+  By Adam a weight moves as far in a layer of large weights as in one of small, so the former seems to matter.
+  """
   return jax.tree.map(lambda w, w_0: w * (w - w_0), seen.trained, seen.initial)
+
+
+def balanced(seen: SeenTraining) -> Params:
+  """`taylor` within a layer, each layer weighed: s |g * theta_T|_1 / |s|_1, s of the layer's genes.
+
+  So no scale of a layer makes its genes matter more, whichever the optimiser: |g * theta_T| is what scaling
+  leaves as it is.
+  """
+
+  def weigh(moved: Array, shown: Array) -> Array:
+    total = jnp.sum(jnp.abs(moved), dtype=jnp.float32)
+    ratio = jnp.sum(jnp.abs(shown), dtype=jnp.float32) / jnp.where(total > 0, total, 1)
+    return moved.astype(jnp.float32) * ratio
+
+  return jax.tree.map(weigh, taylor(seen), gradient(seen))
 
 
 def movement(seen: SeenTraining) -> Params:
@@ -61,6 +79,7 @@ Measure = Callable[[SeenTraining], Params]
 # `random` looks at nothing: chance decides.
 SALIENCIES: dict[str, Measure | None] = {
   "taylor": taylor,
+  "balanced": balanced,
   "movement": movement,
   "magnitude": magnitude,
   "gradient": gradient,
