@@ -117,7 +117,8 @@ def said_in_the_source(message):
 
 
 def test_every_message_of_troubleshooting_is_in_the_source():
-  quoted = re.findall(r"```text\n(.*?)```", (DOCS / "troubleshooting.md").read_text(), re.DOTALL)
+  pages = "".join(path.read_text() for path in sorted(DOCS.glob("troubleshooting*.md")))
+  quoted = re.findall(r"```text\n(.*?)```", pages, re.DOTALL)
   messages = [" ".join(text.split()) for text in quoted]
   assert len(messages) > 40
   assert [message for message in messages if not said_in_the_source(message)] == []
