@@ -43,7 +43,7 @@ def guided(**settings: object) -> Nets:
     operators=(
       Crossover(),
       ScaleLayers(Geometric(2.0, 0.02)),
-      ScheduledDormancy("taylor", CubicDensity(), regrowth_rate=0.1),
+      ScheduledDormancy("balanced", CubicDensity(), regrowth_rate=0.1),
     ),
     ranking=Feasible(target_density=0.1),
     fitness_epochs=0.25,
@@ -59,6 +59,7 @@ def halved(**settings: object) -> Nets:
     generations=12,
     halvings=3,
     scale_deviation=Linear(2.0, 0.2),
+    saliency="taylor",
     density_schedule="geometric",
     regrowth_rate=0.0,
   ).change(**settings)
