@@ -29,7 +29,8 @@ METHODS = {
 
 def rows_of(study):
   """The rows of a study's table, one for each ticket."""
-  return pd.read_csv(RESULTS / study / "densities.csv").set_index(["method", "target_density", "trial"])
+  rows = pd.read_csv(RESULTS / study / "densities.csv")
+  return rows.set_index(["method", "target_density", "trial"]).sort_index()
 
 
 def percent(values, sign=""):
@@ -143,6 +144,19 @@ def test_the_papers_table():
       assert cell.removesuffix(" %") == known, (name, title)
       seen += 1
   assert seen > 20
+
+
+def test_what_the_first_screen_says_of_the_figure():
+  """A point ahead at 0.5 %, level at 1 and 2 %, behind IMP above; no ticket beats the dense network."""
+  rows = rows_of("recipe").test_accuracy.groupby(["method", "target_density"]).mean() * 100
+  others = ["imp_5_global", "imp_10", "gradual", "rigl", "snip", "synflow", "erk", "guided_halved"]
+  assert set(others) <= set(rows.index.get_level_values("method"))
+  rivals = {density: max(rows[m, density] for m in others[:-1]) for density in DENSITIES.values()}
+  ahead = {density: rows["guided", density] - best for density, best in rivals.items()}
+  assert ahead[0.005] > 0.9
+  assert all(abs(ahead[density]) < 0.2 for density in (0.01, 0.02))
+  assert all(rows["imp_5_global", density] - rows["guided", density] > 0.1 for density in (0.05, 0.1))
+  assert max(rows.drop("dense")) <= rows["dense", 1.0] + 0.05
 
 
 # What a page's sentences say, with what the results' files make of it.
