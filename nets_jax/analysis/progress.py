@@ -31,9 +31,9 @@ class NotebookBar(tqdm):
 
   _open: ClassVar[list["NotebookBar"]] = []
 
-  def __init__(self, **settings: Any):
+  def __init__(self, total: int, desc: str, unit: str = "it", initial: int = 0):
     """As tqdm."""
-    super().__init__(gui=True, ncols=NOTEBOOK_COLUMNS, **settings)
+    super().__init__(total=total, desc=desc, unit=unit, initial=initial, gui=True, ncols=NOTEBOOK_COLUMNS)
     self._open.append(self)
     if self._open[0] is self:
       # Not at the top: a process without IPython may import this module.
