@@ -233,4 +233,5 @@ def counted_compilations():
   try:
     yield count
   finally:
-    jax.monitoring.unregister_event_duration_listener(listener)
+    # JAX 0.8 cannot; there it goes on counting in a list that nobody reads.
+    getattr(jax.monitoring, "unregister_event_duration_listener", lambda _: None)(listener)

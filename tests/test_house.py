@@ -44,13 +44,41 @@ def test_the_versions_of_the_results_are_of_packages_that_are_named():
   assert {plain(re.match(r"[\w.-]+", line)[0]) for line in PROJECT["dependencies"]} <= packages
 
 
+def test_the_oldest_versions_are_the_bounds():
+  groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+  bounds = dict(
+    re.findall(r"^([\w.-]+)>=([\d.]+)", "\n".join(line for group in groups for line in group), re.M)
+  )
+  first, *lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
+  assert first.startswith("#")
+  oldest = dict(line.split("==") for line in lines)
+  assert oldest.pop("jaxlib") == bounds["jax"]
+  assert oldest == bounds
+
+
 def test_the_workflows_run_what_a_newcomer_runs():
   workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
   steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
   assert ".ci/run" in [step.get("run") for step in steps]
+  ends = workflow["jobs"]["ends"]["strategy"]["matrix"]
+  assert {system.partition("-")[0] for system in ends["os"]} == {"ubuntu", "macos"}
+  (oldest,) = (end for end in ends["include"] if end["end"] == "oldest")
+  assert PROJECT["requires-python"] == f">={oldest['python']}"
   build = yaml.safe_load((ROOT / ".github" / "workflows" / "build.yml").read_text())
   assert build[True]["push"]["tags"]  # YAML reads `on` as true
   yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+
+
+def test_the_forms_of_issues_can_be_filled_in():
+  forms = [path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
+  assert len(forms) == 3
+  for path in forms:
+    form = yaml.safe_load(path.read_text())
+    assert form["name"]
+    assert form["description"]
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields) > 1
+    assert all(field["attributes"]["label"] for field in fields)
 
 
 def test_the_checks_install_the_wheel_alone():

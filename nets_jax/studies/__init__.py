@@ -10,6 +10,7 @@ Each study takes a directory, in which nothing is run twice; see `work.Options` 
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
   from nets_jax.studies.ticket_controls import Controls, controls
   from nets_jax.studies.tuning import Tuning, candidates, tune
   from nets_jax.studies.work import Options
+
+# Optuna loads bars that no study shows, and in a notebook these ask for widgets.
+warnings.filterwarnings("ignore", "IProgress not found")
 
 # Loaded when they are first used: pandas, Optuna and matplotlib take a second.
 _HOMES = {

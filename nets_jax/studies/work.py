@@ -86,31 +86,31 @@ def complete(
         warn_of_unkept(runs)
       trials.revive(worker)
       trials.add(run.name for run in runs if run.name in left)
-    say(describe(runs, options.machine.at_once))
     parts = batches(runs, options.machine.at_once)
-    progress = RunsDone(len(runs), len(runs) - len(left))
-    while left and not is_over(begun, options):
-      did = False
-      for part in parts:
-        todo = [run for run in part.runs if run.name in left and not is_done(run)]
-        claimed = trials.claim([run.name for run in todo], worker) if todo else {}
-        if claimed:
-          did = True
-          _do(part, [run for run in todo if run.name in claimed], claimed, directory, options, trials)
-          worker.take([])
-          left -= set(claimed)
-          progress.tell(len(runs) - len(left))
-          on_batch()
-        if is_over(begun, options):
-          break
-      left = {run.name for run in runs if not is_done(run)}
-      if left and not did:  # others are at work on what is left
-        time.sleep(WAIT_SECONDS)
-        with trials.alone():
-          if dead := trials.revive(worker):
-            say(f"{len(dead)} runs of a worker that has died are taken up")
-          alive = worker.in_hand()
-          trials.add(run.name for run in runs if not is_done(run) and run.name not in alive)
+    plan = describe(runs, options.machine.at_once)
+    with RunsDone(len(runs), len(runs) - len(left), plan) as progress:
+      while left and not is_over(begun, options):
+        did = False
+        for part in parts:
+          todo = [run for run in part.runs if run.name in left and not is_done(run)]
+          claimed = trials.claim([run.name for run in todo], worker) if todo else {}
+          if claimed:
+            did = True
+            _do(part, [run for run in todo if run.name in claimed], claimed, directory, options, trials)
+            worker.take([])
+            left -= set(claimed)
+            progress.tell(len(runs) - len(left))
+            on_batch()
+          if is_over(begun, options):
+            break
+        left = {run.name for run in runs if not is_done(run)}
+        if left and not did:  # others are at work on what is left
+          time.sleep(WAIT_SECONDS)
+          with trials.alone():
+            if dead := trials.revive(worker):
+              say(f"{len(dead)} runs of a worker that has died are taken up")
+            alive = worker.in_hand()
+            trials.add(run.name for run in runs if not is_done(run) and run.name not in alive)
     if left:
       say(f"{len(left)} of {len(runs)} runs are not done yet; the same command goes on with them")
   forget_checkpoints(directory)
