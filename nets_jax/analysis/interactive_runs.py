@@ -1,4 +1,4 @@
-"""Interactive figures of one run: its evolution, trainings, frontier and lineage, from the rows of its files."""
+"""Interactive figures of one run, from its files' rows: evolution, trainings, frontier, lineage."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,18 @@ from nets_jax.analysis.history_figures import (
   panels,
   population_range,
 )
-from nets_jax.analysis.interactive import BAND, Drawing, colours_of, hover, logarithmic, panel, take
+from nets_jax.analysis.interactive import (
+  BAND,
+  Drawing,
+  colours_of,
+  follow,
+  hover,
+  limit,
+  logarithmic,
+  panel,
+  source_of,
+  take,
+)
 from nets_jax.analysis.style import COLOURS, TableRow
 from nets_jax.analysis.verdicts import minimum
 from nets_jax.training.measures import Measures
@@ -48,7 +59,7 @@ def evolution(history: Sequence[TableRow], target: float | None, measures: Measu
                  name="population")  # fmt: skip
     best = leaders(history)
     source = take(best, x=(axis, 1.0), y=(column, factor))
-    found = made.line("x", "y", source=source, color=COLOURS["nets"], line_width=2, name=line)
+    made.line("x", "y", source=source, color=COLOURS["nets"], line_width=2, name=line)
     dots = made.scatter("x", "y", source=source, color=COLOURS["nets"], size=5, name=line)
     hover(made, [dots], {axis: "@x", label: "@y{0.[0000]}"})
     if column == "density" and target is not None:
@@ -56,8 +67,8 @@ def evolution(history: Sequence[TableRow], target: float | None, measures: Measu
       made.line([points[0], points[-1]], [100 * target] * 2, color="#444444", line_dash="dashed",
                 name="target density")  # fmt: skip
     values = factor * np.asarray([row[column] for row in history])
-    if column != "density" and (bounds := ends(values, float(np.nanmax(found.data_source.data["y"])))):
-      made.y_range.start, made.y_range.end = bounds
+    if column != "density":
+      limit(made.y_range, ends(values, factor * max(float(row[column]) for row in best)))
     drawn.append(made)
   reading = (
     f"The line is the best genome of each {axis}, by fitness; the band is the range over the population."
@@ -110,11 +121,9 @@ def _draw_curves(
   """A line for each network, and where its validation loss was lowest."""
   dots = []
   for name, curve in curves.items():
-    columns = {"name": "ticket", "y": (column, factor)} if "ticket" in curve[0] else {"y": (column, factor)}
-    source = take(curve, x=("epoch", 1.0), iteration=("iteration", 1.0), **columns)
-    style = {"source": source, "color": colours[name], "name": name}
-    made.line("x", "y", line_width=1.8, **style)
-    dots.append(made.scatter("x", "y", size=8, alpha=0.0, hover_alpha=0.6, **style))
+    named = [{**row, "ticket": name} for row in curve]
+    source = take(named, x=("epoch", 1.0), iteration=("iteration", 1.0), name="ticket", y=(column, factor))
+    dots.append(follow(made, source, colours[name], name))
     lowest = take([minimum(curve)], x=("epoch", 1.0), y=(column, factor))
     made.scatter("x", "y", source=lowest, marker="diamond", size=12, color=colours[name], name=name)
   hover(made, dots, {"network": "@name", "epoch": "@x (iteration @iteration{0,0})", "value": "@y{0.[0000]}"})
@@ -139,10 +148,10 @@ def frontier(history: Sequence[TableRow], kept: Sequence[TableRow], measures: Me
   needed = max(row["valid_loss"] for row in kept)
   if is_log:
     top = highest_shown(losses, needed, measures)
-    made.y_range.start, made.y_range.end = 0.9 * min(losses), 1.1 * top
+    limit(made.y_range, (0.9 * min(losses), 1.1 * top))
     logarithmic(made.yaxis[0], min(losses), top)
-  elif bounds := ends(np.asarray(losses), needed):
-    made.y_range.start, made.y_range.end = bounds
+  else:
+    limit(made.y_range, ends(np.asarray(losses), needed))
   last = max(row["generation"] for row in sound)
   columns = {"x": ("density", 100.0), "y": ("valid_loss", 1.0), "generation": ("generation", 1.0)}
   colour = linear_cmap("generation", "Viridis256", last, 0)
@@ -189,20 +198,19 @@ def lineage(history: Sequence[TableRow], best: Place, measures: Measures) -> Dra
     line_alpha=alphas, color=COLOURS["nets"], name="ancestors",
   )  # fmt: skip
   places = sorted(shares)
-  dots = made.scatter(
-    "x", "y", size="size", color=COLOURS["nets"], alpha=0.8, name="ancestors",
-    source={
-      "x": [g for g, _ in places], "genome": [i for _, i in places], "y": heights(places),
-      "share": [100 * shares[place] for place in places],
-      "size": [4 + 7 * shares[place] ** 0.5 for place in places],
-      "density": [100 * by_place[place]["density"] for place in places],
-    },
+  source = source_of(
+    x=[g for g, _ in places], genome=[i for _, i in places], y=heights(places),
+    share=[100 * shares[place] for place in places], size=[4 + 7 * shares[place] ** 0.5 for place in places],
+    density=[100 * by_place[place]["density"] for place in places],
   )  # fmt: skip
-  made.scatter([best[0]], heights([best]), marker="star", size=16, color=COLOURS["imp"], name="best genome")
+  dots = made.scatter(
+    "x", "y", size="size", color=COLOURS["nets"], alpha=0.8, name="ancestors", source=source
+  )
+  star = {"marker": "star", "size": 16, "color": COLOURS["imp"], "name": "best genome"}
+  made.scatter([best[0]], heights([best]), **star)
   told = {"generation": "@x, genome @genome", "share": "@share{0.0} %", "density": "@density{0.0} %"}
   hover(made, [dots], told | {label: "@y{0.[0000]}"})
-  if bounds := ends(np.asarray(every["y"]), max(heights(places))):
-    made.y_range.start, made.y_range.end = bounds
+  limit(made.y_range, ends(np.asarray(heights(list(by_place))), max(heights(places))))
   legend = {"best genome": COLOURS["imp"], "ancestors": COLOURS["nets"], "population": "#c3cad2"}
   return Drawing(
     "Where the best genome comes from",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nets_jax.analysis.interactive import HEIGHT, Drawing, hover, panel
+from nets_jax.analysis.interactive import HEIGHT, Drawing, hover, limit, panel, source_of
 from nets_jax.analysis.ticket_figures import kernels
 
 if TYPE_CHECKING:
@@ -78,16 +78,16 @@ def shares(mask: np.ndarray) -> np.ndarray:
 
 def _picture(made: "figure", image: np.ndarray, top: float, what: str, shown: str) -> None:
   """An image with its first row on top, white at 0."""
-  from bokeh.models import LinearColorMapper
+  from bokeh.models import Image, LinearColorMapper
 
   rows, columns = image.shape
   steps = [255 * i // 15 for i in range(16)]  # from white to a dark blue
   palette = [f"#{255 - step * 9 // 10:02x}{255 - step * 3 // 4:02x}{255 - step // 2:02x}" for step in steps]
   mapper = LinearColorMapper(palette=palette, low=0, high=max(top, 1.0))
   cells = image.astype(np.uint8 if top < 256 else np.uint32)
-  glyph = made.image([cells], x=0, y=0, dw=columns, dh=rows, color_mapper=mapper)
-  made.x_range.start, made.x_range.end = 0, columns
-  made.y_range.start, made.y_range.end = rows, 0
-  made.x_range.range_padding = made.y_range.range_padding = 0
+  image_glyph = Image(image="image", x=0, y=0, dw=columns, dh=rows, color_mapper=mapper)
+  glyph = made.add_glyph(source_of(image=[cells]), image_glyph)
+  limit(made.x_range, (0, columns))
+  limit(made.y_range, (rows, 0))
   made.grid.visible = False
   hover(made, [glyph], {"row, column": "$y{0}, $x{0}", what: shown})

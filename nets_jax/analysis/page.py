@@ -8,12 +8,14 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from nets_jax.analysis.interactive import Drawing, as_json
 from nets_jax.engine.files import replace_file
 
 TEMPLATE = "page.html"
+NUMBER = re.compile(r"(yes: |no: )?[+-]?\d|(none|nan|=|-|)$")  # how a cell begins that is a number, or none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,14 @@ class Paragraph:
 
   text: str
   kind: str = "text"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bullets:
+  """Lines of a list."""
+
+  lines: Sequence[str]
+  kind: str = "list"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Table:
     marked: rows that stand out.
     links: of a row's first cell, where there is one for it.
     folded: whether it is closed at first, and opened by its caption.
-    numbers: the first column that is aligned as numbers are.
+    numbers: the first column that may be aligned as numbers are, if all its cells are such.
   """
 
   columns: Sequence[str]
@@ -63,8 +73,14 @@ class Table:
   numbers: int = 1
   kind: str = "table"
 
+  @property
+  def right(self) -> set[int]:
+    """The columns that are aligned as numbers are."""
+    columns = range(self.numbers, len(self.columns))
+    return {i for i in columns if all(NUMBER.match(row[i]) for row in self.rows)}
 
-Part = Paragraph | Code | Table | Drawing
+
+Part = Paragraph | Bullets | Code | Table | Drawing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ def headline(summary: Row) -> str:
 
 
 def cells(results: Mapping[str, Row], summary: Row) -> tuple[list[str], list[list[str]]]:
-  """The columns' titles of the table of an outcome, and the cells of its rows: one for each trained network."""
+  """The titles of an outcome's table, and the cells of its rows: one for each trained network."""
   measures = Measures.of_record(summary)
   titles = ["", "density", "valid loss", "test loss", f"test {measures.words}", "search s", "empty layers"]
   rows = []
@@ -80,14 +80,14 @@ def _line(run: pathlib.Path, root: pathlib.Path) -> tuple[str, ...] | None:
   except (OSError, ValueError, KeyError, TypeError):
     return None
   try:
-    return name, method, data, *_figures(json.loads((run / "summary.json").read_text()))
+    return name, method, data, *figures_of(json.loads((run / "summary.json").read_text()))
   except FileNotFoundError:
     return name, method, data, "-", "unfinished", "-"
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return name, method, data, "-", "damaged", "-"
 
 
-def _figures(summary: Row) -> Iterator[str]:
+def figures_of(summary: Row) -> Iterator[str]:
   """Density, test score and seconds of search, as text; a score that is not accuracy with its name."""
   if "failed" in summary:
     return iter(("-", "failed", "-"))

@@ -1,15 +1,19 @@
 """The files of a directory as its page reads them: each whole, missing, or damaged and named in one line."""
 
+import itertools
 import json
 import pathlib
 import re
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
-from nets_jax.analysis.page import Paragraph, Part, Table
+from nets_jax.analysis.page import Bullets, Page, Paragraph, Part, Table, write
+from nets_jax.engine.messages import say
 from nets_jax.engine.tables import Row, read_csv
 from nets_jax.errors import UsageError
-from nets_jax.studies.run_files import UNREADABLE
+from nets_jax.studies.run_files import REPORT, UNREADABLE
 
+Made = TypeVar("Made")
 LONGEST = 200_000  # characters of a text that a page takes in
 
 
@@ -50,8 +54,22 @@ def read_rows(path: pathlib.Path, needed: Collection[str]) -> list[Row]:
   return rows if set(needed) <= rows[0].keys() else []
 
 
-def part_of(path: pathlib.Path, make: Callable[[], Sequence[Part]]) -> Sequence[Part]:
-  """Parts that are made of a file.
+def guarded(where: pathlib.Path, make: Callable[[], Page]) -> None:
+  """Writes the page of what has just ended; what goes wrong with it is a line, and nothing else is lost.
+
+  Args:
+    where: the directory.
+    make: its page.
+  """
+  try:
+    write(where / REPORT, make())
+  except Exception as error:  # whatever it is: the results are worth more than their page
+    told = " ".join(str(error).split()) or type(error).__name__
+    say(f"{where / REPORT} was not written ({told}); nets-jax report {where} tries again")
+
+
+def made_of(path: pathlib.Path, make: Callable[[], Made]) -> Made:
+  """What is made of a file.
 
   Raises:
     UsageError: what is in it cannot be shown, so it is damaged.
@@ -75,7 +93,9 @@ def from_markdown(text: str) -> list[Part]:
         parts.pop()
       parts.append(_table(lines, caption))
     else:
-      parts += [Paragraph(line.removeprefix("- ")) for line in lines if line.strip()]
+      bullets = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+      parts += [Paragraph(line) for line in lines if line.strip() and not line.startswith("- ")]
+      parts += [Bullets(bullets)] if bullets else []
   return parts
 
 
@@ -89,8 +109,8 @@ def _table(lines: Sequence[str], caption: str) -> Table:
 
 
 def _cells(line: str, cuts: Sequence[int]) -> list[str]:
-  """The cells of a line: where the columns are, as the table is padded, for a cell may have a bar of its own."""
+  """The cells of a line, cut where the padded columns are: a cell may have a bar of its own."""
   if len(line) == cuts[-1] + 1 and all(line[cut] == "|" for cut in cuts):
-    return [line[start + 1 : end].strip() for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [line[start + 1 : end].strip() for start, end in itertools.pairwise(cuts)]
   found = [cell.strip() for cell in line.strip().strip("|").split("|")]
   return (found + [""] * len(cuts))[: len(cuts) - 1]

@@ -1,5 +1,6 @@
 """The page of one run, made of its files: verdict, table, cost, figures, masks, lineage, settings."""
 
+import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,10 @@ from nets_jax.analysis import interactive_runs, interactive_tickets
 from nets_jax.analysis.page import Page, Paragraph, Part, Section, Table
 from nets_jax.analysis.ticket_figures import kernels
 from nets_jax.analysis.verdicts import Verdict
-from nets_jax.engine.tables import Row
+from nets_jax.engine.tables import Row, standard_json
 from nets_jax.studies import outcome
 from nets_jax.studies.frontier_files import DIRECTORY as FRONTIER
-from nets_jax.studies.report_parts import part_of, read_json, read_rows, read_text
+from nets_jax.studies.report_parts import made_of, read_json, read_rows, read_text
 from nets_jax.studies.report_settings import defaults, repeating, settings_table
 from nets_jax.studies.run_files import CONFIG, HISTORY, SUMMARY, TICKET, TRAINING
 from nets_jax.tickets.storage import load_provenance, load_ticket
@@ -33,33 +34,27 @@ def run_page(where: pathlib.Path, summary: Row | None = None) -> Page:
   Raises:
     UsageError: a file is damaged.
   """
-  summary = read_json(where / SUMMARY) if summary is None else summary
+  summary = read_json(where / SUMMARY) if summary is None else json.loads(json.dumps(standard_json(summary)))
   config = read_json(where / CONFIG)
-  flags = config.get("flags") if isinstance(config.get("flags"), Mapping) else {}
-  assert isinstance(flags, Mapping)
+  flags = config.get("flags")
+  flags = flags if isinstance(flags, Mapping) else {}
   search = str(flags.get("search") or flags.get("method") or "")
-  measures = Measures()
   path = where / SUMMARY
-  parts: dict[str, Sequence[Part]] = {}
-
-  def outcome_parts() -> Sequence[Part]:
-    nonlocal measures
-    measures = Measures.of_record(summary)
-    return _outcome(summary, measures)
-
-  parts["Outcome"] = part_of(path, outcome_parts)
-  parts["Cost"] = part_of(path, lambda: _cost(summary))
-  parts["Training"] = part_of(where / TRAINING, lambda: _training(where, measures))
-  parts["Search"] = part_of(where / HISTORY, lambda: _search(where, flags, measures))
-  parts["Frontier"] = part_of(where / FRONTIER, lambda: _frontier(where, measures))
-  parts["Masks"] = part_of(where / TICKET, lambda: _masks(where, summary))
-  parts["Lineage"] = part_of(where / HISTORY, lambda: _lineage(where, summary, measures))
-  parts["Settings"] = settings_table(flags, defaults(search)) if flags else []
+  measures = made_of(path, lambda: Measures.of_record(summary))
+  parts: dict[str, Sequence[Part]] = {
+    "Outcome": made_of(path, lambda: _outcome(summary, measures)),
+    "Cost": made_of(path, lambda: _cost(summary)),
+    "Training": made_of(where / TRAINING, lambda: _training(where, measures)),
+    "Search": made_of(where / HISTORY, lambda: _search(where, flags, measures)),
+    "Frontier": made_of(where / FRONTIER, lambda: _frontier(where, measures)),
+    "Masks": made_of(where / TICKET, lambda: _masks(where, summary)),
+    "Lineage": made_of(where / HISTORY, lambda: _lineage(where, summary, measures)),
+    "Settings": settings_table(flags, defaults(search)) if flags else [],
+  }
   again = repeating("search", FLAGFILE, read_text(where / FLAGFILE), config)
-  lead = part_of(path, lambda: [Paragraph(line) for line in _lead(summary)])
   return Page(
     _title(flags, search),
-    [part.text for part in lead if isinstance(part, Paragraph)],
+    made_of(path, lambda: _lead(summary)),
     [*(Section(heading, own) for heading, own in parts.items()), again],
     "Made by nets_jax of the files in this directory; nets-jax report makes it again.",
   )
@@ -69,10 +64,12 @@ def _title(flags: Mapping[str, object], search: str) -> str:
   """What the run is, in a line."""
   if not search:
     return "A run of nets_jax"
-  what = f"A ticket trained again ({flags['ticket']})" if flags.get("ticket") else f"A ticket found by {search}"
-  told = [f"for {flags['dataset']}" if "dataset" in flags else "", f"on {flags.get('network')}" if flags.get("network") else "",
-          f"seed {flags['seed']}" if "seed" in flags else ""]  # fmt: skip
-  return f"{what} {', '.join(word for word in told if word)}".strip()
+  ticket, network = flags.get("ticket"), flags.get("network")
+  what = f"A ticket trained again ({ticket})" if ticket else f"A ticket found by {search}"
+  told = [f"for {flags['dataset']}"] if "dataset" in flags else []
+  told += [f"on {network}"] if network else []
+  told += [f"seed {flags['seed']}"] if "seed" in flags else []
+  return f"{what} {', '.join(told)}".strip()
 
 
 def _lead(summary: Row) -> list[str]:
@@ -85,7 +82,10 @@ def _lead(summary: Row) -> list[str]:
   won = [AGAINST.get(to, to) for to, verdict in verdicts.items() if verdict["wins"]]
   if verdicts:
     lost = [AGAINST.get(to, to) for to, verdict in verdicts.items() if not verdict["wins"]]
-    told = [f"wins against {' and '.join(won)}" if won else "", f"does not win against {' or '.join(lost)}" if lost else ""]
+    told = [
+      f"wins against {' and '.join(won)}" if won else "",
+      f"does not win against {' or '.join(lost)}" if lost else "",
+    ]
     lines.append(f"The ticket {', but '.join(part for part in told if part)}, by Definition 3 of the paper.")
   elif summary.get("results"):
     lines.append("The ticket was trained without the networks that a verdict needs.")
@@ -98,9 +98,14 @@ def _outcome(summary: Row, measures: Measures) -> Sequence[Part]:
   """The table that the run has printed, and the verdicts in words."""
   if not summary.get("results"):
     return []
-  sound = {name: {key: math.nan if value is None else value for key, value in row.items()} for name, row in summary["results"].items()}
+  sound = {
+    name: {key: math.nan if value is None else value for key, value in row.items()}
+    for name, row in summary["results"].items()
+  }
   columns, rows = outcome.cells(sound, summary)
-  parts: list[Part] = [Table(columns, rows, "After the final training, of the ticket and of what it is held against", marked=[0])]
+  parts: list[Part] = [
+    Table(columns, rows, "After the final training, of the ticket and of what it is held against", marked=[0])
+  ]
   verdicts = summary.get("verdicts") or {}
   if verdicts:
     parts.append(
@@ -118,16 +123,23 @@ def _verdicts(verdicts: Mapping[str, Row], measures: Measures) -> Table:
   rows = []
   for to, found in verdicts.items():
     verdict, yes = Verdict.of_record(found, measures), {True: "yes", False: "no"}
+    own, other = (measures.shown(score, 2) for score in (verdict.score, verdict.dense_score))
     rows.append(
       (
         AGAINST.get(to, to),
         yes[verdict.wins],
         f"{yes[verdict.as_fast]}: {verdict.iteration:,} against {verdict.dense_iteration:,}",
-        f"{yes[verdict.as_good]}: {measures.shown(verdict.score, 2)} against {measures.shown(verdict.dense_score, 2)}",
+        f"{yes[verdict.as_good]}: {own} against {other}",
         f"{yes[verdict.far_sparser]}: {verdict.unmasked:,} of {verdict.total:,}",
       )
     )
-  columns = ("against", "wins", "as fast (iterations)", f"as good (test {measures.words})", "far sparser (weights)")
+  columns = (
+    "against",
+    "wins",
+    "as fast (iterations)",
+    f"as good (test {measures.words})",
+    "far sparser (weights)",
+  )
   return Table(columns, rows, "Definition 3")
 
 
@@ -146,7 +158,10 @@ def _cost(summary: Row) -> Sequence[Part]:
   if summary.get("whole_multiplications"):
     fewer, whole = summary["multiplications"], summary["whole_multiplications"]
     rows.append(("multiplications for an example", f"{fewer:,} of {whole:,} ({fewer / whole:.1%})"))
-  note = "A genome-epoch is one pass of one genome over the training examples. Multiplications are counted without dead units, not without single weights."
+  note = (
+    "A genome-epoch is one pass of one genome over the training examples. Multiplications are counted "
+    "without dead units, not without single weights."
+  )
   return [Table(("cost", ""), rows), Paragraph(note)]
 
 
@@ -166,7 +181,10 @@ def _search(where: pathlib.Path, flags: Mapping[str, object], measures: Measures
 
 def _frontier(where: pathlib.Path, measures: Measures) -> Sequence[Part]:
   needed = ("generation", "density", "valid_loss")
-  kept, rows = read_rows(where / FRONTIER / "frontier.csv", ("file", *needed)), read_rows(where / HISTORY, needed)
+  kept, rows = (
+    read_rows(where / FRONTIER / "frontier.csv", ("file", *needed)),
+    read_rows(where / HISTORY, needed),
+  )
   return [interactive_runs.frontier(rows, kept, measures)] if kept and rows else []
 
 
@@ -186,7 +204,10 @@ def _masks(where: pathlib.Path, summary: Row) -> Sequence[Part]:
   if not path.exists():
     return []
   ticket = load_ticket(path)
-  found = [interactive_tickets.pixels(ticket, load_provenance(path).input_shape or ()), interactive_tickets.masks(ticket)]
+  found = [
+    interactive_tickets.pixels(ticket, load_provenance(path).input_shape or ()),
+    interactive_tickets.masks(ticket),
+  ]
   return [_layers(ticket, summary), *(drawing for drawing in found if drawing is not None)]
 
 

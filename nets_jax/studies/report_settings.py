@@ -19,15 +19,19 @@ OF_LABELS = ("loss", "score")  # which follow from the data's labels, so that th
 
 
 @functools.cache
-def defaults(search: str) -> Known | None:
+def defaults(search: str | None) -> Known | None:
   """Every setting's default by its name, as `config.json` writes it; None of a search that is not ours.
 
   Nothing is imported that a file names.
+
+  Args:
+    search: whose settings are there too; None is no search's.
   """
-  if search not in searches.SEARCHES:
+  if search is not None and search not in searches.SEARCHES:
     return None
   found: dict[str, object] = dict(OF_A_RUN)
-  for component in (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK, searches.default(search)):
+  own = [] if search is None else [searches.default(search)]
+  for component in (RunSettings(), DataSettings(), NetworkSettings(), BARE_TASK, *own):
     places = dict(searches.all_places(component))
     found |= {name: _written(places.get(name), value) for name, value in settings.values(component).items()}
   return found | {"search": "guided"}
@@ -47,14 +51,16 @@ def settings_table(flags: Known, known: Known | None, folded: bool = True) -> li
   if known is None:
     return [Table(("setting", "value"), shown, "All settings", folded=folded, numbers=2)]
   other = {name for name, value in given.items() if value is not None and is_changed(name, value, known)}
-  rows = [(name, value, in_words(known.get(name)) if name in other else "") for name, value in shown]
+  rows = [
+    (name, value, in_words(known[name]) if name in other and name in known else "") for name, value in shown
+  ]
   marked = [i for i, row in enumerate(rows) if row[0] in other]
-  every = Table(("setting", "value", "by default"), rows, "All settings; those that are not the default stand out",
-                marked=marked, folded=folded, numbers=3)  # fmt: skip
+  titles = ("setting", "value", "by default")
+  caption = "All settings; those that are not the default stand out"
+  every = Table(titles, rows, caption, marked=marked, folded=folded, numbers=3)
   changed = [row for row in rows if row[0] in other]
   if not changed:
     return [Paragraph("Every setting is the default."), every]
-  titles = ("setting", "value", "by default")
   return [Table(titles, changed, "What is not the default", numbers=3), every]
 
 
