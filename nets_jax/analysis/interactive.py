@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # it is loaded when a page is written
   from bokeh.plotting import figure
 
 INK, GRID, BAND = "#39424e", "#e3e7ec", 0.18
+WHOLE = ("generation", "iteration", "round", "training epoch")  # axes of whole numbers
 Scale = Literal["linear", "log"]
 HEIGHT = 300  # pixels
 
@@ -56,7 +57,7 @@ def panel(
     x_axis, y_axis: `linear` or `log`.
     factors: words along x, in place of numbers.
   """
-  from bokeh.models import DataRange1d, FactorRange
+  from bokeh.models import BasicTicker, DataRange1d, FactorRange
   from bokeh.plotting import figure
 
   across = FactorRange(factors=list(map(words, factors))) if factors else DataRange1d()
@@ -74,6 +75,8 @@ def panel(
     axis.axis_line_color = axis.major_tick_line_color = "#9aa5b1"
     axis.minor_tick_line_color = None
   made.grid.grid_line_color = GRID
+  if x in WHOLE:
+    made.xaxis.ticker = BasicTicker(min_interval=1)
   for axis_range in (made.x_range, made.y_range):
     if isinstance(axis_range, DataRange1d):
       axis_range.only_visible = True  # what is switched off does not press the rest together

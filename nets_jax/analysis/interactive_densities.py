@@ -23,7 +23,7 @@ if TYPE_CHECKING:
   from bokeh.models import ColumnDataSource
   from bokeh.plotting import figure
 
-FIT = "Switch one off, and the axis fits the others."
+FIT = "The axis fits what is switched on."
 DENSE = "Dashed lines are dense networks."
 
 

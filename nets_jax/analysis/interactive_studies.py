@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nets_jax.analysis.history_figures import ends, is_logarithmic, panels
+from nets_jax.analysis.history_figures import ends, evolution_columns, is_logarithmic
 from nets_jax.analysis.interactive import (
   Drawing,
   bars,
@@ -39,9 +39,7 @@ def trials(rows: Sequence[TableRow], measures: Measures) -> Drawing:
     measures: which loss the rows have.
   """
   legend, drawn = colours_of(row["method"] for row in rows), []
-  for column, (label, factor) in panels(measures).items():
-    if column not in rows[0]:
-      continue
+  for column, (label, factor) in evolution_columns(rows, measures).items():
     made = panel("generation", label)
     _draw_trials(made, rows, legend, "generation", (column, factor))
     values = factor * np.array([row[column] for row in rows], float)

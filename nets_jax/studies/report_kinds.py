@@ -98,7 +98,7 @@ def _winners(study: Study, text: str) -> list[str]:
   lines = re.findall(
     r"^(?:- |Definition 3 )(.+): (\d+ of \d+) win: ", read_text(study.where / text), re.MULTILINE
   )
-  told = ", ".join(f"{name} {count}" for name, count in lines)
+  told = ", ".join(f"{name} ({count})" for name, count in lines)
   return [f"Winning tickets by Definition 3 of the paper: {told}."] if told else []
 
 

@@ -68,7 +68,7 @@ def is_changed(name: str, value: object, known: Known) -> bool:
   """Whether a setting has another value than the default; one that has none counts as changed."""
   if name in OF_LABELS and known.get(name) is None:
     return False
-  return name not in known or value != known[name]
+  return value != known[name] if name in known else value is not False
 
 
 def in_words(value: object) -> str:
