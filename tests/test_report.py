@@ -1,6 +1,5 @@
 """The page of a run and of each study: what it says, that it needs nothing else, and what it does without."""
 
-import functools
 import html.parser
 import json
 import pathlib

@@ -173,7 +173,7 @@ def at_densities(rows: Sequence[TableRow], measures: Measures) -> Drawing:
 
 def _whole(rows: Sequence[TableRow]) -> set[str]:
   """The methods without a sparse ticket; of rows without targets those whose densities are 1."""
-  return dense_methods([{"target_density": row["density"], **row} for row in rows])
+  return dense_methods([{"target_density": row.get("density", 1.0), **row} for row in rows])
 
 
 def _groups(rows: Sequence[TableRow]) -> list[list[TableRow]]:

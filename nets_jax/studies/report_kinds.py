@@ -96,7 +96,7 @@ def _best_method(study: Study) -> list[str]:
 def _winners(study: Study, text: str) -> list[str]:
   """How many tickets win by Definition 3, of the lines of a study's text that say so."""
   lines = re.findall(
-    r"^(?:- |Definition 3 )(.+): (\d+ of \d+) win: ", read_text(study.where / text), re.MULTILINE
+    r"^(?:- |Definition 3 against )(.+): (\d+ of \d+) win: ", read_text(study.where / text), re.MULTILINE
   )
   told = ", ".join(f"{name} ({count})" for name, count in lines)
   return [f"Winning tickets by Definition 3 of the paper: {told}."] if told else []

@@ -94,7 +94,10 @@ def repeating(command: str, flagfile: str, text: str, config: Known) -> Section:
   parts: list[Part] = []
   if text:
     parts += [
-      Paragraph("In this directory, the same command again; give another --workdir for its files."),
+      Paragraph(
+        "In this directory, with another --workdir for the files. Relative paths among the flags are from "
+        "where it was started."
+      ),
       Code(f"python -m nets_jax {command} --flagfile={flagfile} --workdir=AGAIN"),
       Code(text.rstrip("\n"), flagfile, folded=True),
     ]
