@@ -17,7 +17,6 @@ from nets_jax.analysis.interactive import (
   panel,
   source_of,
   step_of,
-  take,
   words,
 )
 from nets_jax.analysis.intervals import mean_and_interval
@@ -124,14 +123,20 @@ def _draw_trials(
   made: "figure", rows: Sequence[TableRow], colours: Mapping[str, str], x: str, y: tuple[str, float],
   dash: str = "solid",
 ) -> None:  # fmt: skip
-  """A line for each run."""
-  lines: dict[tuple[str, float], list[TableRow]] = {}
+  """A line for each run; of a method they are one renderer, with a gap from run to run."""
+  lines: dict[str, dict[float, list[TableRow]]] = {}
   for row in rows:
-    lines.setdefault((row["method"], row["trial"]), []).append(row)
-  dots = []
-  for (method, trial), own in lines.items():
-    told = [{**row, "told": f"{trial:g}"} for row in own]
-    source = take(told, x=(x, 1.0), y=y, name="method", trial="told")
+    lines.setdefault(row["method"], {}).setdefault(row["trial"], []).append(row)
+  dots, (column, factor) = [], y
+  for method, runs in lines.items():
+    xs: list[float] = []
+    ys: list[float] = []
+    told: list[str] = []
+    for trial, own in runs.items():
+      xs += [*(float(row[x]) for row in own), math.nan]
+      ys += [*(factor * float(row[column]) for row in own), math.nan]
+      told += [f"{trial:g}"] * (len(own) + 1)
+    source = source_of(x=xs, y=ys, trial=told, name=[method] * len(xs))
     dots.append(follow(made, source, colours[method], method, dash, 0.75))
   hover(made, dots, {"": "@name", "trial": "@trial", x: "@x{0.[0]}", "value": "@y{0.[0000]}"})
 

@@ -59,7 +59,11 @@ def study_page(where: pathlib.Path, name: str) -> Page:
 
 
 def _named(results: pd.DataFrame) -> pd.DataFrame:
-  """The table with its methods' names as words, also of one whose name is a number."""
+  """The table with its methods' names as words, also of one whose name is a number, and what failed.
+
+  Tables of before have no column of that.
+  """
+  results = results if "failed" in results else results.assign(failed="")
   return results.assign(method=results["method"].map(str)) if "method" in results else results
 
 
@@ -95,7 +99,7 @@ def _measures(results: pd.DataFrame, summaries: Mapping[str, Row | None]) -> Mea
 
 def _count(study: Study) -> str:
   """How many runs there are, and how many of them failed."""
-  failed = int((study.results["failed"] != "").sum()) if "failed" in study.results else 0
+  failed = int((study.results["failed"] != "").sum())
   methods = study.results["method"].nunique() if "method" in study.results else 0
   of_methods = f" of {methods} methods" if methods else ""
   return f"{len(study.results)} runs{of_methods}, {failed or 'none'} failed."
@@ -111,8 +115,6 @@ def _tuning(study: Study) -> list[Part]:
 
 def _failures(study: Study) -> list[Part]:
   """The runs that have no ticket, and why."""
-  if "failed" not in study.results:
-    return []
   lost = study.results[study.results["failed"] != ""]
   names = [
     name
