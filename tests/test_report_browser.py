@@ -181,7 +181,7 @@ def test_a_comparison_with_hostile_names(run_binary, opened, tmp_path):
     write_csv(tmp_path / "out" / name, rows)
   assert run_binary(report, "out")[0] == 0
   tab, told = opened(tmp_path / "out")
-  tab.evaluate("window.boom = () => console.error('boom')")
+  tab.evaluate("() => { window.boom = () => console.error('boom'); }")
   # Under the pointer, too, a name is a text.
   tab.locator("#panel-0").hover(position=first_point(tab))
   tab.locator(".bk-Tooltip").get_by_text(BOOM).first.wait_for(state="visible")
