@@ -13,6 +13,7 @@ COMMANDS = {
   "densities": "what methods reach at several densities, and at what cost",
   "sweep": "a search over hyperparameters",
   "controls": "which part of a ticket wins: its weights, its mask, or its layers' densities",
+  "report": "writes the page of a run or a study, report.html, from its files",
   "info": "what a ticket's file holds, and where it comes from",
   "overlap": "what two tickets have in common",
   "train": "trains a ticket, and keeps what it has become",

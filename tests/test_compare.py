@@ -37,9 +37,15 @@ def done(job, finished, tmp_path):
 
 def test_it_writes_the_table_the_figures_and_their_data(done):
   names = {p.name for p in done.iterdir() if not p.name.startswith(".")}
-  assert names == {"config.json", "compare.flags", "runs", "trials.log", "table1.csv", "table1.md"} | {
-    f"figure{i}.{suffix}" for i in (1, 2, 3) for suffix in ("csv", "png", "svg")
-  }
+  assert names == {
+    "config.json",
+    "compare.flags",
+    "report.html",
+    "runs",
+    "trials.log",
+    "table1.csv",
+    "table1.md",
+  } | {f"figure{i}.{suffix}" for i in (1, 2, 3) for suffix in ("csv", "png", "svg")}
   rows = table(done / "table1.csv")
   assert [(r["method"], r["trial"]) for r in rows] == [
     (m, t) for m in ("random", "imp", "nets", "dense") for t in "01"

@@ -78,6 +78,10 @@ def test_it_trains_them_and_judges(job, found, tmp_path):
   assert own == [pytest.approx(float(nets_jax.density(ticket))) for ticket in found]
   assert out.count("Definition 3 against ") == 1
   assert (tmp_path / "out" / "controls.md").read_text() in out
+  page = (tmp_path / "out" / "report.html").read_text()
+  assert "snip_scaled" in page
+  assert "Winning tickets by Definition 3 of the paper: dense (" in page
+  assert "nets_jax controls --flagfile=controls.flags" in page
 
   # What is done is not trained again; other tickets are refused.
   _, _, error = job(*TINY, "--tickets=ticket-*.safetensors", f"--controls={names}")

@@ -46,7 +46,8 @@ def test_each_method_has_its_tickets_at_each_density(done):
   figures = {
     f"figure_{kind}.{suffix}" for kind in ("densities", "cost", "differences") for suffix in ("png", "svg")
   }
-  assert names == {"config.json", "densities.csv", "densities.md", "runs", "trials.log"} | figures
+  others = {"config.json", "densities.flags", "report.html", "runs", "trials.log"}
+  assert names == {"densities.csv", "densities.md"} | others | figures
   rows = table(done / "densities.csv")
   places = [(row["method"], row["target_density"], row["trial"]) for row in rows]
   assert places == [

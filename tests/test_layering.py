@@ -60,15 +60,17 @@ INNER = {
   "analysis": (
     "intervals", "verdicts", "style", "history_figures", "frontier_figures", "ticket_figures",
     "explaining_figures",
-    "study_figures", "density_figures", "figures", "tensorboard", "progress", "inspection",
-    "inspection_text",
+    "study_figures", "density_figures", "figures", "interactive", "interactive_runs",
+    "interactive_tickets", "interactive_studies", "interactive_densities", "page", "tensorboard", "progress",
+    "inspection", "inspection_text",
   ),
   "studies": (
     "renamed", "run_settings", "method_labels", "methods", "places", "origins", "run_files", "frontier_files",
-    "outcome", "batches", "single_run",
+    "outcome", "report_parts", "report_settings", "report_run", "batches", "single_run",
     "workers", "trials", "run_directory", "work", "tables", "space", "best", "adaptive", "pruning",
     "comparison",
     "frontier_tables", "frontiers", "sweeps", "tuning_tables", "tuning", "ticket_controls", "sanity_checks",
+    "report_kinds", "report_study", "report",
   ),
   "cli": (
     "setting_flags", "plugin_flags", "records", "usage", "command", "distributed", "study",
@@ -163,7 +165,7 @@ def loaded_by(statement):
 
 def test_heavy_packages_load_only_when_used():
   loaded = loaded_by("import nets_jax")
-  heavy = {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets", "orbax", "pandas", "optuna"}
+  heavy = {"matplotlib", "bokeh", "sklearn", "tensorflow", "tensorflow_datasets", "orbax", "pandas", "optuna"}
   assert not loaded & heavy
 
 

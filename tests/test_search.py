@@ -36,8 +36,8 @@ def test_a_run_leaves_its_files(job, tmp_path):
   assert status == 0
   directory = tmp_path / "run"
   assert sorted(p.name for p in directory.iterdir()) == [
-    "config.json", "figure_evolution.png", "figure_frontier.png", "frontier", "history.csv", "run.flags",
-    "summary.json", "ticket.safetensors", "training.csv",
+    "config.json", "figure_evolution.png", "figure_frontier.png", "frontier", "history.csv", "report.html",
+    "run.flags", "summary.json", "ticket.safetensors", "training.csv",
   ]  # fmt: skip
   config = json.loads((directory / "config.json").read_text())
   assert config["flags"]["seed"] == 3
@@ -174,7 +174,7 @@ def test_every_method_leaves_the_same_files(job, tmp_path, method):
   status, out, _ = job(*PROBLEM, *flags_of_it, f"--method={method}", "--workdir=run", "--train_epochs=1")
   assert status == 0
   assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-    "config.json", "figure_evolution.png", "history.csv", "run.flags",
+    "config.json", "figure_evolution.png", "history.csv", "report.html", "run.flags",
     "summary.json", "ticket.safetensors", "training.csv",
   ]  # fmt: skip
   history = table(tmp_path / "run" / "history.csv")
@@ -220,7 +220,7 @@ def test_a_ticket_is_trained_in_a_directory_of_its_own(job, tmp_path):
   assert (tmp_path / "runs" / "xor-guided-seed0" / "summary.json").read_bytes() == before
   status, _, error = job(*again)
   assert status == 2
-  removed = "config.json, run.flags, ticket.safetensors, training.csv, summary.json"
+  removed = "config.json, run.flags, ticket.safetensors, training.csv, report.html, summary.json"
   assert error == (
     f"error: runs/{own.name} already holds a run; give another --workdir, or --overwrite to remove {removed} "
     "first\n"
@@ -314,8 +314,8 @@ def test_a_directory_holds_one_run(job, tmp_path):
   assert (status, error) == (
     2,
     "error: a already holds a run; give another --workdir, or --overwrite to remove config.json, run.flags, "
-    "history.csv, ticket.safetensors, figure_evolution.png, figure_frontier.png, training.csv, summary.json, "
-    "frontier/ first\n",
+    "history.csv, ticket.safetensors, figure_evolution.png, figure_frontier.png, training.csv, report.html, "
+    "summary.json, frontier/ first\n",
   )
   assert (tmp_path / "a" / "summary.json").read_text() == before
   (tmp_path / "a" / "notes.txt").write_text("mine")

@@ -88,7 +88,7 @@ def test_each_run_is_that_of_the_search(done, job, tmp_path):
 def test_it_writes_tables_a_figure_and_the_best_setting(done, job, tmp_path):
   assert {path.name for path in done.iterdir() if path.name[0] != "."} == {
     "config.json", "sweep.flags", "runs", "results.csv", "history.csv", "settings.csv", "settings.md",
-    "figure_effects.png", "best.flags", "trials.log",
+    "figure_effects.png", "best.flags", "report.html", "trials.log",
   }  # fmt: skip
   results = read_csv(done / "results.csv")
   assert [(r["noise_rate"], r["generations"], r["seed"]) for r in results] == [

@@ -26,13 +26,13 @@ def densities_figure(rows: Sequence[TableRow], measures: Measures | None = None)
   """
   measures = of_rows(rows) if measures is None else measures
   figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-  axes, whole = figure.subplots(), _dense_methods(rows)
+  axes, whole = figure.subplots(), dense_methods(rows)
   for method, colour in method_colours(rows).items():
     of_method = [row for row in rows if row["method"] == method]
     densities = sorted({row["target_density"] for row in of_method})
     groups = [[row for row in of_method if row["target_density"] == density] for density in densities]
     places = [100 * sum(row["density"] for row in group) / len(group) for group in groups]
-    means, halves = zip(*(_mean_score(group, measures) for group in groups), strict=True)
+    means, halves = zip(*(mean_score(group, measures) for group in groups), strict=True)
     name = legend_label(method)
     if method in whole:
       axes.axhline(means[0], color=colour, linestyle="--", linewidth=1.2, label=f"{name} (100 %)")
@@ -68,7 +68,7 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
   lines = math.ceil(len(below) / columns)
   figure = Figure(figsize=(1.2 + 3.4 * columns, 0.9 + 3.0 * lines), layout="constrained")
   panels = figure.subplots(lines, columns, squeeze=False).ravel()
-  whole = _dense_methods(rows)
+  whole = dense_methods(rows)
   names = {
     method: legend_label(method) + (" (100 %)" if method in whole else "") for method in method_colours(rows)
   }
@@ -80,7 +80,7 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
     for method, colour in method_colours(rows).items():
       of_method = [row for row in shown if row["method"] == method]
       if method in whole:
-        mean, _ = _mean_score(of_method, measures)
+        mean, _ = mean_score(of_method, measures)
         axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=names[method])
       elif of_method:
         _draw_cost(axes, of_method, colour, names[method], measures)
@@ -103,7 +103,7 @@ def cost_figure(rows: Sequence[TableRow], measures: Measures | None = None) -> F
   return figure
 
 
-def _dense_methods(rows: Sequence[TableRow]) -> set[str]:
+def dense_methods(rows: Sequence[TableRow]) -> set[str]:
   """The methods that have no sparse ticket, by whatever name."""
   return {row["method"] for row in rows} - {row["method"] for row in rows if row["target_density"] < 1}
 
@@ -165,7 +165,7 @@ def differences_figure(rows: Sequence[TableRow], measures: Measures | None = Non
 
 
 def _draw_cost(axes: Axes, rows: Sequence[TableRow], colour: str, name: str, measures: Measures) -> None:
-  mean, half = _mean_score(rows, measures)
+  mean, half = mean_score(rows, measures)
   place = sum(row["search_epochs"] for row in rows) / len(rows)
   points = [row["search_epochs"] for row in rows], _scores(rows, measures)
   if tuning := max(map(_tuning, rows)):
@@ -213,7 +213,7 @@ def _scores(rows: Sequence[TableRow], measures: Measures) -> list[float]:
   return [measures.factor * row[measures.column("test")] for row in rows]
 
 
-def _mean_score(rows: Sequence[TableRow], measures: Measures) -> tuple[float, float]:
+def mean_score(rows: Sequence[TableRow], measures: Measures) -> tuple[float, float]:
   """Mean test score as it is drawn, and half of its 95 % interval.
 
   0 for one or two trials: the interval of two would be 13 times as long as the way between their points.

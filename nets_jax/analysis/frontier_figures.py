@@ -62,13 +62,18 @@ def _height(row: TableRow, is_log: bool) -> float:
 def _scale_losses(axes: Axes, losses: Sequence[float], needed: float, measures: Measures) -> None:
   """A logarithmic axis of the losses, up to their highest twentieth, and to what is needed."""
   axes.set_yscale("log")
-  top = float(np.quantile(losses, 0.95))
-  if measures.loss not in NATS:
-    top = min(top, FARTHEST * float(np.median(losses)))
-  top = max(top, needed)
+  top = highest_shown(losses, needed, measures)
   margin = 1.05 * (top / min(losses)) ** 0.02  # the lowest points whole, however long the axis
   axes.set_ylim(min(losses) / margin, top * margin)
   _set_ticks(axes.yaxis, min(losses), top)
+
+
+def highest_shown(losses: Sequence[float], needed: float, measures: Measures) -> float:
+  """Where a logarithmic axis of losses ends: at their highest twentieth, and not below what is needed."""
+  top = float(np.quantile(losses, 0.95))
+  if measures.loss not in NATS:
+    top = min(top, FARTHEST * float(np.median(losses)))
+  return max(top, needed)
 
 
 def _set_ticks(axis: Axis, low: float, high: float) -> None:

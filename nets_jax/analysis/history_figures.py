@@ -68,19 +68,37 @@ def evolution_figure(
     target_density: tau, drawn as a dashed line if given.
     measures: which loss and score the rows have; None is what their columns say.
   """
-  measures = of_rows(history) if measures is None else measures
-  labels, score = panels(measures), measures.column("valid")
-  labels[score] = (measures.score_label("validation", " after training"), measures.factor)
-  feasible_first = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
-  names = ["density", "valid_loss", score if feasible_first else "fitness"]
-  columns = [name for name in names if name in history[0]]
+  columns = evolution_columns(history, of_rows(history) if measures is None else measures)
   figure = Figure(figsize=(4 * len(columns), 3.8), layout="constrained")
   for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-    _draw_evolution(axes, history, column, *labels[column])
+    _draw_evolution(axes, history, column, *columns[column])
     if column == "density" and target_density is not None:
       axes.axhline(100 * float(target_density), color="#444444", linestyle="--", linewidth=1, label="target")
     axes.legend(frameon=False)
   return figure
+
+
+def evolution_columns(
+  history: Sequence[Mapping[str, float]], measures: Measures
+) -> dict[str, tuple[str, float]]:
+  """The columns that a figure of a history shows, each with its axis and factor; see `evolution_figure`."""
+  labels, score = panels(measures), measures.column("valid")
+  labels[score] = (measures.score_label("validation", " after training"), measures.factor)
+  feasible_first = any(INFEASIBLE <= row.get("fitness", 0.0) < np.inf for row in leaders(history))
+  names = ["density", "valid_loss", score if feasible_first else "fitness"]
+  return {name: labels[name] for name in names if name in history[0]}
+
+
+def population_range(
+  history: Sequence[Mapping[str, float]], column: str
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+  """The generations, and the lowest and the highest of a column in each; NaN where none is finite."""
+  axis = axis_of(history)
+  points = sorted({int(row[axis]) for row in history})
+  values, places = (np.asarray([row[name] for row in history]) for name in (column, axis))
+  of_points = [values[(places == point) & np.isfinite(values)] for point in points]
+  finite = [each if each.size else np.array([np.nan]) for each in of_points]
+  return points, np.array([each.min() for each in finite]), np.array([each.max() for each in finite])
 
 
 def _draw_evolution(
@@ -88,14 +106,11 @@ def _draw_evolution(
 ) -> None:
   """A panel of `evolution_figure`."""
   axis, of_population = axis_of(history), "genome" in history[0]
-  points = sorted({int(row[axis]) for row in history})
+  points, lowest, highest = population_range(history, column)
   best = factor * np.asarray([row[column] for row in leaders(history)])
   values = factor * np.asarray([row[column] for row in history])
   if of_population:
-    places = np.asarray([row[axis] for row in history])
-    of_points = [values[(places == point) & np.isfinite(values)] for point in points]
-    finite = [each if each.size else np.array([np.nan]) for each in of_points]
-    low, high = [each.min() for each in finite], [each.max() for each in finite]
+    low, high = factor * lowest, factor * highest
     axes.fill_between(points, low, high, color=COLOURS["nets"], alpha=0.2, label="population", linewidth=0)
   marker = "o" if len(points) == 1 else None
   name = "best genome" if of_population else "ticket"
@@ -107,15 +122,22 @@ def _draw_evolution(
 
 
 def cut_off(axes: Axes, values: np.ndarray, needed: float) -> None:
-  """Ends an axis above what is needed and three quarters of the values, if the others are far beyond."""
+  """Ends an axis where `ends` says."""
+  if bounds := ends(values, needed):
+    axes.set_ylim(*bounds)
+
+
+def ends(values: np.ndarray, needed: float) -> tuple[float, float] | None:
+  """An axis that ends above what is needed and three quarters of the values, if the others are far beyond."""
   finite = values[np.isfinite(values)]
   if finite.size:
     low, top = float(finite.min()), max(float(np.quantile(finite, 0.75)), needed)
     if np.isfinite(top) and 0 < 3 * (top - low) < finite.max() - low:
-      axes.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+      return low - 0.05 * (top - low), top + 0.1 * (top - low)
+  return None
 
 
-def _ancestry(
+def ancestry(
   rows: Mapping[Place, Mapping[str, float]], best: Place
 ) -> tuple[dict[Place, float], list[tuple[Place, Place, float]]]:
   """How much of the best genome comes from each ancestor; and the lines: child, parent, the child's share."""
@@ -145,7 +167,7 @@ def lineage_figure(
   label, factor = panels(measures or of_rows(history))[column]
   by_place = {(int(row["generation"]), int(row["genome"])): row for row in history}
   best = min(by_place, key=lambda place: by_place[place]["fitness"])
-  shares, lines = _ancestry(by_place, best)
+  shares, lines = ancestry(by_place, best)
 
   def height(place: Place) -> float:
     return factor * by_place[place][column]

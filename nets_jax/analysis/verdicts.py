@@ -9,7 +9,7 @@ that, and a' must be at least as good: of an error, of which less is better, a' 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,14 @@ class Verdict:
     return {name.replace("score", self.measures.score): value for name, value in found.items()} | {
       "wins": self.wins
     }
+
+  @classmethod
+  def of_record(cls, record: Mapping[str, float | None], measures: Measures = OF_CLASSES) -> Self:
+    """The verdict of a `record`; what is null there is no number."""
+    names = [field.name for field in dataclasses.fields(cls) if field.name != "measures"]
+    found = {name: record[name.replace("score", measures.score)] for name in names}
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in found.items()}
+    return cls(**numbers, measures=measures)
 
   def __str__(self) -> str:
     """The verdict with each condition named, on one line."""

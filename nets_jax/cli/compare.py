@@ -26,7 +26,7 @@ from nets_jax import settings
 from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
-from nets_jax.studies import places, work
+from nets_jax.studies import places, report, work
 from nets_jax.studies.comparison import compare
 from nets_jax.studies.methods import check, trial_runs
 from nets_jax.studies.run_directory import claim
@@ -77,6 +77,7 @@ def run(values: flags.FlagValues) -> None:
   found = compare(methods, trials=values.trials, seed=values.seed, directory=directory, options=how)
   note = "quick version, not the paper's setting" if values.quick else ""
   print(found.write(directory, values.dataset, note))
+  report.leave(directory)
   print(f"files in {directory}")
 
 

@@ -28,7 +28,7 @@ from nets_jax.cli import command, records, setting_flags, study
 from nets_jax.engine.saved import fingerprint
 from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
-from nets_jax.studies import places, work
+from nets_jax.studies import places, report, work
 from nets_jax.studies.run_directory import claim
 from nets_jax.studies.ticket_controls import CONTROLS, control_runs, controls
 from nets_jax.tickets.storage import load_ticket
@@ -89,10 +89,13 @@ def run(values: flags.FlagValues) -> None:
   own = {"tickets": [fingerprint(ticket) for ticket in tickets], "seed": values.seed}
   own |= {"given": records.given_plain(values)}
   claim(directory, own | records.task_settings(values))
+  again = records.as_given(values, ("tickets", "controls"))
+  records.leave_flagfile(directory / "controls.flags", again)
   found = controls(
     tickets, task, names=values.controls, snip=snip, seed=values.seed, directory=directory, options=how
   )
   print(found.write(directory))
+  report.leave(directory)
   print(f"files in {directory}")
 
 

@@ -22,7 +22,7 @@ from absl import flags
 
 from nets_jax.cli import command, method_flags, records, setting_flags, study
 from nets_jax.errors import UsageError
-from nets_jax.studies import places, work
+from nets_jax.studies import places, report, work
 from nets_jax.studies.frontiers import DENSITIES, check_densities, densities, density_runs
 from nets_jax.studies.methods import check_counts, table_trials
 from nets_jax.studies.run_directory import claim
@@ -35,6 +35,7 @@ flags.DEFINE_integer("first_trial", 0, "The first trial: --first_trial=3 --trial
 flags.DEFINE_list("sanity", [], "Densities at which masks are shuffled and weights drawn anew, as checks.")
 flags.DEFINE_list("densities", [str(density) for density in DENSITIES], "Densities of the tickets.")
 
+OWN_FLAGS = ("densities", "trials", "first_trial", "methods", "sanity")
 METHODS = ["guided", "imp", "snip", "synflow", "random", "dense"]
 
 
@@ -71,6 +72,8 @@ def run(values: flags.FlagValues) -> None:
     return
   of_tuning = method_flags.tuning_record(values)
   claim(directory, {"seed": values.seed, **of_tuning, **records.task_settings(values)})
+  kept = (*OWN_FLAGS, *method_flags.TUNING) if values.tune else OWN_FLAGS
+  records.leave_flagfile(directory / "densities.flags", records.as_given(values, kept))
   methods = method_flags.tuned(tried, values, directory, how) if tried else methods
   if not methods:
     return
@@ -86,6 +89,7 @@ def run(values: flags.FlagValues) -> None:
   print(found.write(directory))
   if some := [run for run in found.runs if run.columns["target_density"] in checked]:
     print(sanity(some, directory=directory, options=how.less(begun)).write(directory))
+  report.leave(directory)
   print(f"files in {directory}")
 
 

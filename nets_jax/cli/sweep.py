@@ -27,7 +27,7 @@ from nets_jax.data.dataset import Dataset
 from nets_jax.engine.messages import say
 from nets_jax.errors import UsageError
 from nets_jax.kinds import WHOLE
-from nets_jax.studies import places, space, work
+from nets_jax.studies import places, report, space, work
 from nets_jax.studies.adaptive import Adaptive, choose
 from nets_jax.studies.best import BEST_BY
 from nets_jax.studies.methods import Method, check, seed_runs
@@ -87,6 +87,7 @@ def run(values: flags.FlagValues) -> None:
     how = dataclasses.replace(how, machine=dataclasses.replace(how.machine, prune=prune))
   found = sweep(settings, seeds, metric=values.best_by, directory=directory, options=how)
   print(write(directory, found))
+  report.leave(directory)
   print(f"files in {directory}")
 
 

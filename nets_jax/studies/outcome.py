@@ -11,29 +11,38 @@ from nets_jax.studies.run_files import name_layers
 from nets_jax.training.measures import Measures
 
 
-def table(results: Mapping[str, Row], summary: Row) -> str:
-  """The run's outcome as text: a row for each trained network."""
-  measures = Measures.of_record(summary)
-  score, width = f"test {measures.words}", max(15, len(measures.words) + 7)
-  first = max(10, *(len(name) + 1 for name in results or {"": 0}))
+def headline(summary: Row) -> str:
+  """What the search cost and what its ticket keeps, in a line."""
   fewer, whole = summary["multiplications"], summary["whole_multiplications"]
   left = f", {fewer / whole:.1%} of multiplications" if whole else ""
   costs = tuple(summary[name] for name in ("search_seconds", "search_epochs", "compile_seconds"))
   search = "search: {:.1f} s, {:.0f} genome-epochs (and {:.1f} s of compilation); ".format(*costs)
-  lines = [f"{search if any(costs) else ''}ticket of density {summary['density']:.1%}{left}"]
-  if results:
-    lines += [
-      "",
-      f"{'':{first}}{'density':>9}{'valid loss':>12}{'test loss':>11}{score:>{width}}{'search s':>10}"
-      "  empty layers",
-    ]
+  return f"{search if any(costs) else ''}ticket of density {summary['density']:.1%}{left}"
+
+
+def cells(results: Mapping[str, Row], summary: Row) -> tuple[list[str], list[list[str]]]:
+  """The titles of an outcome's table, and the cells of its rows: one for each trained network."""
+  measures = Measures.of_record(summary)
+  titles = ["", "density", "valid loss", "test loss", f"test {measures.words}", "search s", "empty layers"]
+  rows = []
   for i, (name, row) in enumerate(results.items()):
     seconds = summary["search_seconds"] if i == 0 else 0.0
-    lines.append(
-      f"{name:{first}}{row['density']:>9.1%}{row['valid_loss']:>12.3f}{row['test_loss']:>11.3f}"
-      f"{measures.shown(row[measures.column('test')]):>{width}}{seconds:>10.1f}  "
-      f"{name_layers(row['empty_layers'])}"
-    )
+    score = measures.shown(row[measures.column("test")])
+    figures = [f"{row['density']:.1%}", f"{row['valid_loss']:.3f}", f"{row['test_loss']:.3f}", score]
+    rows.append([name, *figures, f"{seconds:.1f}", name_layers(row["empty_layers"])])
+  return titles, rows
+
+
+def table(results: Mapping[str, Row], summary: Row) -> str:
+  """The run's outcome as text: a row for each trained network."""
+  measures = Measures.of_record(summary)
+  widths = (9, 12, 11, max(15, len(measures.words) + 7), 10)
+  first = max(10, *(len(name) + 1 for name in results or {"": 0}))
+  titles, rows = cells(results, summary)
+  lines = [headline(summary), *([""] if results else [])]
+  for name, *figures, empty in [titles, *rows] if results else []:
+    padded = (f"{figure:>{width}}" for figure, width in zip(figures, widths, strict=True))
+    lines.append(f"{name:{first}}{''.join(padded)}  {empty}")
   return "\n".join(lines) + "\n"
 
 
@@ -69,14 +78,14 @@ def _line(run: pathlib.Path, root: pathlib.Path) -> tuple[str, ...] | None:
   except (OSError, ValueError, KeyError, TypeError):
     return None
   try:
-    return name, method, data, *_figures(json.loads((run / "summary.json").read_text()))
+    return name, method, data, *figures_of(json.loads((run / "summary.json").read_text()))
   except FileNotFoundError:
     return name, method, data, "-", "unfinished", "-"
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return name, method, data, "-", "damaged", "-"
 
 
-def _figures(summary: Row) -> Iterator[str]:
+def figures_of(summary: Row) -> Iterator[str]:
   """Density, test score and seconds of search, as text; a score that is not accuracy with its name."""
   if "failed" in summary:
     return iter(("-", "failed", "-"))

@@ -16,7 +16,7 @@ from nets_jax.engine.tables import write_json
 from nets_jax.errors import UsageError
 from nets_jax.studies import frontier_files
 from nets_jax.studies.origins import FORMAT_VERSION, environment
-from nets_jax.studies.run_files import CONFIG, TRAINED
+from nets_jax.studies.run_files import CONFIG, REPORT, TRAINED
 from nets_jax.studies.workers import STUDY_LOCK
 
 FILES = (
@@ -28,6 +28,7 @@ FILES = (
   "figure_frontier.png",
   "training.csv",
   TRAINED,
+  REPORT,
   "summary.json",
   SEAL,
 )

@@ -44,6 +44,7 @@ from nets_jax.training.trainer import Trained
 CONFIG, SUMMARY, HISTORY, TRAINING, TICKET, TRAINED = (
   "config.json", "summary.json", "history.csv", "training.csv", "ticket.safetensors", "trained.safetensors",
 )  # fmt: skip
+REPORT = "report.html"
 OWN = "in_search"  # among the results of a run
 NEAR = 1.01  # times the target density: what a rounded count may come to
 UNREADABLE = (UsageError, FileNotFoundError, ValueError, LookupError, TypeError, AttributeError)

@@ -21,7 +21,7 @@ from nets_jax.engine.saved import Saved
 from nets_jax.engine.tables import Row, read_csv, write_csv, write_json
 from nets_jax.networks.initialisation import Given
 from nets_jax.protocol import Search
-from nets_jax.studies import frontier_files, outcome, run_files
+from nets_jax.studies import frontier_files, outcome, report_parts, report_run, run_files
 from nets_jax.studies.batches import Machine
 from nets_jax.studies.methods import check_kept, run_keys, trial_keys
 from nets_jax.tickets.controls import unmask
@@ -88,6 +88,8 @@ class SingleRun:
     results, verdicts = self._compare(control_key, training_key, result.ticket)
     summary = run_files.summarise(result, results, verdicts, self.task)
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
+    # Before the summary, which is a run's last file.
+    report_parts.guarded(self.where, lambda: report_run.run_page(self.where, summary))
     write_json(self.where / run_files.SUMMARY, summary)
     lines = [outcome.table(summary["results"], summary)]
     is_given = isinstance(self.task.initialiser, Given)
