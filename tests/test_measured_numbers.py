@@ -146,6 +146,65 @@ def test_the_papers_table():
   assert seen > 20
 
 
+def test_the_table_in_frankle_and_carbins_setting():
+  """Where a cell is of two methods, `line_5` stands for `line_10` at the density that it has."""
+  head, rows = table_with("results_guided.md", "20 %", "5 %", "2 %", "share of IMP")
+  found = rows_of("densities_lottery")
+  methods = {"guided NeTS, halved": "guided", "one line": "line_10", "IMP": "imp"}
+  for name, *cells in rows:
+    method = next(method for begin, method in methods.items() if name.startswith(begin))
+    for title, cell in zip(head[1:4], cells, strict=False):
+      density = float(title.removesuffix(" %")) / 100
+      own = "line_5" if (method, density) not in found.index.droplevel("trial") else method
+      assert cell == f"{100 * found.test_accuracy[own, density].mean():.1f} %", (name, title)
+
+
+def test_the_table_of_ablations():
+  _, rows = table_with("results_limits.md", "without", "points")
+  found, methods = differences("ablations_paper"), ("unscaled", "blind", "unhalved", "uncrossed")
+  assert [row[1] for row in rows] == [found(method, 0.05) for method in methods]
+
+
+def benchmark_of(name):
+  """Seconds and ratios of a benchmark's parts."""
+  return pd.read_csv(RESULTS / name / "benchmark.csv").set_index("name")
+
+
+def test_the_tables_of_speed():
+  _, (seconds, share, plain, fastest) = table_with("speed.md", "a generation of 6", "bfloat16")
+  found = benchmark_of("benchmark_peers")
+  columns = {"": "nets_jax, a whole generation", ", bfloat16": "nets_jax, bfloat16"}
+  for place, (kind, own) in enumerate(columns.items(), 1):
+    assert float(seconds[place]) == pytest.approx(found.seconds[own], abs=0.005)
+    assert float(share[place]) == pytest.approx(found.share_of_limit[own], abs=0.006)
+    peers = (f"PyTorch, eager loop{kind}", plain), (f"JAX, Python loop of jitted epochs{kind}", fastest)
+    for peer, row in peers:
+      told = float(row[place].removesuffix(" times as fast"))
+      assert told == pytest.approx(found.seconds[peer] / found.seconds[own], abs=0.06)
+  _, rows = table_with("speed.md", "seconds", "times the first")
+  found = benchmark_of("benchmark_guided")
+  named = {"the paper's search": "the paper's search, 52 genome-epochs, compiled"}
+  for name, told, times in rows:
+    own = found.loc[next((full for begin, full in named.items() if name.startswith(begin)), name)]
+    assert (told, float(times)) == (f"{own.seconds:.1f}", round(own.times_the_first, 2))
+  _, rows = table_with("speed.md", "a training step", "times as fast")
+  found = benchmark_of("benchmark_networks").times_the_first
+  for name, told in rows:
+    network = name.partition(",")[0].strip("`")
+    assert told == f"{found[f'{network}, eager PyTorch on one network']:.1f}"
+
+
+def test_the_table_of_structured_tickets():
+  _, rows = table_with("speed.md", "multiplications left", "test accuracy")
+  found = pd.read_csv(RESULTS / "structured/table1.csv").groupby("method")
+  methods = {"guided NeTS": "guided_halved", "`--structured": "structured", "IMP": "imp_10", "SNIP": "snip"}
+  for name, left, accuracy in rows:
+    own = found.get_group(next(method for begin, method in methods.items() if name.startswith(begin)))
+    assert (left, accuracy) == tuple(
+      f"{percent(own[c])} %" for c in ("multiplication_share", "test_accuracy")
+    )
+
+
 def test_what_the_first_screen_says_of_the_figure():
   """A point ahead at 0.5 %, level at 1 and 2 %, behind IMP above; no ticket beats the dense network."""
   rows = rows_of("recipe").test_accuracy.groupby(["method", "target_density"]).mean() * 100
