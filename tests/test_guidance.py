@@ -188,6 +188,20 @@ def test_no_scale_of_a_layer_changes_its_share_of_a_balanced_saliency():
   assert shares(saliency.taylor, scaled)[0] > 0.95 > 2 * shares(saliency.taylor, ticket)[0]
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_a_balanced_saliency_with_a_gene_that_is_no_number_and_small_gradients(dtype):
+  """One gene is lost, not its layer; and no product is too small for its type."""
+  first = {"a": jnp.ones(4, dtype), "b": jnp.ones(3, dtype)}
+  after = {"a": jnp.array([1.1, 1.2, jnp.inf, 1.3], dtype), "b": jnp.array([1.5, 2.0, 1.25], dtype)}
+  slopes = {"a": jnp.full(4, 1e-7, dtype), "b": jnp.full(3, 1e-7, dtype)}
+  found = saliency.balanced(saliency.SeenTraining(first, after, lambda: slopes))
+  assert np.isfinite(np.asarray(found["a"])[[0, 1, 3]]).all()
+  for name, own in ((n, np.array([i for i, w in enumerate(after[n]) if np.isfinite(w)])) for n in after):
+    w, g = (np.asarray(tree[name], np.float64)[own] for tree in (after, slopes))
+    s = w * (w - 1)
+    np.testing.assert_allclose(np.asarray(found[name])[own], s * (g * w).sum() / s.sum(), rtol=1e-3)
+
+
 def test_a_layer_that_has_not_moved_has_no_saliency():
   still = {"a": jnp.ones((2, 3)), "b": jnp.full((3,), 2.0)}
   moved = {**still, "b": jnp.array([2.0, 3.0, 2.5])}

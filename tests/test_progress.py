@@ -50,6 +50,19 @@ def test_a_search_is_one_bar_that_says_what_its_best_has(places, capsys):
   assert capsys.readouterr() == ("", "")
 
 
+def test_a_bar_that_a_cell_has_left_open_does_not_take_the_next_cells(places, monkeypatch):
+  shell = types.SimpleNamespace(execution_count=1)
+  monkeypatch.setattr(progress, "_shell", lambda: shell)
+  bar = Progress("first", 3)
+  bar(ROWS)
+  shell.execution_count = 2
+  with Progress("second", 1) as other:
+    other(ROWS)
+  first, second = places
+  assert all("second" not in text for text in first.shown)
+  assert second.shown[-1].startswith("second: 100%")
+
+
 def test_a_study_keeps_to_one_output(places, capsys):
   """The bar of a run stands below that of the study, and goes; the plan is said where there is no bar."""
   with RunsDone(4, 2, "the plan") as runs:

@@ -11,7 +11,7 @@ import pytest
 from conftest import made_once
 
 import nets_jax
-from nets_jax.analysis import interactive, interactive_tickets, page
+from nets_jax.analysis import interactive, interactive_studies, interactive_tickets, page
 from nets_jax.cli import compare, densities, report, search, sweep
 from nets_jax.engine.tables import read_csv, write_csv
 from nets_jax.studies import outcome, report_parts, report_run, report_settings
@@ -430,6 +430,59 @@ def test_tables_of_markdown_are_read_as_they_were_written():
   assert table.rows == [["x|y", "1 ± 2"], ["z", "3"]]
   assert table.marked == [1]
   assert bullets.lines == ["one", "two"]
+
+
+def test_a_setting_that_some_runs_lack_is_one_word_of_an_axis():
+  """As in a sweep with conditional ranges: NaN is not NaN, and numbers that are told alike are one."""
+  values = [0.0002336, float("nan"), float("nan"), 0.0004583121, 0.0004583122]
+  rows = [{"rate": value, "test_accuracy": 0.9 + i / 100, "run": i} for i, value in enumerate(values)]
+  made = interactive_studies.by_value(rows, "rate", "test_accuracy", "accuracy (%)", 100)
+  assert made.x_range.factors == ["0.0002336", "-", "0.000458312"]
+  drawn = [x for glyph in made.renderers for x in glyph.data_source.data.get("run", ())]
+  assert sorted(drawn) == ["0", "1", "2", "3", "4"]
+
+
+def test_means_are_over_the_epochs_that_all_runs_have():
+  rows = [
+    {"method": "a", "epoch": epoch, "loss": loss + epoch}
+    for loss, last in ((0.0, 3), (2.0, 2))
+    for epoch in range(last)
+  ]
+  made = interactive.panel("epoch", "loss")
+  interactive_studies._draw_means(made, rows, {"a": "#000000"}, "loss", 1.0)
+  source = next(glyph.data_source.data for glyph in made.renderers if "runs" in glyph.data_source.data)
+  assert (list(source["x"]), list(source["y"]), list(source["runs"])) == ([0, 1], [1.0, 2.0], [2, 2])
+
+
+def test_a_cell_of_a_mask_names_its_row_and_column():
+  made = interactive.panel("units", "inputs")
+  image = np.arange(6.0).reshape(2, 3)
+  interactive_tickets._picture(made, image, 5.0, "left", "@image", (20, 3))
+  data = made.renderers[0].data_source.data
+  np.testing.assert_array_equal(data["row"][0], [[0, 0, 0], [10, 10, 10]])
+  np.testing.assert_array_equal(data["column"][0], [[0, 1, 2], [0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+  "lost", ["multiplications", "whole_multiplications", "search_epochs", "compile_seconds", "unmasked", "best"]
+)
+def test_a_summary_of_another_version_has_a_page(run, again, lost):
+  path = run / "summary.json"
+  summary = json.loads(path.read_text())
+  del summary[lost]
+  path.write_text(json.dumps(summary))
+  status, error = again(run)
+  assert status == 0, error
+
+
+def test_half_a_character_is_shown_as_something_else(run, again):
+  path = run / "config.json"
+  config = json.loads(path.read_text())
+  config["flags"]["network"] = "m\ud800lp"
+  path.write_text(json.dumps(config))
+  status, error = again(run)
+  assert status == 0, error
+  assert "m?lp" in (run / "report.html").read_text()
 
 
 def test_numbers_stand_right_and_words_left():

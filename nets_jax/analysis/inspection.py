@@ -124,8 +124,8 @@ def overlap(
     "units": None,
   }
   if small[0] is not None and small[1] is not None:
-    alive = [np.concatenate([live for _, live in sorted(own.live.items())]) for own in small if own]
-    record["units"] = _shared(*([own] for own in alive))
+    alive = [[np.asarray(live) for _, live in sorted(own.live.items())] for own in small if own]
+    record["units"] = _shared(*alive)
   return record
 
 
@@ -135,7 +135,7 @@ def _shared(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Record
   counts = [sum(int(mask.sum()) for mask in masks) for masks in (first, second)]
   both = sum(int((a & b).sum()) for a, b in layers)
   either = sum(counts) - both
-  by_chance = sum(int(a.sum()) * int(b.sum()) / a.size for a, b in layers)
+  by_chance = sum(int(a.sum()) * int(b.sum()) / max(a.size, 1) for a, b in layers)
   return {
     "counts": counts,
     "of": sum(mask.size for mask in first),

@@ -108,10 +108,11 @@ def _draw_means(
     for row in rows:
       if row["method"] == method:
         by_epoch.setdefault(row["epoch"], []).append(factor * row[column])
-    epochs = sorted(by_epoch)
+    most = max(map(len, by_epoch.values()), default=0)
+    epochs = sorted(epoch for epoch, own in by_epoch.items() if len(own) == most)
     found = [by_epoch[epoch] for epoch in epochs]
     means = [sum(own) / len(own) for own in found]
-    if max(map(len, found)) > 1:
+    if most > 1:
       made.varea(epochs, list(map(min, found)), list(map(max, found)), fill_color=colour, fill_alpha=0.13,
                  name=method)  # fmt: skip
     names, runs = [method] * len(epochs), list(map(len, found))
@@ -194,8 +195,10 @@ def by_value(
   values = list(dict.fromkeys(row[name] for row in rows))
   are_words = not all(isinstance(value, float | int) and math.isfinite(value) for value in values)
   if are_words:
-    factors = [_word(value) for value in values]
-    made, places = panel(name, label, factors=factors), {_word(v): i + 0.5 for i, v in enumerate(values)}
+    factors = list(
+      dict.fromkeys(_word(value) for value in values)
+    )  # NaN is no NaN, and bokeh wants each once
+    made, places = panel(name, label, factors=factors), {word: i + 0.5 for i, word in enumerate(factors)}
   else:
     made = panel(name, label, x_axis=step_of(values) if min(values) > 0 else "linear")
     places = {_word(value): value for value in values}

@@ -32,7 +32,7 @@ def pixels(ticket: "Ticket", image_shape: Sequence[int]) -> Drawing | None:
   height, width = image_shape[:2]
   counts = masks[0].sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
   made = panel("column of the image", "row of the image")
-  _picture(made, counts, float(counts.max()), "connections left", "@image")
+  _picture(made, counts, float(counts.max()), "connections left", "@image", counts.shape)
   made.width, made.sizing_mode, made.match_aspect = HEIGHT, "fixed", True
   return Drawing(
     "What the first layer sees",
@@ -51,8 +51,9 @@ def masks(ticket: "Ticket") -> Drawing:
   for name, mask in kernels(ticket, ticket.masks)[:MOST_LAYERS]:
     image = shares(mask.reshape(-1, mask.shape[-1]))
     made = panel(f"units of {name} ({mask.shape[-1]:,})", f"inputs ({mask.size // mask.shape[-1]:,})")
-    is_whole = image.shape == (mask.size // mask.shape[-1], mask.shape[-1])
-    _picture(made, np.round(100 * image), 100.0, "left" if not is_whole else "kept", "@image %")
+    size = mask.size // mask.shape[-1], mask.shape[-1]
+    is_whole = image.shape == size
+    _picture(made, np.round(100 * image), 100.0, "left" if not is_whole else "kept", "@image %", size)
     made.axis.major_label_text_font_size = "0px" if not is_whole else "11px"
     drawn.append(made)
   return Drawing(
@@ -76,8 +77,18 @@ def shares(mask: np.ndarray) -> np.ndarray:
   return found
 
 
-def _picture(made: "figure", image: np.ndarray, top: float, what: str, shown: str) -> None:
-  """An image with its first row on top, white at 0."""
+def _picture(
+  made: "figure", image: np.ndarray, top: float, what: str, shown: str, size: Sequence[int]
+) -> None:
+  """An image with its first row on top, white at 0.
+
+  Args:
+    made: the panel.
+    image: its cells.
+    top: what is darkest.
+    what, shown: of a cell, to one who points at it.
+    size: rows and columns that the cells stand for; of a cell the first of each is told.
+  """
   from bokeh.models import Image, LinearColorMapper
 
   rows, columns = image.shape
@@ -86,8 +97,13 @@ def _picture(made: "figure", image: np.ndarray, top: float, what: str, shown: st
   mapper = LinearColorMapper(palette=palette, low=0, high=max(top, 1.0))
   cells = image.astype(np.uint8 if top < 256 else np.uint32)
   image_glyph = Image(image="image", x=0, y=0, dw=columns, dh=rows, color_mapper=mapper)
-  glyph = made.add_glyph(source_of(image=[cells]), image_glyph)
+  row, column = (
+    np.broadcast_to((np.arange(count) * whole // count).astype(np.uint32).reshape(shape), image.shape)
+    for count, whole, shape in zip(image.shape, size, ((-1, 1), (1, -1)), strict=True)
+  )
+  source = source_of(image=[cells], row=[np.ascontiguousarray(row)], column=[np.ascontiguousarray(column)])
+  glyph = made.add_glyph(source, image_glyph)
   limit(made.x_range, (0, columns))
   limit(made.y_range, (rows, 0))
   made.grid.visible = False
-  hover(made, [glyph], {"row, column": "$y{0}, $x{0}", what: shown})
+  hover(made, [glyph], {"row, column": "@row, @column", what: shown})

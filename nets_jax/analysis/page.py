@@ -126,7 +126,7 @@ def write(path: str | os.PathLike, page: Page) -> None:
   """Writes the page, whole or not at all."""
   text = html(page)
   with replace_file(path) as temporary:
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(text.encode("utf-8", errors="replace"))  # of a file may come half a character
 
 
 @functools.cache

@@ -19,8 +19,12 @@ NOTEBOOK_COLUMNS = 110
 
 def in_notebook() -> bool:
   """Whether a kernel shows what is displayed."""
+  return getattr(_shell(), "kernel", None) is not None
+
+
+def _shell() -> object:
   ipython = sys.modules.get("IPython")
-  return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
+  return ipython and ipython.get_ipython()
 
 
 class NotebookBar(tqdm):
@@ -34,6 +38,9 @@ class NotebookBar(tqdm):
   def __init__(self, total: int, desc: str, unit: str = "it", initial: int = 0):
     """As tqdm."""
     super().__init__(total=total, desc=desc, unit=unit, initial=initial, gui=True, ncols=NOTEBOOK_COLUMNS)
+    # One that an earlier cell has left open is done.
+    self._cell = getattr(_shell(), "execution_count", None)
+    self._open[:] = [bar for bar in self._open if bar._cell == self._cell]
     self._open.append(self)
     if self._open[0] is self:
       # Not at the top: a process without IPython may import this module.

@@ -51,11 +51,16 @@ def balanced(seen: SeenTraining) -> Params:
   """
 
   def weigh(moved: Array, shown: Array) -> Array:
-    total = jnp.sum(jnp.abs(moved), dtype=jnp.float32)
-    ratio = jnp.sum(jnp.abs(shown), dtype=jnp.float32) / jnp.where(total > 0, total, 1)
-    return moved.astype(jnp.float32) * ratio
+    total, of_all = (jnp.sum(jnp.nan_to_num(jnp.abs(s), nan=0.0, posinf=0.0)) for s in (moved, shown))
+    return moved * (of_all / jnp.where(total > 0, total, 1))
 
-  return jax.tree.map(weigh, taylor(seen), gradient(seen))
+  # In 32 bits, for small products of 16 are 0.
+  initial, trained, shown = (
+    jax.tree.map(lambda w: w.astype(jnp.float32), tree)
+    for tree in (seen.initial, seen.trained, seen.gradient())
+  )
+  whole = SeenTraining(initial, trained, lambda: shown)
+  return jax.tree.map(weigh, taylor(whole), gradient(whole))
 
 
 def movement(seen: SeenTraining) -> Params:

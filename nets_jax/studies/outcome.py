@@ -13,9 +13,9 @@ from nets_jax.training.measures import Measures
 
 def headline(summary: Row) -> str:
   """What the search cost and what its ticket keeps, in a line."""
-  fewer, whole = summary["multiplications"], summary["whole_multiplications"]
-  left = f", {fewer / whole:.1%} of multiplications" if whole else ""
-  costs = tuple(summary[name] for name in ("search_seconds", "search_epochs", "compile_seconds"))
+  fewer, whole = summary.get("multiplications"), summary.get("whole_multiplications")  # since 0.2
+  left = f", {fewer / whole:.1%} of multiplications" if whole and fewer is not None else ""
+  costs = tuple(summary.get(name, 0.0) for name in ("search_seconds", "search_epochs", "compile_seconds"))
   search = "search: {:.1f} s, {:.0f} genome-epochs (and {:.1f} s of compilation); ".format(*costs)
   return f"{search if any(costs) else ''}ticket of density {summary['density']:.1%}{left}"
 

@@ -76,6 +76,8 @@ def made_of(path: pathlib.Path, make: Callable[[], Made]) -> Made:
   """
   try:
     return make()
+  except UsageError:  # which says already what is damaged
+    raise
   except UNREADABLE as error:
     told = " ".join(str(error).split()) or type(error).__name__
     raise UsageError(f"{path} is damaged ({told[:200]}); make it again") from error

@@ -148,21 +148,25 @@ def _cost(summary: Row) -> Sequence[Part]:
   if "search_seconds" not in summary:
     return []
   rows = [
-    ("genome-epochs of search", f"{summary['search_epochs']:.0f}"),
-    ("seconds of search", f"{summary['search_seconds']:.1f}"),
-    ("seconds of compilation", f"{summary['compile_seconds']:.1f}"),
+    (title, f"{summary[name]:{form}}")
+    for title, name, form in (
+      ("genome-epochs of search", "search_epochs", ".0f"),
+      ("seconds of search", "search_seconds", ".1f"),
+      ("seconds of compilation", "compile_seconds", ".1f"),
+    )
+    if name in summary
   ]
-  if summary.get("weights"):
+  if summary.get("weights") and "unmasked" in summary:
     share = summary["unmasked"] / summary["weights"]
     rows.append(("weights left", f"{summary['unmasked']:,} of {summary['weights']:,} ({share:.1%})"))
-  if summary.get("whole_multiplications"):
+  if summary.get("whole_multiplications") and "multiplications" in summary:
     fewer, whole = summary["multiplications"], summary["whole_multiplications"]
     rows.append(("multiplications for an example", f"{fewer:,} of {whole:,} ({fewer / whole:.1%})"))
   note = (
     "A genome-epoch is one pass of one genome over the training examples. Multiplications are counted "
     "without dead units, not without single weights."
   )
-  return [Table(("cost", ""), rows), Paragraph(note)]
+  return [Table(("what", "cost"), rows), Paragraph(note)]
 
 
 def _training(where: pathlib.Path, measures: Measures) -> Sequence[Part]:

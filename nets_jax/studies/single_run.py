@@ -88,9 +88,9 @@ class SingleRun:
     results, verdicts = self._compare(control_key, training_key, result.ticket)
     summary = run_files.summarise(result, results, verdicts, self.task)
     self.board.settings(record, results.get(self.name, {"density": summary["density"]}))
-    # Before the summary, which is a run's last file.
-    report_parts.guarded(self.where, lambda: report_run.run_page(self.where, summary))
     write_json(self.where / run_files.SUMMARY, summary)
+    # After it: by its summary a run is done, whatever becomes of the page.
+    report_parts.guarded(self.where, lambda: report_run.run_page(self.where))
     lines = [outcome.table(summary["results"], summary)]
     is_given = isinstance(self.task.initialiser, Given)
     for to, verdict in verdicts.items():
