@@ -54,7 +54,7 @@ def accuracy_figure(rows: pd.DataFrame) -> Figure:
   axes.set_xscale("log")
   axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
   _by_error(axes)
-  label_axes(axes, "weights left (%)", "test accuracy (%)")
+  label_axes(axes, "weights left (%)", "test accuracy (%), by the log of the error")
   axes.legend(frameon=False, fontsize=9)
   return figure
 
