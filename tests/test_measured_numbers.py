@@ -109,6 +109,22 @@ def test_the_table_of_differences():
   assert [(where, told, known) for where, told, known in cells if told != known] == []
 
 
+def test_the_tables_of_fashion_mnist_and_the_digits():
+  for page, word, study, densities in (
+    ("results_limits.md", "Fashion-MNIST", "recipe/fashion", ("5 %", "2 %", "1 %")),
+    ("results.md", "digits", "digits", ("20 %", "10 %")),
+  ):
+    head, rows = table_with(page, word, *densities, "genome-epochs")
+    names = METHODS | {"IMP, cycles of fifty": "imp_50_global", "random": "random"}
+    of = accuracies(study)
+    for name, *cells in rows:
+      method = next(method for begin, method in names.items() if name.startswith(begin))
+      for title, cell in zip(head[1:-1], cells, strict=False):
+        known = of(method, float(title.removesuffix(" %")) / 100)
+        assert cell in ("", known), (page, name, title)
+      assert cells[-1] == epochs(study, method), (page, name)
+
+
 def test_the_dense_networks_rates():
   head, (row,) = table_with("results_guided.md", "learning rate", "0.001", "0.3")
   rows = pd.concat([rows_of("dense_rates"), rows_of("densities").rename({"dense": "dense at 0.001"})])
@@ -206,6 +222,16 @@ def test_the_table_of_structured_tickets():
 
 def test_what_the_first_screen_says_of_the_figure():
   """A point ahead at 0.5 %, level at 1 and 2 %, behind IMP above; no ticket beats the dense network."""
+  said = " ".join(PAGES["README.md"].split())
+  assert (
+    "At 0.5 % of the weights it is a point ahead of all others, and at 1 and 2 % level with the best." in said
+  )
+  assert (
+    "At 5 and 10 % IMP, which prunes a trained network again and again (50 to 120 epochs), is ahead." in said
+  )
+  assert epochs("recipe", "imp_5_global") == "50 to 120"
+  assert "it takes 104 epochs of training in all" in said
+  assert epochs("recipe", "guided") == "104"
   rows = rows_of("recipe").test_accuracy.groupby(["method", "target_density"]).mean() * 100
   others = ["imp_5_global", "imp_10", "gradual", "rigl", "snip", "synflow", "erk", "guided_halved"]
   assert set(others) <= set(rows.index.get_level_values("method"))

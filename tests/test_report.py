@@ -11,11 +11,12 @@ import pytest
 from conftest import made_once
 
 import nets_jax
-from nets_jax.analysis import interactive, interactive_studies, interactive_tickets, page
+from nets_jax.analysis import interactive, interactive_runs, interactive_studies, interactive_tickets, page
 from nets_jax.cli import compare, densities, report, search, sweep
 from nets_jax.engine.tables import read_csv, write_csv
 from nets_jax.studies import outcome, report_parts, report_run, report_settings
 from nets_jax.studies import report as pages
+from nets_jax.training.measures import Measures
 
 ROOT = pathlib.Path(nets_jax.__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -452,6 +453,28 @@ def test_means_are_over_the_epochs_that_all_runs_have():
   interactive_studies._draw_means(made, rows, {"a": "#000000"}, "loss", 1.0)
   source = next(glyph.data_source.data for glyph in made.renderers if "runs" in glyph.data_source.data)
   assert (list(source["x"]), list(source["y"]), list(source["runs"])) == ([0, 1], [1.0, 2.0], [2, 2])
+
+
+def test_the_page_of_a_long_search_stays_small():
+  generations, genomes = 120, 100
+  history = [
+    {
+      "generation": g, "genome": i, "parent_1": (i * 7 + g) % genomes, "parent_2": (i * 3 + 1) % genomes,
+      "valid_loss": 1.0 + 1 / (1 + g) + i / 1000, "density": 1 - g / 200,
+    }
+    for g in range(generations)
+    for i in range(genomes)
+  ]  # fmt: skip
+  measures = Measures.of_record({})
+  drawn = [
+    interactive_runs.lineage(history, (generations - 1, 0), measures),
+    interactive_runs.frontier(history, [{**history[-1], "file": "a"}], measures),
+  ]
+  for drawing in drawn:
+    for glyph in drawing.panels[0].renderers:
+      columns = glyph.data_source.data.values()
+      assert max(map(len, columns), default=0) <= interactive_runs.MOST_POINTS
+    assert len(interactive.as_json(drawing.panels[0])) > 0
 
 
 def test_a_cell_of_a_mask_names_its_row_and_column():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
   from bokeh.plotting import figure
 
 POPULATION = "#9aa5b1"
+MOST_POINTS = 5_000  # of a figure: a page is to stay small
 
 
 def evolution(history: Sequence[TableRow], target: float | None, measures: Measures) -> Drawing:
@@ -129,6 +130,11 @@ def _draw_curves(
   hover(made, dots, {"network": "@name", "epoch": "@x (iteration @iteration{0,0})", "value": "@y{0.[0000]}"})
 
 
+def thinned(rows: Sequence[TableRow]) -> Sequence[TableRow]:
+  """Every so many of some rows, `MOST_POINTS` at most."""
+  return rows[:: max(1, -(-len(rows) // MOST_POINTS))]
+
+
 def frontier(history: Sequence[TableRow], kept: Sequence[TableRow], measures: Measures) -> Drawing:
   """All genomes by density and validation loss, and those that none dominates.
 
@@ -155,7 +161,7 @@ def frontier(history: Sequence[TableRow], kept: Sequence[TableRow], measures: Me
   last = max(row["generation"] for row in sound)
   columns = {"x": ("density", 100.0), "y": ("valid_loss", 1.0), "generation": ("generation", 1.0)}
   colour = linear_cmap("generation", "Viridis256", last, 0)
-  every = made.scatter("x", "y", source=take(sound, **columns), color=colour, size=5, alpha=0.7,
+  every = made.scatter("x", "y", source=take(thinned(sound), **columns), color=colour, size=5, alpha=0.7,
                        name="every genome")  # fmt: skip
   source = take(kept, **columns, file="file")
   made.step("x", "y", source=source, color=COLOURS["imp"], mode="after", name="dominated by none")
@@ -165,8 +171,8 @@ def frontier(history: Sequence[TableRow], kept: Sequence[TableRow], measures: Me
   hover(made, [best], {"file": "@file", **told})
   return Drawing(
     "The frontier of density and loss",
-    "Each point is a genome, yellow early and dark late in the search. No genome is both sparser and better "
-    "than a red one; its ticket is in frontier/.",
+    f"Each point is a genome, {MOST_POINTS:,} of them at most, yellow early and dark late in the search. "
+    "No genome is both sparser and better than a red one; its ticket is in frontier/.",
     [made],
     {"every genome": "#35b779", "dominated by none": COLOURS["imp"]},
   )
@@ -182,10 +188,12 @@ def lineage(history: Sequence[TableRow], best: Place, measures: Measures) -> Dra
   """
   by_place = {(int(row["generation"]), int(row["genome"])): row for row in history}
   shares, lines = ancestry(by_place, best)
+  lines = sorted(lines, key=lambda line: -line[2])[:MOST_POINTS]
+  shares = dict(sorted(shares.items(), key=lambda item: -item[1])[:MOST_POINTS])
   column = "valid_loss"
   label, factor = panels(measures)[column]
   made = panel("generation", label)
-  every = take(history, x=("generation", 1.0), y=(column, factor))
+  every = take(thinned(history), x=("generation", 1.0), y=(column, factor))
   made.scatter("x", "y", source=every, size=4, color="#c3cad2", name="population")
 
   def heights(places: Sequence[Place]) -> list[float]:
