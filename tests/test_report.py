@@ -303,7 +303,7 @@ def test_a_page_that_cannot_be_written_loses_nothing(run_binary, tmp_path, monke
   assert status == 0
   told = "run/report.html was not written (the figure fell down); nets-jax report run tries again\n"
   assert told in error
-  assert "files in run" in out
+  assert "files in run\n" in out
   assert (tmp_path / "run" / "summary.json").exists()
   assert not (tmp_path / "run" / "report.html").exists()
   monkeypatch.setattr(report_parts, "write", fail)

@@ -85,7 +85,14 @@ def test_a_run_leaves_its_files(job, tmp_path):
   training = table(directory / "training.csv")
   assert [r["ticket"] for r in training] == ["guided", "random", "dense", "unmasked"] * 3
   assert float(training[-4]["test_loss"]) == summary["results"]["guided"]["test_loss"]
-  for name in ("guided", "random", "dense", "files in run", "against its own weights unmasked: ", "as fast "):
+  for name in (
+    "guided",
+    "random",
+    "dense",
+    "files in run; open run/report.html",
+    "against its own weights unmasked: ",
+    "as fast ",
+  ):
     assert name in out
   verdict = summary["verdicts"]["dense"]
   dense = [r for r in training if r["ticket"] == "dense"]

@@ -13,9 +13,9 @@ others run another ticket search, which leaves the same files.
 A run that was stopped goes on where it was when the same command is given again.
 
 Files in the run's directory: config.json, run.flags (which repeats it), history.csv, ticket.safetensors,
-figure_evolution.png, training.csv and summary.json; of NeTS also figure_frontier.png and, in frontier/, the
-tickets that no other dominates in density and validation loss; with --tensorboard, event files in
-tensorboard/. The directory holds one run; --overwrite replaces it.
+figure_evolution.png, training.csv, summary.json and report.html, a page with all of it; of NeTS also
+figure_frontier.png and, in frontier/, the tickets that no other dominates in density and validation loss;
+with --tensorboard, event files in tensorboard/. The directory holds one run; --overwrite replaces it.
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ from nets_jax.studies import outcome
 from nets_jax.studies.origins import provenance
 from nets_jax.studies.places import run_directory
 from nets_jax.studies.run_directory import RunDirectory, locked
+from nets_jax.studies.run_files import REPORT
 from nets_jax.studies.single_run import SingleRun
 from nets_jax.tickets.storage import load_provenance, load_ticket
 from nets_jax.tickets.ticket import check_fits
@@ -139,7 +140,8 @@ def run(values: flags.FlagValues, is_alone: bool = False, trial: int | None = No
         directory.discard()
       raise
     shutil.rmtree(directory / saving.DIRECTORY, ignore_errors=True)
-    print(f"files in {path}")
+    page = path / REPORT
+    print(f"files in {path}{f'; open {page}' if page.exists() else ''}")
 
 
 def main(argv: list[str]) -> None:
