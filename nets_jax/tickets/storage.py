@@ -260,7 +260,7 @@ def _advice(metadata: Mapping[str, Any]) -> str:
   """What to do about a network that is not this library's; nothing that the file names is imported."""
   name, arguments = metadata.get("network"), metadata.get("network_arguments", {})
   if name is None or not plugins.is_reference(name) or not isinstance(arguments, dict):
-    return "make it yourself"
+    return "give --network=package.module:Name, where it is, or make it yourself"
   text = f"--network={plugins.write(name, arguments)}"
   return f"give {_shown(text)} if you trust that module, or make it yourself"
 
