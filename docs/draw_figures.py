@@ -8,6 +8,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import jax
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -99,7 +100,8 @@ def evolved() -> list[tuple[str, Ticket]]:
     if generation in STRIP:
       elite = take(state.population, 0)
       found.append((f"generation {generation}: {float(density(elite)):.0%}", elite))
-    state, _ = step(state, task, search, layout)
+    # Waited for: programs that exchange genomes must not be under way two at a time on a CPU's devices.
+    state = jax.block_until_ready(step(state, task, search, layout))[0]
   return found
 
 

@@ -1,13 +1,13 @@
 """Interactive pictures of one ticket's masks: what is left of each input pixel, and of each layer."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nets_jax.analysis.interactive import HEIGHT, Drawing, hover, limit, panel, source_of
-from nets_jax.analysis.ticket_figures import kernels
+from nets_jax.analysis.ticket_figures import connections, kernels
+from nets_jax.errors import UsageError
 
 if TYPE_CHECKING:
   from bokeh.plotting import figure
@@ -25,12 +25,12 @@ def pixels(ticket: "Ticket", image_shape: Sequence[int]) -> Drawing | None:
     ticket: whose network takes images.
     image_shape: height and width, and channels, whose counts are added up.
   """
-  inputs = math.prod(image_shape)
-  masks = [mask for _, mask in kernels(ticket, ticket.masks) if mask.ndim == 2 and mask.shape[0] == inputs]
-  if len(image_shape) not in (2, 3) or not masks:
+  if len(image_shape) not in (2, 3):
     return None
-  height, width = image_shape[:2]
-  counts = masks[0].sum(axis=-1).reshape(height, width, -1).sum(axis=-1)
+  try:
+    counts = connections(ticket, image_shape)
+  except UsageError:
+    return None
   made = panel("column of the image", "row of the image")
   _picture(made, counts, float(counts.max()), "connections left", "@image", counts.shape)
   made.width, made.sizing_mode, made.match_aspect = HEIGHT, "fixed", True
