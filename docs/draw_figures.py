@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import jax
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import nets_jax
+from nets_jax.analysis.density_figures import log_error_axis
 from nets_jax.analysis.explaining_figures import genome_figure, strip_figure
 from nets_jax.analysis.intervals import mean_and_interval
 from nets_jax.analysis.style import COLOURS, SPARE_COLOURS, label_axes, save_figure
@@ -43,7 +43,7 @@ def accuracy_figure(rows: pd.DataFrame) -> Figure:
   figure = Figure(figsize=(7.2, 4.2), layout="constrained")
   axes = figure.subplots()
   dense = 100 * rows[rows.method == "dense"].test_accuracy.mean()
-  axes.axhline(100 - dense, color=COLOURS["dense"], linestyle="--", label=f"dense, {dense:.1f} %")
+  axes.axhline(dense, color=COLOURS["dense"], linestyle="--", label=f"dense, {dense:.1f} %")
   for method, (label, colour, marker) in METHODS.items():
     own = rows[rows.method == method].groupby("target_density")
     points = [
@@ -51,10 +51,10 @@ def accuracy_figure(rows: pd.DataFrame) -> Figure:
       for _, each in own
     ]
     x, mean, half = (list(values) for values in zip(*points, strict=True))
-    axes.errorbar(x, [100 - m for m in mean], half, color=colour, marker=marker, capsize=3, label=label)
+    axes.errorbar(x, mean, half, color=colour, marker=marker, capsize=3, label=label)
   axes.set_xscale("log")
   axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
-  _by_error(axes)
+  log_error_axis(axes, *_ends(rows))
   label_axes(axes, "weights left (%)", "test accuracy (%), by the log of the error")
   axes.legend(frameon=False, fontsize=9)
   return figure
@@ -66,25 +66,20 @@ def seconds_figure(rows: pd.DataFrame, target: float) -> Figure:
   axes = figure.subplots()
   for method, (label, colour, marker) in METHODS.items():
     own = rows[(rows.method == method) & (rows.target_density == target)]
-    axes.scatter(own.search_seconds, 100 - 100 * own.test_accuracy, color=colour, marker=marker, label=label)
+    axes.scatter(own.search_seconds, 100 * own.test_accuracy, color=colour, marker=marker, label=label)
   axes.set_xscale("symlog", linthresh=0.1)
   axes.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
   axes.set_xlim(-0.02, 200)
-  _by_error(axes)
+  log_error_axis(axes, *_ends(rows[rows.target_density == target]))
   label_axes(axes, "seconds of search on two cores", f"test accuracy at {100 * target:g} % (%)")
   axes.legend(frameon=False, fontsize=9)
   return figure
 
 
-def _by_error(axes: Axes) -> None:
-  """The errors that are drawn on a log scale, best above, named by their accuracies."""
-  axes.set_yscale("log")
-  axes.invert_yaxis()
-  shown = [98.5, 98, 97, 95, 90, 80, 70]
-  low, high = sorted(axes.get_ylim())
-  axes.set_yticks([100 - value for value in shown], [f"{value:g}" for value in shown])
-  axes.set_ylim(high, low)
-  axes.minorticks_off()
+def _ends(rows: pd.DataFrame) -> tuple[float, float]:
+  """The lowest and the highest test accuracy of the methods that are drawn, in percent."""
+  accuracies = 100 * rows[rows.method.isin([*METHODS, "dense"])].test_accuracy
+  return accuracies.min(), accuracies.max()
 
 
 def evolved() -> list[tuple[str, Ticket]]:

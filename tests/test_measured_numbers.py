@@ -1,99 +1,74 @@
-"""What README and docs/ tell of measurements is what the results' files hold."""
+"""The tables of README and docs/ are what the results' files hold."""
 
-import pathlib
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from measurements import (
+  METHODS,
+  PAGES,
+  RESULTS,
+  accuracies,
+  benchmark_of,
+  by_density,
+  differences,
+  epochs,
+  percent,
+  rows_of,
+  table_with,
+  tables_of,
+)
 
-from nets_jax.analysis.intervals import mean_and_interval
-
-ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = ROOT / "experiments/results"
-PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-DENSITIES = {"10 %": 0.1, "5 %": 0.05, "2 %": 0.02, "1 %": 0.01, "0.5 %": 0.005}
-# How a row of a page begins, and what the studies' tables call that method.
-METHODS = {
-  "guided NeTS": "guided",
-  "IMP, cycles of five": "imp_5_global",
-  "IMP, cycles of ten": "imp_10",
-  "gradual pruning": "gradual",
-  "SNIP": "snip",
-  "SynFlow": "synflow",
-  "random, by ERK": "erk",
-  "`halved`": "guided_halved",
-  "dense, 100 %": "dense",
+# The tables that tell of measurements: page, and words of the head that no other table there has.
+TABLES = {
+  "methods": ("README.md", "10 %", "0.5 %", "genome-epochs"),
+  "differences": ("results_guided.md", "10 %", "0.5 %", "genome-epochs (guided"),
+  "fashion": ("results_limits.md", "Fashion-MNIST", "5 %", "2 %", "1 %", "genome-epochs"),
+  "digits": ("results.md", "digits", "20 %", "10 %", "genome-epochs"),
+  "rates": ("results_guided.md", "learning rate", "0.001", "0.3"),
+  "paper": ("results_paper.md", "random, ours", "NeTS, ours"),
+  "lottery": ("results_guided.md", "20 %", "5 %", "2 %", "share of IMP"),
+  "ablations": ("results_limits.md", "without", "points"),
+  "sweeps": ("results_limits.md", "setting", "came to"),
+  "generation": ("speed.md", "a generation of 6", "bfloat16"),
+  "search": ("speed.md", "seconds", "times the first"),
+  "steps": ("speed.md", "a training step", "times as fast"),
+  "gpu": ("speed.md", "on a GPU", "seconds"),
+  "compact": ("speed.md", "multiplications left", "compact", "times as fast"),
+  "structured": ("speed.md", "multiplications left", "test accuracy"),
+  "forms": ("export.md", "form", "kB", "one example, ms"),
+}
+# Pages whose numbers are settings, sizes or versions.
+NOT_MEASURED = {
+  "flags.md",
+  "dependencies.md",
+  "zoo.md",
+  "training.md",
+  "running.md",
+  "recipes.md",
+  "algorithm.md",
 }
 
 
-def rows_of(study):
-  """The rows of a study's table, one for each ticket."""
-  rows = pd.read_csv(RESULTS / study / "densities.csv")
-  return rows.set_index(["method", "target_density", "trial"]).sort_index()
+def table(name):
+  return table_with(*TABLES[name])
 
 
-def percent(values, sign=""):
-  """Mean and 95 % interval in percent or points, as the pages write them; no -0.0."""
-  mean, half = (round(100 * float(value), 1) for value in mean_and_interval(list(values)))
-  return f"{mean + 0.0:{sign if mean else ''}.1f} ± {half:.1f}"
-
-
-def tables_of(text):
-  """The tables of a page: for each the cells of its head, and those of its rows, without emphasis."""
-  for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
-    lines = [[cell.strip(" *") for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
-    if len(lines) > 2 and set("".join(lines[1])) <= set("-: "):
-      yield lines[0], lines[2:]
-
-
-def by_density(head, rows, of):
-  """The cells of a table of methods by density, each beside what `of` makes of method and density."""
-  for name, *cells in rows:
-    method = next(method for begin, method in METHODS.items() if name.startswith(begin))
-    for title, cell in zip(head[1:], cells, strict=True):
-      if title in DENSITIES and cell:
-        yield f"{name}, {title}", cell, of(method, DENSITIES[title])
-
-
-def accuracies(study):
-  """Of method and density: test accuracy, mean and interval."""
-  rows = rows_of(study).test_accuracy
-
-  def of(method, density):
-    return f"{percent(rows[method, 1.0 if method == 'dense' else density])} %"
-
-  return of
-
-
-def differences(study, to="guided"):
-  """Of method and density: the paired difference from another method's test accuracy."""
-  rows = rows_of(study).test_accuracy
-
-  def of(method, density):
-    first = rows[method, 1.0 if method == "dense" else density]
-    second = rows[to, density]
-    common = first.index.intersection(second.index)
-    return percent(first[common] - second[common], "+")
-
-  return of
-
-
-def epochs(study, method):
-  """The genome-epochs of a method's searches: one number, or from the least to the most."""
-  own = rows_of(study).search_epochs[method].groupby("target_density").mean().round().astype(int)
-  return str(own.min()) if own.nunique() == 1 else f"{own.min()} to {own.max()}"
-
-
-def table_with(page, *words):
-  """The one table of a page whose head has these words."""
-  found = [table for table in tables_of(PAGES[page]) if all(word in " | ".join(table[0]) for word in words)]
-  assert len(found) == 1, [table[0] for table in found]
-  return found[0]
+def test_every_table_of_measurements_is_held():
+  for page in PAGES.keys() - NOT_MEASURED:
+    for head, rows in tables_of(PAGES[page]):
+      cells = " ".join(cell for row in rows for cell in row[1:])
+      if re.search(r"±|\d\.\d", cells.replace("0.5 %", "")):  # which is a density
+        title = " | ".join(head)
+        held = [
+          name for name, (own, *words) in TABLES.items() if own == page and all(w in title for w in words)
+        ]
+        assert len(held) == 1, (page, title)
 
 
 def test_the_table_of_readme():
-  head, rows = table_with("README.md", "10 %", "0.5 %", "genome-epochs")
+  head, rows = table("methods")
   cells = list(by_density(head, rows, accuracies("recipe")))
   assert len(cells) >= 5 * (len(rows) - 1) + 1
   assert [(where, told) for where, told, known in cells if told != known] == []
@@ -103,18 +78,15 @@ def test_the_table_of_readme():
 
 
 def test_the_table_of_differences():
-  head, rows = table_with("results_guided.md", "10 %", "0.5 %", "genome-epochs (guided")
+  head, rows = table("differences")
   cells = list(by_density(head, rows, differences("recipe")))
   assert len(cells) == 5 * len(rows)
   assert [(where, told, known) for where, told, known in cells if told != known] == []
 
 
 def test_the_tables_of_fashion_mnist_and_the_digits():
-  for page, word, study, densities in (
-    ("results_limits.md", "Fashion-MNIST", "recipe/fashion", ("5 %", "2 %", "1 %")),
-    ("results.md", "digits", "digits", ("20 %", "10 %")),
-  ):
-    head, rows = table_with(page, word, *densities, "genome-epochs")
+  for page, study in (("fashion", "recipe/fashion"), ("digits", "digits")):
+    head, rows = table(page)
     names = METHODS | {"IMP, cycles of fifty": "imp_50_global", "random": "random"}
     of = accuracies(study)
     for name, *cells in rows:
@@ -126,7 +98,7 @@ def test_the_tables_of_fashion_mnist_and_the_digits():
 
 
 def test_the_dense_networks_rates():
-  head, (row,) = table_with("results_guided.md", "learning rate", "0.001", "0.3")
+  head, (row,) = table("rates")
   rows = pd.concat([rows_of("dense_rates"), rows_of("densities").rename({"dense": "dense at 0.001"})])
   told = dict(zip(head[1:], row[1:], strict=True))
   assert told == {rate: f"{percent(rows.test_accuracy[f'dense at {rate}'])} %" for rate in told}
@@ -134,7 +106,7 @@ def test_the_dense_networks_rates():
 
 def test_the_papers_table():
   """Mean and standard deviation of the trials."""
-  head, rows = table_with("results_paper.md", "random, ours", "NeTS, ours")
+  head, rows = table("paper")
   found = pd.read_csv(RESULTS / "mnist/table1.csv").set_index("method")
   columns = {"density": 1, "loss": 3, "accuracy": 1}
   methods = {
@@ -164,30 +136,30 @@ def test_the_papers_table():
 
 def test_the_table_in_frankle_and_carbins_setting():
   """Where a cell is of two methods, `line_5` stands for `line_10` at the density that it has."""
-  head, rows = table_with("results_guided.md", "20 %", "5 %", "2 %", "share of IMP")
+  head, rows = table("lottery")
   found = rows_of("densities_lottery")
   methods = {"guided NeTS, halved": "guided", "one line": "line_10", "IMP": "imp"}
+  shares = {method: [] for method in methods.values()}
   for name, *cells in rows:
     method = next(method for begin, method in methods.items() if name.startswith(begin))
     for title, cell in zip(head[1:4], cells, strict=False):
       density = float(title.removesuffix(" %")) / 100
       own = "line_5" if (method, density) not in found.index.droplevel("trial") else method
       assert cell == f"{100 * found.test_accuracy[own, density].mean():.1f} %", (name, title)
+      shares[method].append(found.search_epochs[own, density].mean())
+  for (_, *_, told), own in zip(rows, shares.values(), strict=True):
+    known = [f"{100 * ours / imp:.0f}" for ours, imp in zip(own, shares["imp"], strict=True)]
+    assert told in (f"{', '.join(known)} %", f"{known[0]} %"), told
 
 
 def test_the_table_of_ablations():
-  _, rows = table_with("results_limits.md", "without", "points")
+  _, rows = table("ablations")
   found, methods = differences("ablations_paper"), ("unscaled", "blind", "unhalved", "uncrossed")
   assert [row[1] for row in rows] == [found(method, 0.05) for method in methods]
 
 
-def benchmark_of(name):
-  """Seconds and ratios of a benchmark's parts."""
-  return pd.read_csv(RESULTS / name / "benchmark.csv").set_index("name")
-
-
 def test_the_tables_of_speed():
-  _, (seconds, share, plain, fastest) = table_with("speed.md", "a generation of 6", "bfloat16")
+  _, (seconds, share, plain, fastest) = table("generation")
   found = benchmark_of("benchmark_peers")
   columns = {"": "nets_jax, a whole generation", ", bfloat16": "nets_jax, bfloat16"}
   for place, (kind, own) in enumerate(columns.items(), 1):
@@ -197,13 +169,13 @@ def test_the_tables_of_speed():
     for peer, row in peers:
       told = float(row[place].removesuffix(" times as fast"))
       assert told == pytest.approx(found.seconds[peer] / found.seconds[own], abs=0.06)
-  _, rows = table_with("speed.md", "seconds", "times the first")
+  _, rows = table("search")
   found = benchmark_of("benchmark_guided")
   named = {"the paper's search": "the paper's search, 52 genome-epochs, compiled"}
   for name, told, times in rows:
     own = found.loc[next((full for begin, full in named.items() if name.startswith(begin)), name)]
     assert (told, float(times)) == (f"{own.seconds:.1f}", round(own.times_the_first, 2))
-  _, rows = table_with("speed.md", "a training step", "times as fast")
+  _, rows = table("steps")
   found = benchmark_of("benchmark_networks").times_the_first
   for name, told in rows:
     network = name.partition(",")[0].strip("`")
@@ -211,7 +183,7 @@ def test_the_tables_of_speed():
 
 
 def test_the_table_of_structured_tickets():
-  _, rows = table_with("speed.md", "multiplications left", "test accuracy")
+  _, rows = table("structured")
   found = pd.read_csv(RESULTS / "structured/table1.csv").groupby("method")
   methods = {"guided NeTS": "guided_halved", "`--structured": "structured", "IMP": "imp_10", "SNIP": "snip"}
   for name, left, accuracy in rows:
@@ -220,57 +192,42 @@ def test_the_table_of_structured_tickets():
     assert [left, accuracy] == [f"{values.mean():.1f} ± {values.std(ddof=1):.1f} %" for values in known]
 
 
-def test_what_the_first_screen_says_of_the_figure():
-  """A point ahead at 0.5 %, level at 1 and 2 %, behind IMP above; no ticket beats the dense network."""
-  said = " ".join(PAGES["README.md"].split())
-  assert (
-    "At 0.5 % of the weights it is a point ahead of all others, and at 1 and 2 % level with the best." in said
-  )
-  assert (
-    "At 5 and 10 % IMP, which prunes a trained network again and again (50 to 120 epochs), is ahead." in said
-  )
-  assert epochs("recipe", "imp_5_global") == "50 to 120"
-  assert "it takes 104 epochs of training in all" in said
-  assert epochs("recipe", "guided") == "104"
-  rows = rows_of("recipe").test_accuracy.groupby(["method", "target_density"]).mean() * 100
-  others = ["imp_5_global", "imp_10", "gradual", "rigl", "snip", "synflow", "erk", "guided_halved"]
-  assert set(others) <= set(rows.index.get_level_values("method"))
-  rivals = {density: max(rows[m, density] for m in others[:-1]) for density in DENSITIES.values()}
-  ahead = {density: rows["guided", density] - best for density, best in rivals.items()}
-  assert ahead[0.005] > 0.9
-  assert all(abs(ahead[density]) < 0.2 for density in (0.01, 0.02))
-  assert all(rows["imp_5_global", density] - rows["guided", density] > 0.1 for density in (0.05, 0.1))
-  assert max(rows.drop("dense")) <= rows["dense", 1.0] + 0.05
+def test_the_table_of_a_gpu():
+  _, (search, first, kept) = table("gpu")
+  found = pd.read_csv(RESULTS / "gpu/gpu.csv").mean()
+  assert search[1] == f"{found.search_seconds:.1f}"
+  assert [float(first[1]), float(kept[1])] == [
+    found.compile_seconds,
+    found.compile_seconds_from_kept_programs,
+  ]
 
 
-# What a page's sentences say, with what the results' files make of it.
-def of_the_digits():
-  rows = rows_of("digits").test_accuracy
-  ticket, random, dense = (rows[m, d] for m, d in (("guided", 0.1), ("random", 0.1), ("dense", 1.0)))
-  return percent(ticket - random), f"{100 * (dense - ticket).mean():.1f}"
+def test_the_table_of_compact_trainings():
+  """Where a row is of several densities, the least and the most of them."""
+  _, rows = table("compact")
+  found = benchmark_of("benchmark")
+  for name, left, whole, compact, times in rows:
+    begins = [name.replace(" %, `--structured=0.5`", "%, structured 0.5"), name.replace(" %", "%")]
+    begins = ["50%", "20%", "5%"] if name.startswith("50") else [begins["structured" not in name]]
+    parts = [f"{begin}, 50 epochs: {{}}".format for begin in begins]
+    known = {}
+    for kind in ("whole", f"compact, {left.replace(' ', '')} of the multiplications"):
+      seconds = sorted(found.seconds[part(kind)] for part in parts)
+      ends = dict.fromkeys(f"{value:.1f}" for value in (seconds[0], seconds[-1]))
+      known[kind.partition(",")[0]] = f"{' to '.join(ends)} s"
+    assert (whole, compact) == (known["whole"], known["compact"]), name
+    ratios = {f"{found.times_the_first[part('whole')]:.1f}" for part in parts}
+    assert ratios == {times}, name
 
 
-def at_the_lowest_loss():
-  rows = rows_of("recipe").minimum_test_accuracy
-  differences = [100 * (rows["imp_10", d] - rows["guided", d]).mean() for d in DENSITIES.values()]
-  return [f"{abs(difference):.1f}" for difference in differences]
-
-
-CLAIMS = [
-  (
-    "results_guided.md",
-    "IMP in cycles of ten is {} and {} points ahead at 10 and 5 %, and {} at 2 %. "
-    "At 1 and 0.5 % it is {} and {} points behind",
-    at_the_lowest_loss,
-  ),
-  (
-    "README.md",
-    "the ticket is {} points better than a random one, and {} below the dense network",
-    of_the_digits,
-  ),
-]
-
-
-@pytest.mark.parametrize(("page", "sentence", "of"), CLAIMS, ids=[claim[1][:40] for claim in CLAIMS])
-def test_a_sentence_says_what_was_measured(page, sentence, of):
-  assert sentence.format(*of()) in " ".join(PAGES[page].split())
+def test_the_table_of_sweeps():
+  _, rows = table("sweeps")
+  told = dict(rows)
+  found = {
+    name: 100 * pd.read_csv(RESULTS / f"sweeps/digits_{name}/results.csv").groupby(name).density.mean()
+    for name in ("population_size", "elites")
+  }
+  sizes = found["population_size"]
+  ends = f"{sizes.min():.0f} to {sizes.max():.0f} % for up to {sizes.index.max() // sizes.index.min()} times"
+  assert ends in told["a larger population, 2 to 256 genomes"]
+  assert f"denser, {found['elites'][0]:.0f} %" in told["no elites"]

@@ -188,6 +188,12 @@ def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> No
     margin = 0.1 * (high - low) + (0.1 if measures.is_share else 0.01 * max(abs(low), abs(high)))
     axes.set_ylim(low - margin, high + margin)
     return
+  log_error_axis(axes, low, high)
+  axes.set_ylabel(f"{axes.get_ylabel()}\n(on a scale of the log of the error)")
+
+
+def log_error_axis(axes: Axes, low: float, high: float) -> None:
+  """Heights are accuracies in percent, from low to high, even in the logarithm of the error."""
   axes.set_yscale("function", functions=(_evenness, lambda height: 100 - 10**-height))
   bottom, top = _evenness(np.array([low, high]))
   margin = 0.05 * (top - bottom)
@@ -199,7 +205,6 @@ def _set_heights(axes: Axes, rows: Sequence[TableRow], measures: Measures) -> No
   )
   ticks, more = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (coarse, fine))
   ticks = ticks if len(ticks) > 2 else more
-  axes.set_ylabel(f"{axes.get_ylabel()}\n(on a scale of the log of the error)")
   axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 

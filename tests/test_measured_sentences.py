@@ -1,0 +1,235 @@
+"""What the sentences of README and docs/ tell of measurements is what the results' files hold."""
+
+import re
+
+import pandas as pd
+import pytest
+from measurements import DENSITIES, PAGES, RESULTS, benchmark_of, epochs, paired, percent, prose, rows_of
+
+
+def test_what_the_first_screen_says_of_the_figure():
+  """A point ahead at 0.5 %, level at 1 and 2 %, behind IMP above; no ticket beats the dense network."""
+  said = " ".join(PAGES["README.md"].split())
+  assert (
+    "At 0.5 % of the weights it is a point ahead of all others, and at 1 and 2 % level with the best." in said
+  )
+  assert (
+    "At 5 and 10 % IMP, which prunes a trained network again and again (50 to 120 epochs), is ahead." in said
+  )
+  assert epochs("recipe", "imp_5_global") == "50 to 120"
+  assert "it takes 104 epochs of training in all" in said
+  assert epochs("recipe", "guided") == "104"
+  rows = rows_of("recipe").test_accuracy.groupby(["method", "target_density"]).mean() * 100
+  others = ["imp_5_global", "imp_10", "gradual", "rigl", "snip", "synflow", "erk", "guided_halved"]
+  assert set(others) <= set(rows.index.get_level_values("method"))
+  rivals = {density: max(rows[m, density] for m in others[:-1]) for density in DENSITIES.values()}
+  ahead = {density: rows["guided", density] - best for density, best in rivals.items()}
+  assert ahead[0.005] > 0.9
+  assert all(abs(ahead[density]) < 0.2 for density in (0.01, 0.02))
+  assert all(rows["imp_5_global", density] - rows["guided", density] > 0.1 for density in (0.05, 0.1))
+  assert max(rows.drop("dense")) <= rows["dense", 1.0] + 0.05
+
+
+def mean(rows, *key):
+  """A mean in percent, as the pages write it."""
+  return f"{100 * rows[key].mean():.1f}"
+
+
+def of_the_digits():
+  rows = rows_of("digits").test_accuracy
+  ticket, random, dense = (rows[m, d] for m, d in (("guided", 0.1), ("random", 0.1), ("dense", 1.0)))
+  return percent(ticket - random), f"{100 * (dense - ticket).mean():.1f}"
+
+
+def of_the_digits_at_a_fifth():
+  rows = rows_of("digits").test_accuracy
+  return [f"{100 * (rows['guided', 0.2] - rows['random', 0.2]).mean():.1f}"]
+
+
+def at_the_lowest_loss():
+  rows = rows_of("recipe").minimum_test_accuracy
+  differences = [100 * (rows["imp_10", d] - rows["guided", d]).mean() for d in DENSITIES.values()]
+  return [f"{abs(difference):.1f}" for difference in differences]
+
+
+def behind_imp():
+  """The least and the most that IMP's two forms are ahead at 5 and 10 %, when rounded as in the table."""
+  rows = rows_of("recipe").test_accuracy
+  ahead = [100 * (rows[m, d] - rows["guided", d]).mean() for m in ("imp_5_global",) for d in (0.1, 0.05)]
+  return [f"{min(ahead):.1f}", f"{max(ahead):.1f}"]
+
+
+def of_shuffled_masks():
+  rows = pd.read_csv(RESULTS / "tuned/sanity.csv").groupby(["method", "target_density", "check"])
+  means = rows.test_accuracy.mean() * 100
+  loss = {
+    (m, d, check): means[m, d, "ticket"] - means[m, d, check]
+    for m in ("guided_halved", "imp_10")
+    for d in (0.05, 0.01)
+    for check in ("mask shuffled", "weights drawn anew")
+  }
+  shuffled = [loss[m, d, "mask shuffled"] for d in (0.05, 0.01) for m in ("guided_halved", "imp_10")]
+  drawn = [value for key, value in loss.items() if key[2] == "weights drawn anew"]
+  return [f"{value:.1f}" for value in (*shuffled, min(drawn), max(drawn))]
+
+
+def controls_at_a_fifth():
+  of = pd.read_csv(RESULTS / "controls/controls_20.csv").groupby("control").test_accuracy.mean()
+  return [f"{100 * of[c]:.1f}" for c in ("snip_scaled", "random_scaled", "dense_scaled", "ticket")]
+
+
+def controls_at_a_twentieth():
+  of = pd.read_csv(RESULTS / "controls/controls_05.csv").groupby("control").test_accuracy.mean()
+  return [f"{100 * of[c]:.1f}" for c in ("ticket", "snip_scaled", "random_scaled")]
+
+
+def without_evolution():
+  ablations, densities = (rows_of(name).test_accuracy for name in ("ablations_paper", "densities"))
+  return mean(ablations, "unscaled", 0.05), mean(densities, "line_4", 0.05)
+
+
+def imp_at_a_tickets_scales():
+  own, guided = rows_of("ablations_paper").test_accuracy, rows_of("densities").test_accuracy
+  fifth, twentieth = (paired(own["imp_own", d], guided["guided", d]) for d in (0.2, 0.05))
+  epochs_of = rows_of("ablations_paper").search_epochs, rows_of("densities").search_epochs
+  times = [epochs_of[0]["imp_own", d].mean() / epochs_of[1]["guided", d].mean() for d in (0.2, 0.05)]
+  assert [round(t, 1) for t in times] == [6.7, 12.5]  # "7 and 12 times"
+  return fifth.removeprefix("+"), twentieth.removeprefix("-")
+
+
+def fashion_in_the_papers_setting():
+  rows = rows_of("densities_fashion").test_accuracy
+  return [
+    mean(rows, *key)
+    for key in (("guided", 0.2), ("guided", 0.05), ("dense", 1.0), ("imp", 0.2), ("imp", 0.05))
+  ]
+
+
+def fashion_by_mnists_settings():
+  rows = pd.read_csv(RESULTS / "transfer/fashion.csv").groupby("method").test_accuracy.mean()
+  (dense,) = (rows[name] for name in rows.index if name.startswith("dense"))
+  return [f"{100 * value:.1f}" for value in (rows["guided_halved"], rows["imp_10"], dense)]
+
+
+def rigl_as_trained():
+  rows = rows_of("recipe").own_test_accuracy
+  return mean(rows, "rigl", 0.05), mean(rows, "rigl", 0.01)
+
+
+def of_first_weights():
+  rows = pd.read_csv(RESULTS / "mnist_ablations/table1.csv").groupby("method")
+  found = rows.get_group("nets:init_scale=0.0011")
+  return [f"{100 * found[column].mean():.1f}" for column in ("density", "test_accuracy")]
+
+
+def of_fashion_at_a_hundredth():
+  rows = rows_of("recipe/fashion").test_accuracy
+  rivals = ("imp_5_global", "imp_10", "gradual")
+  ahead = [100 * (rows["guided", 0.01] - rows[m, 0.01]).mean() for m in rivals]
+  return [f"{min(ahead):.1f}", f"{max(ahead):.1f}"]
+
+
+def on_a_gpu():
+  found = pd.read_csv(RESULTS / "gpu/gpu.csv")
+  return [f"{100 * value:.1f}" for value in found.test_accuracy]
+
+
+def of_the_faster_machine():
+  found = benchmark_of("benchmark").seconds
+  return [
+    f"{value:.1f}" for name, value in found.items() if name.startswith(("the paper's search", "guided NeTS"))
+  ]
+
+
+def beside_pytorch():
+  found = benchmark_of("benchmark").times_the_first
+  names = (f"{name}, eager PyTorch on one network" for name in ("lenet5", "conv2", "resnet8", "resnet20"))
+  return [f"{found[name]:.1f}" for name in names]
+
+
+def of_a_search_on_a_gpu():
+  return [f"{pd.read_csv(RESULTS / 'gpu/gpu.csv').search_seconds.mean():.1f}"]
+
+
+CLAIMS = [
+  (
+    "results_guided.md",
+    "IMP in cycles of ten is {} and {} points ahead at 10 and 5 %, and {} at 2 %. "
+    "At 1 and 0.5 % it is {} and {} points behind",
+    at_the_lowest_loss,
+  ),
+  (
+    "README.md",
+    "the ticket is {} points better than a random one, and {} below the dense network",
+    of_the_digits,
+  ),
+  ("README.md", "{} s on an H100", of_a_search_on_a_gpu),
+  ("results.md", "At 20 % it does so by {} points", of_the_digits_at_a_fifth),
+  ("results.md", "{} to {} points behind it at 5 and 10 %", behind_imp),
+  ("results_guided.md", "At 5 and 10 % IMP is {} to {} points ahead", behind_imp),
+  (
+    "results_guided.md",
+    "they lose {} and {} points at 5 %, {} and {} at 1 % (three seeds). "
+    "New weights at the same scales cost {} to {} points.",
+    of_shuffled_masks,
+  ),
+  (
+    "results_guided.md",
+    "SNIP's mask, a random one and the dense network come to {}, {} and {} %. The ticket comes to {} %",
+    controls_at_a_fifth,
+  ),
+  ("results_guided.md", "{} % against {} % for SNIP's and {} % for a random one", controls_at_a_twentieth),
+  (
+    "results_guided.md",
+    "without scale steps the search comes to {} % at 5 %. "
+    "One line of genomes pruned again and again, for as many epochs, comes to {} %",
+    without_evolution,
+  ),
+  ("results_guided.md", "{} points above the ticket at 20 %, {} below it at 5 %", imp_at_a_tickets_scales),
+  (
+    "results_guided.md",
+    "{} and {} % at 20 and 5 % (four seeds). The dense network comes to {} %, IMP to {} and {} % (two seeds)",
+    fashion_in_the_papers_setting,
+  ),
+  (
+    "results_guided.md",
+    "at 5 % guided NeTS comes to {} %, IMP to {} %, dense to {} % (two seeds)",
+    fashion_by_mnists_settings,
+  ),
+  ("results_limits.md", "What RigL has trained itself comes to {} and {} % at 5 and 1 %", rigl_as_trained),
+  ("results_limits.md", "ahead by {} to {} points at 1 %", of_fashion_at_a_hundredth),
+  ("results_paper.md", "{} % and {} % in two trials", of_first_weights),
+  ("speed.md", "Its tickets are at {} and {} %", on_a_gpu),
+  ("speed.md", "On the faster machine of the first table these are {}, {} and {} s", of_the_faster_machine),
+  ("speed.md", "which PyTorch's convolutions are made for, they are {}, {}, {} and {}", beside_pytorch),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence", "of"), CLAIMS, ids=[claim[2].__name__ for claim in CLAIMS])
+def test_a_sentence_says_what_was_measured(page, sentence, of):
+  assert sentence.format(*of()) in prose(PAGES[page])
+
+
+# Numbers in sentences that are no measurement of ours.
+NOT_MEASURED = {
+  "algorithm.md",
+  "dependencies.md",
+  "flags.md",
+  "running.md",
+  "training.md",
+  "troubleshooting.md",
+  "zoo.md",
+}
+MEASURED = re.compile(r"\d ± \d|\d\.\d+ (?:%|points|s\b|times)")
+
+
+def test_every_sentence_of_measurements_is_held():
+  """What has a decimal and a unit is in a sentence of `CLAIMS`, less densities of half a percent."""
+  known = {}
+  for page, sentence, of in CLAIMS:
+    known.setdefault(page, []).append(sentence.format(*of()))
+  for page in PAGES.keys() - NOT_MEASURED:
+    text = prose(PAGES[page]).replace("0.5 %", "")
+    for claim in known.get(page, ()):
+      text = text.replace(claim.replace("0.5 %", ""), "")
+    assert [text[max(0, m.start() - 60) : m.end() + 20] for m in MEASURED.finditer(text)] == [], page
