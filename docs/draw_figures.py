@@ -8,7 +8,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import jax
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -95,8 +94,7 @@ def evolved() -> list[tuple[str, Ticket]]:
     if generation in STRIP:
       elite = take(state.population, 0)
       found.append((f"generation {generation}: {float(density(elite)):.0%}", elite))
-    # Waited for: programs that exchange genomes must not be under way two at a time on a CPU's devices.
-    state = jax.block_until_ready(step(state, task, search, layout))[0]
+    state, _ = step(state, task, search, layout)
   return found
 
 

@@ -353,6 +353,15 @@ def test_impossible_settings(task, changes, message):
     nets_jax.search(KEY, *changed(task, SEARCH, **changes))
 
 
+def test_a_step_has_ended_when_it_returns(task):
+  """So a loop of one's own has never two programs under way that wait for each other on a CPU's devices."""
+  state = init(KEY, task, SEARCH, nets_jax.make_layout(SEARCH.population_size))
+  for _ in range(3):
+    state, metrics = step(state, task, SEARCH, nets_jax.make_layout(SEARCH.population_size))
+    ready = state.replace(key=jax.random.key_data(state.key)), metrics
+    assert all(leaf.is_ready() for leaf in jax.tree.leaves(ready))
+
+
 @pytest.fixture(scope="module")
 def large(task):
   """A compiled generation of 256 genomes on 4 devices, and the bytes of a genome: they are what counts."""
@@ -360,7 +369,7 @@ def large(task):
   search = SEARCH.replace(population_size=256)
   layout = nets_jax.make_layout(256, devices=4)
   state = init(jax.random.key(0), task, search, layout)
-  compiled = step.lower(state, task, search, layout).compile()
+  compiled = jax.jit(step, static_argnames="layout").lower(state, task, search, layout).compile()
   return compiled, jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.population
   )

@@ -104,7 +104,8 @@ def prepare(
   task = task.for_search(search.precision)
   state = init(nets_jax.key_of_seed(values.seed), task, search, layout)
   task = replicate(task, layout)
-  compiled = compile_program(step, state, task, search, layout)
+  program = jax.jit(step, static_argnames=("layout",))
+  compiled = compile_program(program, state, task, search, layout)
   return Prepared(search, task, layout, state, *compiled)
 
 

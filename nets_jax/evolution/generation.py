@@ -185,13 +185,21 @@ def init(key: Key[Array, ""], task: Task, search: NetsSettings, layout: Layout) 
   return _alone(init_all(key[None], task, stack_settings([task], [search]), layout))
 
 
-@functools.partial(jax.jit, static_argnames=("layout",))
 def step(state: State, task: Task, search: NetsSettings, layout: Layout) -> tuple[State, Metrics]:
   """Evaluates a generation of one run and breeds the next; see `step_all`.
+
+  It returns when that is done. Of two programs under way that exchange genomes, two devices of a CPU may take
+  one each, and wait for each other.
 
   Returns:
     The next state, and the metrics of the generation evaluated [population_size].
   """
+  return jax.block_until_ready(_step(state, task, search, layout))
+
+
+@functools.partial(jax.jit, static_argnames=("layout",))
+def _step(state: State, task: Task, search: NetsSettings, layout: Layout) -> tuple[State, Metrics]:
+  """`step`, which does not wait."""
   task = task.at_precision(search.precision)
   runs, metrics = step_all(_as_runs(state), task, stack_settings([task], [search]), layout)
   return _alone(runs), jax.tree.map(lambda leaf: leaf[0], metrics)
