@@ -74,7 +74,8 @@ def common_kind(labels: np.ndarray, test_labels: np.ndarray) -> str:
 def say_of_doubt(kind: str, labels: np.ndarray) -> None:
   """Says what labels are taken as, where they look like classes in another form.
 
-  These are rows of 0 and 1 with a single 1 each, and floats that are few whole numbers from 0.
+  These are rows of 0 and 1 with a single 1 each, and floats that are few whole numbers from 0. So it does of
+  classes without an example, such as class 0 where they are numbered from 1.
 
   Args:
     kind: what they are taken as; see `kind_of`.
@@ -86,6 +87,14 @@ def say_of_doubt(kind: str, labels: np.ndarray) -> None:
       f"every row of the labels has a single 1; they are taken as several labels of each example; {how}, as "
       "labels.argmax(axis=1)"
     )
+  if kind == CLASSES and labels.size:
+    present, count = np.unique(labels), int(labels.max()) + 1
+    if len(present) < count:
+      first = int(np.argmax(present != np.arange(len(present))))
+      say(
+        f"{count - len(present)} of {count} classes have no example, class {first} the first of them; each "
+        "has an output all the same; if it should not, number the classes from 0 without gaps"
+      )
   is_whole = kind == NUMBERS and labels.min() >= 0 and (labels == np.floor(labels)).all()
   if is_whole and len(np.unique(labels)) <= MOST_CLASSES:
     say(f"the labels are floats, so they are taken as numbers to predict, though all are whole; {how}")
