@@ -477,6 +477,19 @@ def test_the_page_of_a_long_search_stays_small():
     assert len(interactive.as_json(drawing.panels[0])) > 0
 
 
+def test_the_first_epochs_do_not_press_the_last_accuracies_together():
+  rows = [
+    {"ticket": name, "epoch": epoch, "iteration": epoch, "valid_loss": 1 / epoch, "valid_accuracy": value}
+    for name, curve in {"a": (0.1, 0.5, 0.9, 0.92), "b": (0.2, 0.85, 0.9, 0.94)}.items()
+    for epoch, value in enumerate(curve, 1)
+  ]
+  (loss, score) = interactive_runs.training(rows, Measures()).panels
+  assert (score.y_range.start, score.y_range.end) == pytest.approx((89.6, 94.4))
+  assert np.isnan(loss.y_range.start)
+  (_, score) = interactive_runs.training([row | {"valid_accuracy": 0.9} for row in rows], Measures()).panels
+  assert np.isnan(score.y_range.start)
+
+
 def test_a_cell_of_a_mask_names_its_row_and_column():
   made = interactive.panel("units", "inputs")
   image = np.arange(6.0).reshape(2, 3)

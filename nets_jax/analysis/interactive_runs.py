@@ -1,6 +1,6 @@
 """Interactive figures of one run, from its files' rows: evolution, trainings, frontier, lineage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,14 +102,31 @@ def training(rows: Sequence[TableRow], measures: Measures) -> Drawing:
     is_log = column.endswith("_loss") and is_logarithmic([row[column] for row in rows], measures)
     made = panel("training epoch", label, y_axis="log" if is_log else "linear")
     _draw_curves(made, curves, legend, column, factor)
+    if not column.endswith("_loss"):
+      limit(made.y_range, _later_scores(curves.values(), column, factor))
     drawn.append(made)
   return Drawing(
     "Training, from the ticket's own weights",
     "Each line is one network, trained alike. A diamond is where its validation loss was lowest: the "
-    "evaluation that the verdict looks at.",
+    "evaluation that the verdict looks at. What lies beyond a panel is of a training's first half.",
     drawn,
     legend,
   )
+
+
+def _later_scores(
+  curves: Iterable[Sequence[TableRow]], column: str, factor: float
+) -> tuple[float, float] | None:
+  """An axis of the later half of all trainings and of their lowest losses, if the rest is far beyond."""
+  curves = list(curves)
+  scores = np.asarray([factor * row[column] for curve in curves for row in curve], float)
+  later = np.asarray(
+    [factor * row[column] for curve in curves for row in (*curve[len(curve) // 2 :], minimum(curve))], float
+  )
+  scores, later = scores[np.isfinite(scores)], later[np.isfinite(later)]
+  if not later.size or (way := later.max() - later.min()) <= 0 or 3 * way > scores.max() - scores.min():
+    return None
+  return later.min() - 0.1 * way, later.max() + 0.1 * way
 
 
 def _draw_curves(
