@@ -42,7 +42,7 @@ from nets_jax.training.task import Task
 from nets_jax.training.trainer import Trained, train_tickets
 from nets_jax.training.training import Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _GONE = {
   "NetsConfig": "Nets, recipes.paper() and Task",
