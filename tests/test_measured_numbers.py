@@ -39,6 +39,15 @@ TABLES = {
   "structured": ("speed.md", "multiplications left", "test accuracy"),
   "forms": ("export.md", "form", "kB", "one example, ms"),
 }
+FORMS = {
+  "dense, JAX": "dense",
+  "compact, JAX": "compact",
+  "CSR, SciPy": "scipy csr",
+  "dense, PyTorch": "torch",
+  "CSR, PyTorch": "torch csr",
+  "dense, ONNX": "onnx",
+  "compact, ONNX": "onnx compact",
+}
 # Pages whose numbers are settings, sizes or versions.
 NOT_MEASURED = {
   "flags.md",
@@ -231,3 +240,16 @@ def test_the_table_of_sweeps():
   ends = f"{sizes.min():.0f} to {sizes.max():.0f} % for up to {sizes.index.max() // sizes.index.min()} times"
   assert ends in told["a larger population, 2 to 256 genomes"]
   assert f"denser, {found['elites'][0]:.0f} %" in told["no elites"]
+
+
+def test_the_table_of_forms():
+  """Bytes, and medians of three runs, whose accuracies are those of the sentence below."""
+  _, rows = table("forms")
+  runs = pd.concat(pd.read_json(path) for path in sorted((RESULTS / "forms").glob("forms_*.json")))
+  assert len(runs) == 3 * 3 * len(FORMS) == 9 * len(rows)
+  found = runs.groupby(["form", "density"])[["bytes", "ms_one", "ms_64"]].median()
+  for name, *told in rows:
+    of_form = found.loc[FORMS[name]].sort_index(ascending=False)
+    known = [f"{size / 1000:,.0f}" for size in of_form["bytes"]]
+    known += [f"{ms:.3f}" for ms in of_form["ms_one"]] + [f"{ms:.2f}" for ms in of_form["ms_64"]]
+    assert told == known, name
