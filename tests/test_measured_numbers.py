@@ -26,6 +26,7 @@ TABLES = {
   "differences": ("results_guided.md", "10 %", "0.5 %", "genome-epochs (guided"),
   "fashion": ("results_limits.md", "Fashion-MNIST", "5 %", "2 %", "1 %", "genome-epochs"),
   "digits": ("results.md", "digits", "20 %", "10 %", "genome-epochs"),
+  "winning": ("results_guided.md", "winning, of five"),
   "rates": ("results_guided.md", "learning rate", "0.001", "0.3"),
   "paper": ("results_paper.md", "random, ours", "NeTS, ours"),
   "lottery": ("results_guided.md", "20 %", "5 %", "2 %", "share of IMP"),
@@ -91,6 +92,18 @@ def test_the_table_of_differences():
   cells = list(by_density(head, rows, differences("recipe")))
   assert len(cells) == 5 * len(rows)
   assert [(where, told, known) for where, told, known in cells if told != known] == []
+
+
+def test_the_table_of_winning_tickets():
+  """Against those that the study itself has written, from its runs' files."""
+  head, rows = table("winning")
+  known_head, known = next(
+    found for found in tables_of((RESULTS / "recipe/densities.md").read_text()) if " of 5 (" in found[1][0][1]
+  )
+  of = {name: [cell.partition(" ")[0] for cell in cells] for name, *cells in known}
+  assert head[1:] == known_head[1:]
+  for name, *cells in rows:
+    assert cells == of[next(method for begin, method in METHODS.items() if name.startswith(begin))], name
 
 
 def test_the_tables_of_fashion_mnist_and_the_digits():
