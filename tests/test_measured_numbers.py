@@ -160,7 +160,7 @@ def test_the_table_in_frankle_and_carbins_setting():
   """Where a cell is of two methods, `line_5` stands for `line_10` at the density that it has."""
   head, rows = table("lottery")
   found = rows_of("densities_lottery")
-  methods = {"guided NeTS, halved": "guided", "one line": "line_10", "IMP": "imp"}
+  methods = {"`halved`": "guided", "one line": "line_10", "IMP": "imp"}
   shares = {method: [] for method in methods.values()}
   for name, *cells in rows:
     method = next(method for begin, method in methods.items() if name.startswith(begin))

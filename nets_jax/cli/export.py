@@ -15,6 +15,7 @@ pip install 'nets_jax[export]'.
 
 import functools
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -24,8 +25,10 @@ from nets_jax.errors import UsageError
 from nets_jax.export.exports import FORMATS
 from nets_jax.export.hub import save_for_hub
 from nets_jax.export.trained_tickets import Whole, load_whole
+from nets_jax.tickets.storage import load_provenance
 
 HUB = "hub"
+FEW = 3
 flags.adopt_module_key_flags(ticket_flags)
 flags.DEFINE_enum("to", "onnx", [*FORMATS, HUB], "In which form.")
 flags.DEFINE_string("trained", None, "A file of the trained network, whose weights take the ticket's place.")
@@ -56,8 +59,17 @@ def run(values: flags.FlagValues, path: str) -> None:
     write(output, read(values, path, values.trained))
   if values.trained is None and write is not None:
     say("the weights are those before any training; --trained=trained.safetensors takes the others")
+  if (known := load_provenance(path)).mean:
+    mean, deviation = (_numbers(each) for each in (known.mean, known.deviation))
+    say(f"inputs are to be standardised, (x - mean) / deviation: mean {mean}, deviation {deviation}")
   size = output.stat().st_size if output.is_file() else sum(each.stat().st_size for each in output.iterdir())
   ticket_flags.show(values, {"output": str(output), "bytes": size}, f"{output}: {size:,} bytes")
+
+
+def _numbers(values: Sequence[float]) -> str:
+  """A few numbers, and how many more there are."""
+  rest = f" and {len(values) - FEW} more" if len(values) > FEW else ""
+  return f"{', '.join(f'{value:.4g}' for value in values[:FEW])}{rest}"
 
 
 def main(argv: list[str]) -> None:

@@ -81,7 +81,7 @@ def make_run(
   default = run_directory(values.dataset, values.search, values.seed, values.ticket)
   where, machine = pathlib.Path(values.workdir or default), command.machine(values)
   if ticket is None:
-    known = provenance(records.deciding(values), data.input_shape, values.seed)
+    known = provenance(records.deciding(values), data, values.seed)
   else:
     known = load_provenance(values.ticket)
   return SingleRun(

@@ -47,6 +47,11 @@ class Split(Struct):
   def __len__(self) -> int:
     return self.labels.shape[0]
 
+  def __repr__(self) -> str:
+    """How much there is of it, not all of it."""
+    of_one = tuple(getattr(self.inputs, "shape", ("?",)))[1:]
+    return f"Split({getattr(self.labels, 'shape', ('?',))[0]} examples of {of_one})"
+
   @property
   def input_type(self) -> str:
     """What a network gets: `float32`, or `int32` of whole numbers."""
@@ -100,6 +105,11 @@ class Dataset(Struct):
   targets: str = struct.field(pytree_node=False, default=CLASSES)
   target_mean: Float[Array | np.ndarray, " outputs"] | None = None
   target_deviation: Float[Array | np.ndarray, " outputs"] | None = None
+
+  def __repr__(self) -> str:
+    """Its parts, each in a word."""
+    parts = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("train", "valid", "test"))
+    return f"Dataset({parts}, targets={self.targets!r}, num_outputs={self.num_classes})"
 
   @property
   def num_outputs(self) -> int:

@@ -101,7 +101,7 @@ def _card(config: dict, name: str, is_trained: bool) -> str:
     OF_NETWORK.format(file=TICKET if is_trained else MODEL) if str(config["network"]) in NETWORKS else ""
   )
   usage += OF_MODEL.format(file=MODEL) if is_trained else ""
-  note = "Inputs are standardised, as `nets_jax.load_data` has them."
+  note = "Inputs are standardised, each channel by its mean and deviation, as `nets_jax.load_data` has them."
   return "\n".join([*head, "---", "", *body, "", note, "", "With nets_jax:", "", f"```python{usage}```", ""])
 
 
@@ -113,4 +113,11 @@ def _plain(value: object) -> str:
 
 
 LONGEST = 3000
-FACTS = (("found by", "search"), ("for", "task"), ("settings", "settings"), ("seed", "seed"))
+FACTS = (
+  ("found by", "search"),
+  ("for", "task"),
+  ("inputs are standardised by their mean", "mean"),
+  ("and their deviation", "deviation"),
+  ("settings", "settings"),
+  ("seed", "seed"),
+)

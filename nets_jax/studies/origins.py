@@ -4,18 +4,19 @@ import functools
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import jax
 
 from nets_jax import searches, settings
+from nets_jax.data.dataset import Dataset
 from nets_jax.data.files import is_file_name
 from nets_jax.data.sources import DataSettings
 from nets_jax.engine.startup import installed_version
 from nets_jax.networks.zoo import NETWORKS, NetworkSettings, settings_of
 from nets_jax.studies.run_settings import RunSettings
-from nets_jax.tickets.provenance import Provenance
+from nets_jax.tickets.provenance import MOST_CHANNELS, Provenance
 from nets_jax.training.task import BARE_TASK
 
 FORMAT_VERSION = 3  # of config.json; 2 had comparisons in stages, before there was none
@@ -36,7 +37,7 @@ def environment() -> dict[str, object]:
 
 
 def provenance(
-  record: Mapping[str, object], input_shape: Sequence[int], seed: int, trial: int | None = None
+  record: Mapping[str, object], data: Dataset, seed: int, trial: int | None = None
 ) -> Provenance:
   """What the file of a run's ticket is to say of where it comes from.
 
@@ -44,7 +45,7 @@ def provenance(
 
   Args:
     record: the run's settings by the names of their flags, as `config.json` has them.
-    input_shape: of one example.
+    data: which the ticket is for.
     seed, trial: of the run.
   """
   of_task = {
@@ -58,8 +59,12 @@ def provenance(
     known = {name: value for name, value in known.items() if name not in others}
   of_run = settings.names(RunSettings())
   made = environment()
+  mean, deviation = (tuple(map(float, jax.device_get(each))) for each in (data.mean, data.deviation))
+  is_standardised = len(mean) <= MOST_CHANNELS and (any(mean) or any(each != 1 for each in deviation))
   return Provenance(
-    input_shape=tuple(input_shape),
+    input_shape=tuple(data.input_shape),
+    mean=mean if is_standardised else (),
+    deviation=deviation if is_standardised else (),
     task={name: _without_folders(name, value) for name, value in known.items() if of_task.get(name)},
     search=str(known["search"]),
     settings={name: value for name, value in known.items() if name not in {*of_task, *of_run}},

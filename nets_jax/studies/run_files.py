@@ -64,7 +64,7 @@ def write_run(run: Run, outcome: Outcome, curve: Sequence[Row]) -> None:
   if result is not None and result.history:
     write_csv(where / HISTORY, result.history, sync=False)
   if result is not None and unmasked_count(result.ticket):
-    known = provenance(run.method.settings, run.method.task.data.input_shape, run.seed, run.trial)
+    known = provenance(run.method.settings, run.method.task.data, run.seed, run.trial)
     save_ticket(where / TICKET, result.ticket, network, sync=False, provenance=known)
   if isinstance(outcome, SearchFailed):
     say(f"{run.name} failed: {outcome}")

@@ -93,6 +93,12 @@ class SingleRun:
     report_parts.guarded(self.where, lambda: report_run.run_page(self.where))
     lines = [outcome.table(summary["results"], summary)]
     is_given = isinstance(self.task.initialiser, Given)
+    if verdicts:
+      count = len(self.task.data.test)
+      lines.append(
+        "Definition 3, where each validation loss was lowest (the table is of the end); one seed, "
+        f"{count:,} test examples:"
+      )
     for to, verdict in verdicts.items():
       dense = "the dense network of the given weights" if is_given else "a fresh dense network"
       against = "its own weights unmasked" if to == "unmasked" else dense

@@ -11,6 +11,8 @@ from nets_jax.engine.tables import standard_json
 from nets_jax.errors import UsageError
 
 # A file that asks for more is not believed: numbers in an example, its axes, signs of the record, its levels.
+MOST_CHANNELS = 1_000
+LISTS = ("input_shape", "mean", "deviation")
 LARGEST_INPUT, MOST_AXES, LONGEST, DEEPEST = 10**6, 6, 100_000, 6
 
 
@@ -20,6 +22,8 @@ class Provenance:
 
   Attributes:
     input_shape: of one example.
+    mean, deviation: of each channel of the inputs, which are standardised by them, (x - mean) / deviation;
+      empty where they are not, or where there are more than `MOST_CHANNELS`.
     task: the settings of data and training that decide a result, by the names of their flags.
     search: its name, or `package.module:Class`.
     settings: of the search, likewise.
@@ -29,6 +33,8 @@ class Provenance:
   """
 
   input_shape: tuple[int, ...] = ()
+  mean: tuple[float, ...] = ()
+  deviation: tuple[float, ...] = ()
   task: Mapping[str, object] = dataclasses.field(default_factory=dict)
   search: str | None = None
   settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -55,7 +61,7 @@ def read_provenance(path: str | os.PathLike, record: object) -> Provenance:
   fields = {field.name for field in dataclasses.fields(Provenance)}
   if not isinstance(record, dict) or not set(record) <= fields or not _is_well_formed(record):
     raise UsageError(f"{path} does not say where it comes from: its provenance is damaged")
-  return Provenance(**record | {"input_shape": tuple(record.get("input_shape", ()))})
+  return Provenance(**record | {name: tuple(record.get(name, ())) for name in LISTS})
 
 
 def _is_well_formed(record: Mapping[str, Any]) -> bool:
@@ -67,6 +73,7 @@ def _is_well_formed(record: Mapping[str, Any]) -> bool:
     and len(shape) <= MOST_AXES
     and all(_is_whole(size) and size > 0 for size in shape)
     and math.prod(shape) <= LARGEST_INPUT
+    and all(_are_numbers(record.get(name, [])) for name in ("mean", "deviation"))
     and all(_is_whole(number) and number >= 0 for number in (seed, trial))
     and all(isinstance(record.get(name, {}), dict) for name in ("task", "settings", "versions"))
     and all(isinstance(record.get(name, ""), str) for name in ("search", "git_revision"))
@@ -82,6 +89,14 @@ def _depth(value: object) -> int:
     ]
     level, found = [each for own in inner for each in own], found + 1
   return found
+
+
+def _are_numbers(values: object) -> bool:
+  return (
+    isinstance(values, list)
+    and len(values) <= MOST_CHANNELS
+    and all(_is_whole(value) or (isinstance(value, float) and math.isfinite(value)) for value in values)
+  )
 
 
 def _is_whole(value: object) -> bool:

@@ -188,6 +188,11 @@ def kernels(tree: Params, masks: Params) -> Params:
 
 def check_fits(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> None:
   """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
+  if strange := [leaf for leaf in jax.tree.leaves(ticket.weights) if not hasattr(leaf, "shape")]:
+    raise UsageError(
+      f"a ticket's weights are a tree of arrays, with no {type(strange[0]).__name__} in it; of what "
+      "train_tickets gives take those of one ticket, nets_jax.take(trained.weights, 0)"
+    )
   weights = abstract_parameters(network, input_shape)
   layers = ticket.layers or find_layers(network, input_shape)
   expected = Ticket(weights, jax.eval_shape(lambda tree: full_masks(tree, layers), weights))
@@ -195,6 +200,12 @@ def check_fits(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> 
     {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
     for leaves in (jax.tree_util.tree_flatten_with_path(t)[0] for t in (expected, ticket))
   )
+  of_several = {name: shape[1:] for name, shape in got.items() if name.startswith("weights/")}
+  if of_several and all(want.get(name) == shape for name, shape in of_several.items()):
+    raise UsageError(
+      "the ticket's weights have an axis more than the network's, as those of several tickets; take those of "
+      "one, nets_jax.take(weights, 0)"
+    )
   for name in sorted(want.keys() | got.keys()):
     if want.get(name) != got.get(name):
       raise UsageError(
