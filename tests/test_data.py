@@ -358,3 +358,10 @@ def test_a_set_that_was_prepared_in_another_format(tmp_path):
 
 def test_a_server_that_does_not_answer_is_unreachable():
   assert not tfds._reachable("http://127.0.0.1:9/file", seconds=2.0)
+
+
+def test_a_data_set_is_shown_by_its_sizes():
+  data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=50)
+  assert repr(data.train) == "Split(90 examples of (2,))"
+  assert repr(data).startswith("Dataset(train=Split(90 examples of (2,)), valid=Split(10 examples")
+  assert len(repr(jax.eval_shape(lambda: data))) < 300

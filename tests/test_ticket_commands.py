@@ -104,6 +104,8 @@ def test_a_file_says_where_its_ticket_comes_from(found):
   assert (known.task["dataset"], known.task["train_epochs"], known.task["hidden_sizes"]) == ("xor", 2, "6,5")
   assert known.versions["jax"] == jax.__version__
   assert not {"workdir", "devices", "chunk", "data_dir"} & {*known.task, *known.settings}
+  data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=40)
+  assert (known.mean, known.deviation) == (tuple(data.mean.tolist()), tuple(data.deviation.tolist()))
 
 
 def test_a_file_of_ones_own_data_names_no_directory(job, tmp_path):
@@ -294,7 +296,11 @@ def unknown_field(path):
   lying(path, provenance={"on_load": "import os"})
 
 
-HOSTILE = (cut_short, flipped, no_tensors, sized_beyond_reason, no_record, unknown_field)
+def words_for_numbers(path):
+  lying(path, provenance={"input_shape": [2], "mean": ["<b>"]})
+
+
+HOSTILE = (cut_short, flipped, no_tensors, sized_beyond_reason, no_record, unknown_field, words_for_numbers)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -421,6 +427,8 @@ def test_a_directory_for_a_hub(run_binary, found):
   assert card.startswith("---\nlibrary_name: nets_jax\n")
   assert 'datasets:\n- "xor"\n' in card
   assert "found by" in card
+  assert "inputs are standardised by their mean" in card
+  assert len(config["provenance"]["deviation"]) == 2
   status, _, error = run_binary(export, ticket, "--to=hub", "--output=hub/mine")
   assert status == 2
   assert "is there already" in error

@@ -121,3 +121,16 @@ def test_a_ticket_of_another_shape_does_not_fit(ticket, network):
     nets_jax.UsageError, match=r"masks/hidden_1/kernel is \(8, 5\) in the ticket and missing"
   ):
     check_fits(ticket, nets_jax.MLP((8,), 3), (6,))
+
+
+def test_weights_of_several_trained_tickets_are_no_tickets(task):
+  ticket = nets_jax.random_ticket(0, task.network, task.data.input_shape, 0.5)
+  trained = nets_jax.train_tickets(0, ticket, task, epochs=1)
+  for weights, message in (
+    (trained, r"with no Trained in it; of what train_tickets gives .*take\(trained\.weights, 0\)"),
+    (trained.weights, r"an axis more than the network's, .*nets_jax\.take\(weights, 0\)"),
+  ):
+    with pytest.raises(nets_jax.UsageError, match=message):
+      nets_jax.compact(ticket.replace(weights=weights), task.network, task.data.input_shape)
+  one = nets_jax.take(trained.weights, 0)
+  assert nets_jax.compact(ticket.replace(weights=one), task.network, task.data.input_shape)
