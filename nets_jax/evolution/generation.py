@@ -186,13 +186,9 @@ def init(key: Key[Array, ""], task: Task, search: NetsSettings, layout: Layout) 
 
 
 def step(state: State, task: Task, search: NetsSettings, layout: Layout) -> tuple[State, Metrics]:
-  """Evaluates a generation of one run and breeds the next; see `step_all`.
+  """The next state of one run, and the metrics of the generation evaluated [population_size]; see `step_all`.
 
-  It returns when that is done. Of two programs under way that exchange genomes, two devices of a CPU may take
-  one each, and wait for each other.
-
-  Returns:
-    The next state, and the metrics of the generation evaluated [population_size].
+  It waits for them: of two programs that exchange genomes, two devices of a CPU may take one each, and hang.
   """
   return jax.block_until_ready(_step(state, task, search, layout))
 
