@@ -15,6 +15,7 @@ import nets_jax
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.data import tfds
 from nets_jax.engine.layouts import replicate
+from nets_jax.studies.origins import provenance
 from nets_jax.training.evaluation import class_accuracies, evaluate
 
 
@@ -362,6 +363,25 @@ def test_a_server_that_does_not_answer_is_unreachable():
 
 def test_a_data_set_is_shown_by_its_sizes():
   data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=50)
-  assert repr(data.train) == "Split(90 examples of (2,))"
-  assert repr(data).startswith("Dataset(train=Split(90 examples of (2,)), valid=Split(10 examples")
+  assert repr(data.train) == "Split(inputs (90, 2), labels (90,))"
+  assert repr(data).startswith("Dataset(train=Split(inputs (90, 2), labels (90,)), valid=Split(inputs (10,")
   assert len(repr(jax.eval_shape(lambda: data))) < 300
+  of_one = jax.tree.map(lambda leaf: leaf[0], data.train)
+  assert repr(of_one) == "Split(inputs (2,), labels ())"
+
+
+@pytest.mark.parametrize("mean", [np.zeros((4, 4, 1)), 0.5, None, np.array([np.nan]), np.zeros(2)])
+def test_a_data_set_of_ones_own_may_have_any_mean(mean):
+  """A file says by what inputs are standardised only where that is a number for each channel."""
+  data = nets_jax.load_data("xor", xor_train_size=100, xor_test_size=50)
+  data = data.replace(mean=mean, deviation=np.ones(2))
+  known = provenance({"search": "guided"}, data, 0)
+  assert (known.mean, known.deviation) == ((), ())
+
+
+def test_a_ticket_says_how_inputs_and_targets_are_standardised():
+  rng = np.random.default_rng(0)
+  data = nets_jax.from_arrays(rng.normal(3, 2, (100, 2)), rng.normal(5, 4, 100))
+  known = provenance({"search": "guided"}, data, 0)
+  for name in ("mean", "deviation", "target_mean", "target_deviation"):
+    assert getattr(known, name) == tuple(getattr(data, name).tolist())

@@ -296,11 +296,18 @@ def unknown_field(path):
   lying(path, provenance={"on_load": "import os"})
 
 
-def words_for_numbers(path):
-  lying(path, provenance={"input_shape": [2], "mean": ["<b>"]})
+def scaled_beyond_reason(path):
+  lying(path, provenance={"input_shape": [2], "mean": [10**400], "deviation": [1.0]})
 
 
-HOSTILE = (cut_short, flipped, no_tensors, sized_beyond_reason, no_record, unknown_field, words_for_numbers)
+def scaled_by_nothing(path):
+  lying(path, provenance={"input_shape": [2], "mean": [0.5], "deviation": [0.0]})
+
+
+HOSTILE = (
+  cut_short, flipped, no_tensors, sized_beyond_reason, no_record, unknown_field, scaled_beyond_reason,
+  scaled_by_nothing,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -114,23 +114,30 @@ def test_the_controls(ticket, network):
 def test_a_ticket_of_another_shape_does_not_fit(ticket, network):
   check_fits(ticket, network, (6,))
   with pytest.raises(
-    nets_jax.UsageError, match=r"masks/hidden_0/kernel is \(6, 8\) in the ticket and \(7, 8\) in the network"
+    nets_jax.UsageError,
+    match=r"weights/hidden_0/kernel is \(6, 8\) in the ticket and \(7, 8\) in the",
   ):
     check_fits(ticket, network, (7,))
-  with pytest.raises(
-    nets_jax.UsageError, match=r"masks/hidden_1/kernel is \(8, 5\) in the ticket and missing"
-  ):
+  with pytest.raises(nets_jax.UsageError, match=r"weights/hidden_1/bias is \(5,\) in the ticket and missing"):
     check_fits(ticket, nets_jax.MLP((8,), 3), (6,))
 
 
-def test_weights_of_several_trained_tickets_are_no_tickets(task):
+def test_weights_of_several_trained_tickets_are_no_tickets(task, tmp_path):
   ticket = nets_jax.random_ticket(0, task.network, task.data.input_shape, 0.5)
   trained = nets_jax.train_tickets(0, ticket, task, epochs=1)
   for weights, message in (
-    (trained, r"with no Trained in it; of what train_tickets gives .*take\(trained\.weights, 0\)"),
-    (trained.weights, r"an axis more than the network's, .*nets_jax\.take\(weights, 0\)"),
+    (trained, r"with no Trained in them; of what train_tickets gives .*take\(trained\.weights, 0\)"),
+    (trained.weights, r"an axis more than the network's; of a population .*take\(trained\.weights, 0\)"),
   ):
+    wrong = ticket.replace(weights=weights)
     with pytest.raises(nets_jax.UsageError, match=message):
-      nets_jax.compact(ticket.replace(weights=weights), task.network, task.data.input_shape)
+      nets_jax.compact(wrong, task.network, task.data.input_shape)
+    with pytest.raises(nets_jax.UsageError, match=message):
+      nets_jax.train_tickets(0, wrong, task, epochs=1)
+    with pytest.raises(nets_jax.UsageError, match=message):
+      nets_jax.judge_ticket(0, wrong, task)
+    with pytest.raises(nets_jax.UsageError, match=r"Trained in them|of its weights' shape"):
+      nets_jax.save_ticket(tmp_path / "ticket.safetensors", wrong, task.network)
+  assert list(tmp_path.iterdir()) == []
   one = nets_jax.take(trained.weights, 0)
   assert nets_jax.compact(ticket.replace(weights=one), task.network, task.data.input_shape)

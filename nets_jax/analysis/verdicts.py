@@ -22,7 +22,7 @@ from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.errors import UsageError
 from nets_jax.structs import Rows
 from nets_jax.tickets.controls import unmask
-from nets_jax.tickets.ticket import Ticket, maskable_count, stack, unmasked_count
+from nets_jax.tickets.ticket import Ticket, check_fits, maskable_count, stack, unmasked_count
 from nets_jax.training.measures import OF_CLASSES, Measures, of_rows
 from nets_jax.training.task import Task
 from nets_jax.training.trainer import train_tickets
@@ -175,6 +175,7 @@ def judge_ticket(
   task.check()
   keys = as_keys(keys)
   seeds = len(keys)
+  check_fits(ticket, task.network, task.data.input_shape)
   fresh = [random_ticket_for(jax.random.fold_in(key, 1), task, 1.0) for key in keys]
   everything = stack([ticket] * seeds + [unmask(ticket)] * seeds + fresh)
   curves = train_tickets(jnp.tile(keys, 3), everything, task, **training).curves

@@ -59,9 +59,13 @@ def run(values: flags.FlagValues, path: str) -> None:
     write(output, read(values, path, values.trained))
   if values.trained is None and write is not None:
     say("the weights are those before any training; --trained=trained.safetensors takes the others")
-  if (known := load_provenance(path)).mean:
+  known = load_provenance(path)
+  if known.mean:
     mean, deviation = (_numbers(each) for each in (known.mean, known.deviation))
     say(f"inputs are to be standardised, (x - mean) / deviation: mean {mean}, deviation {deviation}")
+  if known.target_mean:
+    mean, deviation = (_numbers(each) for each in (known.target_mean, known.target_deviation))
+    say(f"outputs are standardised too, y * deviation + mean: mean {mean}, deviation {deviation}")
   size = output.stat().st_size if output.is_file() else sum(each.stat().st_size for each in output.iterdir())
   ticket_flags.show(values, {"output": str(output), "bytes": size}, f"{output}: {size:,} bytes")
 

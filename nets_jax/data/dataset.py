@@ -49,8 +49,8 @@ class Split(Struct):
 
   def __repr__(self) -> str:
     """How much there is of it, not all of it."""
-    of_one = tuple(getattr(self.inputs, "shape", ("?",)))[1:]
-    return f"Split({getattr(self.labels, 'shape', ('?',))[0]} examples of {of_one})"
+    shapes = (getattr(leaf, "shape", "?") for leaf in (self.inputs, self.labels))
+    return "Split(inputs {}, labels {})".format(*shapes)
 
   @property
   def input_type(self) -> str:
@@ -187,7 +187,7 @@ def from_arrays(
     mean, deviation = _mean_and_deviation(inputs[train_order])
 
   kind = common_kind(labels, test_labels)
-  say_of_doubt(kind, labels)
+  say_of_doubt(kind, labels, test_labels)
   scale = scale_of(kind, labels[train_order], standardise_targets)
 
   def split(part: np.ndarray, part_labels: np.ndarray) -> Split:

@@ -71,7 +71,7 @@ def common_kind(labels: np.ndarray, test_labels: np.ndarray) -> str:
   return kind
 
 
-def say_of_doubt(kind: str, labels: np.ndarray) -> None:
+def say_of_doubt(kind: str, labels: np.ndarray, test_labels: np.ndarray) -> None:
   """Says what labels are taken as, where they look like classes in another form.
 
   These are rows of 0 and 1 with a single 1 each, and floats that are few whole numbers from 0. So it does of
@@ -79,7 +79,7 @@ def say_of_doubt(kind: str, labels: np.ndarray) -> None:
 
   Args:
     kind: what they are taken as; see `kind_of`.
-    labels: all that there are [examples] or [examples, outputs].
+    labels, test_labels: all that there are [examples] or [examples, outputs].
   """
   how = "if they are classes, give integers [examples]"
   if kind == LABELS and labels.shape[1] > 1 and (labels.sum(axis=1) == 1).all():
@@ -88,7 +88,8 @@ def say_of_doubt(kind: str, labels: np.ndarray) -> None:
       "labels.argmax(axis=1)"
     )
   if kind == CLASSES and labels.size:
-    present, count = np.unique(labels), int(labels.max()) + 1
+    present = np.unique(np.concatenate([labels, test_labels]))
+    count = count_outputs(kind, labels, test_labels)
     if len(present) < count:
       first = int(np.argmax(present != np.arange(len(present))))
       say(

@@ -101,7 +101,11 @@ def _card(config: dict, name: str, is_trained: bool) -> str:
     OF_NETWORK.format(file=TICKET if is_trained else MODEL) if str(config["network"]) in NETWORKS else ""
   )
   usage += OF_MODEL.format(file=MODEL) if is_trained else ""
-  note = "Inputs are standardised, each channel by its mean and deviation, as `nets_jax.load_data` has them."
+  note = (
+    "Inputs are standardised, each channel by its mean and deviation, above."
+    if "mean" in known
+    else "Inputs are as the data set of `nets_jax` has them."
+  )
   return "\n".join([*head, "---", "", *body, "", note, "", "With nets_jax:", "", f"```python{usage}```", ""])
 
 
@@ -118,6 +122,8 @@ FACTS = (
   ("for", "task"),
   ("inputs are standardised by their mean", "mean"),
   ("and their deviation", "deviation"),
+  ("outputs are to be multiplied by", "target_deviation"),
+  ("and this added", "target_mean"),
   ("settings", "settings"),
   ("seed", "seed"),
 )

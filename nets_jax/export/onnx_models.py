@@ -18,7 +18,7 @@ from nets_jax.export.compacted import without_dead_units
 from nets_jax.export.comparison import CLOSE, apart, examples
 from nets_jax.export.onnx_graph import INPUT, as_onnx
 from nets_jax.networks.adapter import Network, NetworkState, forward, initial_state, input_type, name_of
-from nets_jax.tickets.ticket import Ticket, check_fits, phenotype
+from nets_jax.tickets.ticket import Ticket, check_weights, phenotype
 
 BATCHES = (1, 3)  # that a model is tried with
 
@@ -46,7 +46,7 @@ def to_onnx(
   Raises:
     UsageError: the network has an operation that cannot be written.
   """
-  check_fits(ticket, network, input_shape)
+  check_weights(ticket, network, input_shape)
   state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
   whole = network, phenotype(ticket), state
   used, weights, own = without_dead_units(ticket, network, input_shape, state) if compacted else whole

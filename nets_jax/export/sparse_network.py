@@ -22,7 +22,7 @@ from nets_jax.export.torch_layouts import CONVOLUTION, PRODUCT, Entry, entries
 from nets_jax.networks.adapter import STATISTICS, Network, NetworkState, forward, initial_state
 from nets_jax.networks.traced import inner_program
 from nets_jax.tickets.storage import flat
-from nets_jax.tickets.ticket import Ticket, check_fits, phenotype
+from nets_jax.tickets.ticket import Ticket, check_weights, phenotype
 
 WINDOWS = ("window_strides", "padding", "rhs_dilation")
 PARTS = ("data", "indices", "indptr", "shape")  # of a matrix in a file
@@ -46,7 +46,7 @@ class SparseNetwork:
     input_shape: Sequence[int],
     network_state: NetworkState | None = None,
   ):
-    check_fits(ticket, network, input_shape)
+    check_weights(ticket, network, input_shape)
     state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
     self._network, self._state = network, jax.device_get(state)
     self._weights = jax.device_get(phenotype(ticket))

@@ -27,7 +27,7 @@ from nets_jax.networks.adapter import STATISTICS, Network, NetworkState, forward
 from nets_jax.networks.layers import find_layers
 from nets_jax.networks.maskable import KERNELS, as_rule
 from nets_jax.tickets.storage import flat, nested
-from nets_jax.tickets.ticket import Ticket, check_fits, phenotype
+from nets_jax.tickets.ticket import Ticket, check_weights, phenotype
 
 WEIGHT, ORIGINAL, MASK = "weight", "weight_orig", "weight_mask"
 EXAMPLES = 4
@@ -57,7 +57,7 @@ def to_torch(
   Raises:
     UsageError: there is no such module, its layers are others, or it computes something else.
   """
-  check_fits(ticket, network, input_shape)
+  check_weights(ticket, network, input_shape)
   filled = ready_made(network, input_shape) if module is None else unpruned(module).cpu()
   state = initial_state(network, tuple(input_shape)) if network_state is None else network_state
   known = entries(network, input_shape)

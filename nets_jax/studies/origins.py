@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import jax
+import numpy as np
 
 from nets_jax import searches, settings
 from nets_jax.data.dataset import Dataset
@@ -16,7 +17,7 @@ from nets_jax.data.sources import DataSettings
 from nets_jax.engine.startup import installed_version
 from nets_jax.networks.zoo import NETWORKS, NetworkSettings, settings_of
 from nets_jax.studies.run_settings import RunSettings
-from nets_jax.tickets.provenance import MOST_CHANNELS, Provenance
+from nets_jax.tickets.provenance import SCALES, Provenance, are_scales
 from nets_jax.training.task import BARE_TASK
 
 FORMAT_VERSION = 3  # of config.json; 2 had comparisons in stages, before there was none
@@ -59,12 +60,9 @@ def provenance(
     known = {name: value for name, value in known.items() if name not in others}
   of_run = settings.names(RunSettings())
   made = environment()
-  mean, deviation = (tuple(map(float, jax.device_get(each))) for each in (data.mean, data.deviation))
-  is_standardised = len(mean) <= MOST_CHANNELS and (any(mean) or any(each != 1 for each in deviation))
+  (mean, deviation), (target_mean, target_deviation) = (_scale(data, *names) for names in SCALES)
   return Provenance(
     input_shape=tuple(data.input_shape),
-    mean=mean if is_standardised else (),
-    deviation=deviation if is_standardised else (),
     task={name: _without_folders(name, value) for name, value in known.items() if of_task.get(name)},
     search=str(known["search"]),
     settings={name: value for name, value in known.items() if name not in {*of_task, *of_run}},
@@ -72,7 +70,22 @@ def provenance(
     trial=trial,
     versions=cast(dict[str, object], made["versions"]),
     git_revision=cast(str | None, made["git_revision"]),
+    mean=mean,
+    deviation=deviation,
+    target_mean=target_mean,
+    target_deviation=target_deviation,
   )
+
+
+def _scale(data: Dataset, mean: str, deviation: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """By what inputs or numbers to predict are standardised; empty where that is no number of each channel."""
+  try:
+    found = [np.ravel(np.asarray(getattr(data, name), float)).tolist() for name in (mean, deviation)]
+  except (TypeError, ValueError):
+    return (), ()
+  if are_scales(*found) and (any(found[0]) or any(each != 1 for each in found[1])):
+    return tuple(found[0]), tuple(found[1])
+  return (), ()
 
 
 def _without_folders(name: str, value: object) -> object:

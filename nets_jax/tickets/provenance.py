@@ -11,9 +11,9 @@ from nets_jax.engine.tables import standard_json
 from nets_jax.errors import UsageError
 
 # A file that asks for more is not believed: numbers in an example, its axes, signs of the record, its levels.
-MOST_CHANNELS = 1_000
-LISTS = ("input_shape", "mean", "deviation")
 LARGEST_INPUT, MOST_AXES, LONGEST, DEEPEST = 10**6, 6, 100_000, 6
+MOST_CHANNELS, LARGEST_NUMBER = 1_000, 3.5e38  # of means and deviations
+SCALES = (("mean", "deviation"), ("target_mean", "target_deviation"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +22,18 @@ class Provenance:
 
   Attributes:
     input_shape: of one example.
-    mean, deviation: of each channel of the inputs, which are standardised by them, (x - mean) / deviation;
-      empty where they are not, or where there are more than `MOST_CHANNELS`.
     task: the settings of data and training that decide a result, by the names of their flags.
     search: its name, or `package.module:Class`.
     settings: of the search, likewise.
     seed, trial: all its randomness; a trial is one of a comparison.
     versions: of Python and the packages that computed it.
     git_revision: of the code, where it was a checkout.
+    mean, deviation: of each channel of the inputs, which are standardised by them, (x - mean) / deviation;
+      empty where they are not, or where there are more than `MOST_CHANNELS`.
+    target_mean, target_deviation: of numbers to predict, likewise.
   """
 
   input_shape: tuple[int, ...] = ()
-  mean: tuple[float, ...] = ()
-  deviation: tuple[float, ...] = ()
   task: Mapping[str, object] = dataclasses.field(default_factory=dict)
   search: str | None = None
   settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -42,6 +41,10 @@ class Provenance:
   trial: int | None = None
   versions: Mapping[str, object] = dataclasses.field(default_factory=dict)
   git_revision: str | None = None
+  mean: tuple[float, ...] = ()
+  deviation: tuple[float, ...] = ()
+  target_mean: tuple[float, ...] = ()
+  target_deviation: tuple[float, ...] = ()
 
   def record(self) -> dict[str, object]:
     """What is known, as JSON holds it."""
@@ -61,7 +64,8 @@ def read_provenance(path: str | os.PathLike, record: object) -> Provenance:
   fields = {field.name for field in dataclasses.fields(Provenance)}
   if not isinstance(record, dict) or not set(record) <= fields or not _is_well_formed(record):
     raise UsageError(f"{path} does not say where it comes from: its provenance is damaged")
-  return Provenance(**record | {name: tuple(record.get(name, ())) for name in LISTS})
+  lists: dict[str, Any] = {name: tuple(map(float, record.get(name, ()))) for pair in SCALES for name in pair}
+  return Provenance(**record | {"input_shape": tuple(record.get("input_shape", ()))} | lists)
 
 
 def _is_well_formed(record: Mapping[str, Any]) -> bool:
@@ -73,7 +77,7 @@ def _is_well_formed(record: Mapping[str, Any]) -> bool:
     and len(shape) <= MOST_AXES
     and all(_is_whole(size) and size > 0 for size in shape)
     and math.prod(shape) <= LARGEST_INPUT
-    and all(_are_numbers(record.get(name, [])) for name in ("mean", "deviation"))
+    and all(are_scales(record.get(mean, []), record.get(deviation, [])) for mean, deviation in SCALES)
     and all(_is_whole(number) and number >= 0 for number in (seed, trial))
     and all(isinstance(record.get(name, {}), dict) for name in ("task", "settings", "versions"))
     and all(isinstance(record.get(name, ""), str) for name in ("search", "git_revision"))
@@ -91,12 +95,14 @@ def _depth(value: object) -> int:
   return found
 
 
-def _are_numbers(values: object) -> bool:
-  return (
-    isinstance(values, list)
-    and len(values) <= MOST_CHANNELS
-    and all(_is_whole(value) or (isinstance(value, float) and math.isfinite(value)) for value in values)
+def are_scales(mean: object, deviation: object) -> bool:
+  """Whether these are lists of as many finite numbers, the second above 0, that can be standardised by."""
+  if not (isinstance(mean, list) and isinstance(deviation, list)):
+    return False
+  are_numbers = all(
+    (_is_whole(each) or isinstance(each, float)) and abs(each) < LARGEST_NUMBER for each in mean + deviation
   )
+  return are_numbers and len(mean) == len(deviation) <= MOST_CHANNELS and all(each > 0 for each in deviation)
 
 
 def _is_whole(value: object) -> bool:

@@ -33,7 +33,7 @@ from nets_jax.networks.own import reference_of
 from nets_jax.networks.zoo import MLP, NETWORKS, named, rebuilt
 from nets_jax.tickets.provenance import Provenance, read_provenance
 from nets_jax.tickets.tensor_files import checksum, read, write
-from nets_jax.tickets.ticket import Ticket, layers_of
+from nets_jax.tickets.ticket import Ticket, check_tree, layers_of
 
 LONGEST = 300  # signs of a name in a file that a message repeats
 DEEPEST = 32  # levels of a module's parameters
@@ -60,6 +60,7 @@ def save_ticket(
   Raises:
     UsageError: it is a population, keeps no weight, or holds what is not a floating point number.
   """
+  check_tree(ticket)
   ticket = jax.device_get(ticket)
   _check_one(ticket, network)
   metadata = dict(network_metadata(network))

@@ -186,29 +186,48 @@ def kernels(tree: Params, masks: Params) -> Params:
   )
 
 
+def check_tree(ticket: Ticket) -> None:
+  """Raises UsageError unless a ticket's weights and masks are trees of arrays."""
+  strange = [leaf for leaf in jax.tree.leaves((ticket.weights, ticket.masks)) if not hasattr(leaf, "shape")]
+  if strange:
+    raise UsageError(
+      f"a ticket's weights and masks are trees of arrays, with no {type(strange[0]).__name__} in them; of "
+      "what train_tickets gives take the weights of one ticket, nets_jax.take(trained.weights, 0)"
+    )
+
+
+def check_weights(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> None:
+  """Raises UsageError unless a ticket's weights are those of one such network on such inputs."""
+  check_tree(ticket)
+  want, got = (_shapes(tree) for tree in (abstract_parameters(network, input_shape), ticket.weights))
+  if got and {name: shape[1:] for name, shape in got.items()} == want:
+    raise UsageError(
+      "the ticket's weights have an axis more than the network's; of a population take one ticket, "
+      "nets_jax.take(tickets, 0), of what train_tickets gives the weights of one, "
+      "nets_jax.take(trained.weights, 0)"
+    )
+  _compare("weights", want, got)
+
+
 def check_fits(ticket: Ticket, network: Network, input_shape: Sequence[int]) -> None:
   """Raises UsageError unless the ticket's leaves are those of this network on such inputs."""
-  if strange := [leaf for leaf in jax.tree.leaves(ticket.weights) if not hasattr(leaf, "shape")]:
-    raise UsageError(
-      f"a ticket's weights are a tree of arrays, with no {type(strange[0]).__name__} in it; of what "
-      "train_tickets gives take those of one ticket, nets_jax.take(trained.weights, 0)"
-    )
-  weights = abstract_parameters(network, input_shape)
+  check_weights(ticket, network, input_shape)
   layers = ticket.layers or find_layers(network, input_shape)
-  expected = Ticket(weights, jax.eval_shape(lambda tree: full_masks(tree, layers), weights))
-  want, got = (
-    {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
-    for leaves in (jax.tree_util.tree_flatten_with_path(t)[0] for t in (expected, ticket))
-  )
-  of_several = {name: shape[1:] for name, shape in got.items() if name.startswith("weights/")}
-  if of_several and all(want.get(name) == shape for name, shape in of_several.items()):
-    raise UsageError(
-      "the ticket's weights have an axis more than the network's, as those of several tickets; take those of "
-      "one, nets_jax.take(weights, 0)"
-    )
+  weights = abstract_parameters(network, input_shape)
+  masks = jax.eval_shape(lambda tree: full_masks(tree, layers), weights)
+  _compare("masks", _shapes(masks), _shapes(ticket.masks))
+
+
+def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+  """The shape of each leaf of a tree, by its path."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+
+
+def _compare(what: str, want: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:
   for name in sorted(want.keys() | got.keys()):
     if want.get(name) != got.get(name):
       raise UsageError(
-        f"the ticket does not fit the network: {name} is {got.get(name, 'missing')} in the ticket and "
+        f"the ticket does not fit the network: {what}/{name} is {got.get(name, 'missing')} in the ticket and "
         f"{want.get(name, 'missing')} in the network; give the network and data set it was made for"
       )

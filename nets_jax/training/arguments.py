@@ -10,7 +10,7 @@ import numpy as np
 from nets_jax.errors import UsageError
 from nets_jax.kinds import at_least
 from nets_jax.settings import check_value
-from nets_jax.tickets.ticket import Ticket, check_fits, stack
+from nets_jax.tickets.ticket import Ticket, check_fits, check_tree, stack
 from nets_jax.training.task import Task
 from nets_jax.training.training import Training
 
@@ -51,11 +51,15 @@ def as_population(tickets: Ticket | Sequence[Ticket], task: Task) -> Ticket:
     if not several or not all(isinstance(one, Ticket) for one in several):
       raise UsageError("tickets must be a Ticket, or several; the order of arguments is keys, tickets, task")
     tickets = stack(several)
+  check_tree(tickets)
   try:
     check_fits(tickets, task.network, task.data.input_shape)
-  except UsageError:
+  except UsageError as of_one:
     single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype), tickets)
-    check_fits(single, task.network, task.data.input_shape)
+    try:
+      check_fits(single, task.network, task.data.input_shape)
+    except UsageError:
+      raise of_one from None
     return tickets
   return stack([tickets])
 
