@@ -11,6 +11,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 DENSITIES = {"10 %": 0.1, "5 %": 0.05, "2 %": 0.02, "1 %": 0.01, "0.5 %": 0.005}
+# Pages whose numbers are settings, sizes, versions or equations, not measurements.
+NOT_MEASURED = {
+  "algorithm.md", "dependencies.md", "flags.md", "recipes.md", "running.md", "training.md",
+  "troubleshooting.md", "zoo.md",
+}  # fmt: skip
+HALF_A_PERCENT = re.compile(r"(?<![\d.])0\.5 %")  # a density
 # How a row of a page begins, and what the studies' tables call that method.
 METHODS = {
   "guided NeTS": "guided",

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from measurements import (
+  HALF_A_PERCENT,
   METHODS,
+  NOT_MEASURED,
   PAGES,
   RESULTS,
   accuracies,
@@ -50,16 +52,6 @@ FORMS = {
   "dense, ONNX": "onnx",
   "compact, ONNX": "onnx compact",
 }
-# Pages whose numbers are settings, sizes or versions.
-NOT_MEASURED = {
-  "flags.md",
-  "dependencies.md",
-  "zoo.md",
-  "training.md",
-  "running.md",
-  "recipes.md",
-  "algorithm.md",
-}
 
 
 def table(name):
@@ -70,7 +62,7 @@ def test_every_table_of_measurements_is_held():
   for page in PAGES.keys() - NOT_MEASURED:
     for head, rows in tables_of(PAGES[page]):
       cells = " ".join(cell for row in rows for cell in row[1:])
-      if re.search(r"±|\d\.\d", cells.replace("0.5 %", "")):  # which is a density
+      if re.search(r"±|\d\.\d", HALF_A_PERCENT.sub("", cells)):
         title = " | ".join(head)
         held = [
           name for name, (own, *words) in TABLES.items() if own == page and all(w in title for w in words)
@@ -93,6 +85,25 @@ def test_the_table_of_differences():
   cells = list(by_density(head, rows, differences("recipe")))
   assert len(cells) == 5 * len(rows)
   assert [(where, told, known) for where, told, known in cells if told != known] == []
+  for name, *own in rows:
+    method = next(method for begin, method in METHODS.items() if name.startswith(begin))
+    assert own[-1] == epochs("recipe", method), name
+
+
+def test_the_densities_that_rows_of_imp_have():
+  """In brackets, in the order of the table's columns."""
+  seen = 0
+  for name, study in {"methods": "recipe", "differences": "recipe", "fashion": "recipe/fashion",
+                      "lenet5": "recipe/lenet5"}.items():  # fmt: skip
+    head, rows = table(name)
+    columns = [float(title.removesuffix(" %")) / 100 for title in head[1:-1]]
+    for title, *_ in rows:
+      if told := re.search(r"\((?:at )?([\d., ]+) %\)$", title):
+        method = next(method for begin, method in METHODS.items() if title.startswith(begin))
+        known = [f"{100 * rows_of(study).density[method, density].mean():.1f}" for density in columns]
+        assert told[1].split(", ") == known, (name, title)
+        seen += 1
+  assert seen == 7
 
 
 def test_the_table_of_winning_tickets():

@@ -196,7 +196,7 @@ def log_error_axis(axes: Axes, low: float, high: float) -> None:
   """Heights are accuracies in percent, from low to high, even in the logarithm of the error."""
   axes.set_yscale("function", functions=(_evenness, lambda height: 100 - 10**-height))
   bottom, top = _evenness(np.array([low, high]))
-  margin = 0.05 * (top - bottom)
+  margin = max(0.05 * (top - bottom), 0.01)
   lowest, highest = max(0, 100 - 10 ** -(bottom - margin)), 100 - 10 ** -(top + margin)
   axes.set_ylim(lowest, highest)
   coarse, fine = (
@@ -204,7 +204,9 @@ def log_error_axis(axes: Axes, low: float, high: float) -> None:
     (*range(0, 80, 5), *range(80, 90, 2), *range(90, 100)),
   )
   ticks, more = ([tick for tick in ticks if lowest <= tick <= highest] for ticks in (coarse, fine))
-  ticks = ticks if len(ticks) > 2 else more
+  ticks = next(
+    (some for some in (ticks, more) if len(some) > 2), np.linspace(lowest, highest, 5)[1:-1].round(2).tolist()
+  )
   axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
