@@ -1,5 +1,6 @@
 """How many weights IMP keeps of each layer, cycle by cycle, and which: the largest."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -56,13 +57,18 @@ def prune(
     scope: `layer` or `global`.
     layers: of the network, whose masks may have a pattern.
   """
+  return _prune_all(kernels(weights, masks), masks, dict(counts), scope, tuple(layers))
 
-  @jax.jit
-  def prune_run(weights, masks, counts):
+
+@functools.partial(jax.jit, static_argnames=("scope", "layers"))
+def _prune_all(weights, masks, counts, scope, layers):
+  """`prune`, one program for all cycles: the counts are traced."""
+
+  def of_run(weights, masks):
     scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -jnp.inf), masks, weights)
     return SCOPES[scope].keep(patterned(scores, layers), counts)
 
-  return jax.vmap(prune_run, in_axes=(0, 0, None))(kernels(weights, masks), masks, counts)
+  return jax.vmap(of_run)(weights, masks)
 
 
 class Scope(NamedTuple):
