@@ -7,6 +7,7 @@ import pytest
 from conftest import assert_same_bits, changed
 
 import nets_jax
+from nets_jax.baselines import imp_counts
 from nets_jax.baselines.imp_counts import EVERY_LAYER, prune
 from nets_jax.changes import change
 from nets_jax.errors import Diverged
@@ -187,3 +188,10 @@ def test_rewinding_goes_back_to_iteration_k(task, k):
 def test_impossible_settings(task, changes, message):
   with pytest.raises(nets_jax.UsageError, match=message):
     nets_jax.search(KEYS[0], *changed(task, IMP, **changes))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_pruning_is_one_program_for_all_cycles(task, scope):
+  before = imp_counts._prune_all._cache_size()
+  nets_jax.search(0, task, nets_jax.Imp(cycles=4, cycle_epochs=1, prune_fraction=0.31, prune_scope=scope))
+  assert imp_counts._prune_all._cache_size() <= before + 1
