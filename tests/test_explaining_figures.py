@@ -57,9 +57,9 @@ def test_the_front_figure_is_of_the_table():
   assert len(lines) == len(drawn.METHODS)
   for method, (label, *_) in drawn.METHODS.items():
     means = rows[rows.method == method].groupby("target_density").test_accuracy.mean()
-    np.testing.assert_allclose(np.asarray(lines[label].get_ydata(), float), 100 - 100 * means.to_numpy())
+    np.testing.assert_allclose(np.asarray(lines[label].get_ydata(), float), 100 * means.to_numpy())
     assert len(means) == 5
-  (dense,) = {100 - y for line in axes.lines if line.get_linestyle() == "--" for y in line.get_ydata()}
+  (dense,) = {y for line in axes.lines if line.get_linestyle() == "--" for y in line.get_ydata()}
   assert dense == pytest.approx(100 * rows[rows.method == "dense"].test_accuracy.mean())
 
 
@@ -69,4 +69,4 @@ def test_the_figure_of_seconds_is_of_the_table():
   for points, method in zip(axes.collections, drawn.METHODS, strict=True):
     own = rows[(rows.method == method) & (rows.target_density == 0.005)]
     np.testing.assert_allclose(points.get_offsets()[:, 0], own.search_seconds)
-    np.testing.assert_allclose(points.get_offsets()[:, 1], 100 - 100 * own.test_accuracy)
+    np.testing.assert_allclose(points.get_offsets()[:, 1], 100 * own.test_accuracy)
