@@ -217,7 +217,17 @@ def of_resnet8():
   return [mean(rows, method, 0.05) for method in ("guided", "imp_5_global", "gradual")]
 
 
+def of_saliencies_on_resnet8():
+  rows = rows_of("recipe/resnet8").test_accuracy
+  return [mean(rows, method, 0.05) for method in ("line", "line_magnitude")]
+
+
 CLAIMS = [
+  (
+    "results_limits.md",
+    "one line of genomes comes to {} % by `balanced` and to {} % by `--saliency=magnitude`",
+    of_saliencies_on_resnet8,
+  ),
   (
     "results_limits.md",
     "it comes to {} % at 5 %, IMP to {} % and gradual pruning to {} %",
