@@ -118,6 +118,16 @@ def test_the_table_of_winning_tickets():
     assert cells == of[next(method for begin, method in METHODS.items() if name.startswith(begin))], name
 
 
+def test_the_table_of_claims():
+  """Its two numbers: how many tickets of guided NeTS win, and where the paper's search stalls."""
+  (claims,) = (rows for head, rows in tables_of(PAGES["results_limits.md"]) if head[0] == "claim")
+  told = {name: " ".join(cells) for name, *cells in claims}
+  wins = next(row for row in table("winning")[1] if row[0] == "guided NeTS")[1:]
+  assert f"{sum(map(int, wins))} of {5 * len(wins)} " in told["a ticket wins by Definition 3"]
+  density = pd.read_csv(RESULTS / "mnist/table1.csv").groupby("method").density.mean()["nets"]
+  assert f"it stalls at {100 * density:.0f} %" in told["the paper's search reaches its target"]
+
+
 def test_the_tables_of_fashion_mnist_and_the_digits():
   studies = {"fashion": "recipe/fashion", "lenet5": "recipe/lenet5", "digits": "digits"}
   for page, study in studies.items():
