@@ -90,6 +90,7 @@ def test_a_run_leaves_its_files(job, tmp_path):
     "random",
     "dense",
     "files in run; open run/report.html",
+    "Definition 3, where each validation loss was lowest (the table is of the end); one seed, ",
     "against its own weights unmasked: ",
     "as fast ",
   ):
