@@ -23,6 +23,7 @@ from nets_jax.evolution.ranking import Feasible, Penalised
 from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Truncation
+from nets_jax.tickets.pruning import layer_adaptive
 from nets_jax.tickets.ticket import phenotype
 from nets_jax.training.train import minibatch_order, train
 
@@ -136,6 +137,32 @@ def trained(task, data, ticket):
   return jax.device_get((phenotype(ticket), after, order))
 
 
+def lamp_reference(weights):
+  """Weight by weight."""
+  squares = [float(w) ** 2 for w in np.ravel(weights)]
+  found = [own / sum(s for s in squares if s >= own) if own else 0.0 for own in squares]
+  return np.reshape(found, np.shape(weights))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  st.lists(st.sampled_from([0.0, 1e-3, -1e-3, 0.5, -0.75, 1.0, 3.0]), min_size=1, max_size=12),
+  st.sampled_from([1e-30, 1.0, 1e30]),
+)
+def test_lamp_scores(values, scale):
+  """As the equation has them, whatever the scale, though 1e-30 and 1e30 have no squares in float32."""
+  found = np.asarray(layer_adaptive({"a": jnp.asarray(values, jnp.float32) * scale, "b": None})["a"])
+  np.testing.assert_allclose(found, lamp_reference(values), rtol=1e-5)
+  if any(values):
+    assert found.max() == pytest.approx(1 / sorted(map(abs, values)).count(max(map(abs, values))))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_lamp_scores_beside_what_is_no_number(wrong):
+  found = layer_adaptive({"a": jnp.array([1.0, wrong, 2.0])})["a"]
+  np.testing.assert_allclose(found, [0.2, 0.0, 1.0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("regrowth", [False, True])
 @pytest.mark.parametrize("name", MEASURES)
 def test_saliencies(task, network, data, ticket, trained, name, regrowth):
@@ -155,6 +182,7 @@ def test_saliencies(task, network, data, ticket, trained, name, regrowth):
       "taylor": moved,
       "movement": w - w_0,
       "magnitude": w,
+      "lamp": lamp_reference(w),
       "gradient": g * w,
       "balanced": moved * np.abs(g * w).sum() / np.abs(moved).sum(),
     }[name]

@@ -8,7 +8,7 @@ from conftest import assert_same_bits, changed
 
 import nets_jax
 from nets_jax.baselines import imp_counts
-from nets_jax.baselines.imp_counts import EVERY_LAYER, prune
+from nets_jax.baselines.imp_counts import EVERY_LAYER, SCOPES, prune
 from nets_jax.changes import change
 from nets_jax.errors import Diverged
 from nets_jax.networks.layers import Layer
@@ -55,7 +55,7 @@ def test_every_cycle_starts_at_mask_times_initial_weights(run):
     assert_same_bits(result.ticket, nets_jax.take(seen[-1], i))
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("scope", SCOPES)
 def test_masks_shrink_by_exact_counts(task, scope):
   seen, _ = cycles_of(task, IMP.replace(prune_scope=scope))
   sizes = [48, 40, 15]
@@ -65,7 +65,7 @@ def test_masks_shrink_by_exact_counts(task, scope):
     leaves = list(zip(jax.tree.leaves(before.masks), jax.tree.leaves(after.masks), strict=True))
     assert all((new <= old).all() for old, new in leaves)
     kept = np.array([new.sum(axis=(1, 2)) for _, new in leaves])
-    if scope == "global":
+    if scope != "layer":
       assert (kept.sum(0) == counts[EVERY_LAYER]).all()
     else:
       assert (kept == np.array([counts[name] for name in names])[:, None]).all()
@@ -74,10 +74,20 @@ def test_masks_shrink_by_exact_counts(task, scope):
 def test_the_smallest_trained_weights_are_pruned_and_ties_go_by_index():
   weights = {"a": {"kernel": jnp.array([[[3.0, -1.0], [1.0, 0.5]]]), "bias": jnp.zeros((1, 2))}}
   masks = {"a": {"kernel": jnp.array([[[True, True], [True, False]]]), "bias": None}}
-  for scope, name in (("layer", "a"), ("global", EVERY_LAYER)):
+  for scope, name in (("layer", "a"), ("global", EVERY_LAYER), ("lamp", EVERY_LAYER)):
     pruned = prune(weights, masks, {name: 2}, scope)
     np.testing.assert_array_equal(pruned["a"]["kernel"], [[[True, True], [False, False]]])
     assert pruned["a"]["bias"] is None
+
+
+def test_lamp_does_not_prune_a_layer_for_its_scale():
+  """By sizes alone the layer whose weights are a thousandth of the other's keeps nothing."""
+  sizes = jnp.arange(1.0, 9.0).reshape(1, 2, 4)
+  weights = {"a": {"kernel": sizes}, "b": {"kernel": sizes / 1000}}
+  masks = jax.tree.map(lambda w: jnp.ones_like(w, bool), weights)
+  for scope, kept in (("lamp", [4, 4]), ("global", [8, 0])):
+    pruned = prune(weights, masks, {EVERY_LAYER: 8}, scope)
+    assert [int(m.sum()) for m in jax.tree.leaves(pruned)] == kept
 
 
 def test_rounds_of_lenet_are_frankle_and_carbins():
@@ -179,7 +189,7 @@ def test_rewinding_goes_back_to_iteration_k(task, k):
     ({"cycles": 0}, "cycles must be at least 1, not 0"),
     ({"prune_fraction": 1.0}, r"prune_fraction must be in \[0, 1\), not 1.0"),
     ({"output_prune_fraction": -0.1}, "output_prune_fraction must be in"),
-    ({"prune_scope": "row"}, "prune_scope must be one of layer, global, not 'row'"),
+    ({"prune_scope": "row"}, "prune_scope must be one of layer, global, lamp, not 'row'"),
     ({"rewind_steps": -1}, "rewind_steps must be at least 0, not -1"),
     ({"cycle_epochs": 0}, "cycle_epochs must be at least 1, not 0"),
     ({"batch_size": 1000}, "batch_size must be from 1 to the 86 training examples"),
@@ -190,7 +200,7 @@ def test_impossible_settings(task, changes, message):
     nets_jax.search(KEYS[0], *changed(task, IMP, **changes))
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("scope", SCOPES)
 def test_pruning_is_one_program_for_all_cycles(task, scope, monkeypatch):
   traced, patterned = [], imp_counts.patterned
   monkeypatch.setattr(imp_counts, "patterned", lambda *args: traced.append(args) or patterned(*args))

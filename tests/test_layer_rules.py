@@ -149,7 +149,7 @@ def test_random_tickets_stay_within_what_is_possible(ruled):
     assert 1 <= found["hidden_0"] <= 48
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("scope", ["layer", "global", "lamp"])
 def test_imp_leaves_such_layers_at_their_counts(task, ruled, scope):
   search = nets_jax.Imp(cycles=2, cycle_epochs=1, prune_scope=scope)
   seen = []

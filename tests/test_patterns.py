@@ -67,7 +67,7 @@ def test_every_method_keeps_to_n_of_m_at_its_exact_count(task, name, pattern, de
     assert set(kept) == {1}
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("scope", ["layer", "global", "lamp"])
 def test_imp_keeps_to_a_pattern_in_its_last_cycle(task, scope):
   own = task.replace(mask_pattern="at_most_2:4")
   imp = nets_jax.Imp(cycles=4, cycle_epochs=1, prune_scope=scope, output_prune_fraction=0.2)

@@ -414,7 +414,10 @@ BAD = [
   (["--eval_every=0"], "eval_every must be at least 1, not 0"),
   (["--method=imp", "--prune_fraction=1"], "prune_fraction must be in [0, 1), not 1.0"),
   (["--method=imp", "--cycles=0"], "cycles must be at least 1, not 0"),
-  (["--method=imp", "--prune_scope=row"], "flag --prune_scope=row: value should be one of <layer|global>"),
+  (
+    ["--method=imp", "--prune_scope=row"],
+    "flag --prune_scope=row: value should be one of <layer|global|lamp>",
+  ),
   (["--method=random", "--density_deviation=-1"], "density_deviation must be at least 0, not -1.0"),
   (
     ["--method=snip", "--score_batch=1000"],

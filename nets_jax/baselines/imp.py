@@ -9,7 +9,7 @@ import jax
 from flax import struct
 from jaxtyping import Array, Key
 
-from nets_jax.baselines.imp_counts import kept_counts, prune
+from nets_jax.baselines.imp_counts import SCOPES, kept_counts, prune
 from nets_jax.baselines.imp_runs import Runs
 from nets_jax.engine.layouts import replicate
 from nets_jax.engine.saved import fingerprint
@@ -38,7 +38,8 @@ class Imp(Search):
     prune_fraction: p, share of the remaining weights that a cycle prunes.
     output_prune_fraction: that of the output layer in `layer` scope, the one that the network applies last;
       None is `prune_fraction`.
-    prune_scope: `layer`, the smallest of each layer, or `global`, the smallest of all.
+    prune_scope: `layer`, the smallest of each layer; `global`, the smallest of all; or `lamp`, the smallest
+      of all by LAMP scores (Lee et al., 2021).
     rewind_steps: k, the iteration whose weights the survivors are rewound to; 0 is the initialisation.
     rewind_epochs: k in epochs, in place of `rewind_steps`.
     cycle_epochs: epochs of training in a cycle.
@@ -53,8 +54,8 @@ class Imp(Search):
     0.1, "imp: that of the output layer, in layer scope.", group=GROUP, kind=NUMBER, rule=BELOW_1
   )
   prune_scope: str = setting(
-    "layer", "imp: smallest of each layer, or of all.", group=GROUP, kind=choice(("layer", "global")),
-    rule=one_of(("layer", "global")), static=True,
+    "layer", "imp: smallest of each layer, of all, or of all by LAMP scores.", group=GROUP,
+    kind=choice(tuple(SCOPES)), rule=one_of(tuple(SCOPES)), static=True,
   )  # fmt: skip
   rewind_steps: int = setting(0, "imp: iteration k to rewind to.", group=GROUP, kind=WHOLE, rule=at_least(0))
   rewind_epochs: float | None = setting(

@@ -13,7 +13,7 @@ from nets_jax.networks.layers import Layer
 from nets_jax.networks.maskable import layer_name
 from nets_jax.tickets.layer_counts import keep_apart
 from nets_jax.tickets.patterns import patterned
-from nets_jax.tickets.pruning import top_masks
+from nets_jax.tickets.pruning import layer_adaptive, top_masks
 from nets_jax.tickets.ticket import kernels
 
 EVERY_LAYER = "every layer"  # whose weights are ranked together
@@ -54,7 +54,7 @@ def prune(
     weights: after training [runs, ...].
     masks: before pruning [runs, ...]; the new ones are subsets.
     counts: from `kept_counts`.
-    scope: `layer` or `global`.
+    scope: a name in `SCOPES`.
     layers: of the network, whose masks may have a pattern.
   """
   return _prune_all(kernels(weights, masks), masks, dict(counts), scope, tuple(layers))
@@ -65,23 +65,26 @@ def _prune_all(weights, masks, counts, scope, layers):
   """`prune`, one program for all cycles: the counts are traced."""
 
   def of_run(weights, masks):
-    scores = jax.tree.map(lambda mask, weight: jnp.where(mask, jnp.abs(weight), -jnp.inf), masks, weights)
+    sizes = SCOPES[scope].sizes(jax.tree.map(lambda mask, w: jnp.where(mask, w, 0), masks, weights))
+    scores = jax.tree.map(lambda mask, size: jnp.where(mask, size, -jnp.inf), masks, sizes)
     return SCOPES[scope].keep(patterned(scores, layers), counts)
 
   return jax.vmap(of_run)(weights, masks)
 
 
 class Scope(NamedTuple):
-  """Which weights are ranked together.
+  """Which weights are ranked together, and by what.
 
   Attributes:
     start: `(layers, fraction, output_fraction, output)`, the last the output layer's name, to how many
       weights each rank begins with, and the share of each that a cycle prunes.
     keep: `(scores, counts)` to the masks of the highest of each rank.
+    sizes: weights, zero where masked, to what they are ranked by.
   """
 
   start: Callable[[Sequence[Layer], float, float | None, str], tuple[dict[str, int], dict[str, float]]]
   keep: Callable[[Params, Mapping[str, int]], Params]
+  sizes: Callable[[Params], Params] = functools.partial(jax.tree.map, jnp.abs)
 
 
 def _start_layers(layers, fraction, output_fraction, output):
@@ -107,4 +110,8 @@ def _keep_of_all(scores, counts):
   return keep_apart(scores, counts[EVERY_LAYER], own)
 
 
-SCOPES = {"layer": Scope(_start_layers, _keep_of_layers), "global": Scope(_start_all, _keep_of_all)}
+SCOPES = {
+  "layer": Scope(_start_layers, _keep_of_layers),
+  "global": Scope(_start_all, _keep_of_all),
+  "lamp": Scope(_start_all, _keep_of_all, layer_adaptive),
+}

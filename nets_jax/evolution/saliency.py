@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from nets_jax.networks.adapter import Params, forward_for_scores
+from nets_jax.tickets.pruning import layer_adaptive
 from nets_jax.tickets.ticket import Ticket, kernels, phenotype
 from nets_jax.training.task import Task
 
@@ -73,6 +74,11 @@ def magnitude(seen: SeenTraining) -> Params:
   return seen.trained
 
 
+def lamp(seen: SeenTraining) -> Params:
+  """LAMP scores of theta_T (Lee et al., 2021): `magnitude`, but no scale of a layer changes it."""
+  return layer_adaptive(seen.trained)
+
+
 def gradient(seen: SeenTraining) -> Params:
   """|g * theta_T| (after Molchanov et al., 2017)."""
   return jax.tree.map(jnp.multiply, seen.gradient(), seen.trained)
@@ -87,6 +93,7 @@ SALIENCIES: dict[str, Measure | None] = {
   "balanced": balanced,
   "movement": movement,
   "magnitude": magnitude,
+  "lamp": lamp,
   "gradient": gradient,
   "random": None,
 }

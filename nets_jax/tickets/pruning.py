@@ -1,4 +1,4 @@
-"""Masks of an exact count: the highest scores, ties broken by index."""
+"""Masks of an exact count: the highest scores, ties broken by index; and magnitudes that layers may share."""
 
 from collections.abc import Sequence
 
@@ -42,6 +42,35 @@ def top_masks_of_each(parts: Sequence[Params], counts: Sequence[Count]) -> list[
   none = [jnp.uint32(0)] * len(keys)
   thresholds, _ = jax.lax.scan(try_bit, none, jnp.arange(32, dtype=jnp.uint32)[::-1])
   return [_chosen(*each) for each in zip(parts, keys, thresholds, counts, strict=True)]
+
+
+def layer_adaptive(weights: Params) -> Params:
+  """LAMP scores (Lee et al., 2021, equation 4), by which layers of any scale may be ranked together.
+
+      score(w_i) = w_i^2 / sum_j w_j^2, over the layer's weights j that are at least as large as w_i
+
+  So within a layer they rank as |w| does, the largest of a layer has 1, and no scale of a layer changes any.
+
+  Args:
+    weights: of the maskable layers, zero where masked; None elsewhere. One that is not finite counts as 0.
+
+  Returns:
+    In float32, from 0 to 1.
+  """
+  return jax.tree.map(_layer_adaptive, weights)
+
+
+def _layer_adaptive(weights: Array) -> Array:
+  sizes = jnp.nan_to_num(jnp.abs(weights.astype(jnp.float32)).reshape(-1), nan=0.0, posinf=0.0)
+  # Of the largest, so that no square leaves the range of float32.
+  largest = jnp.max(sizes)
+  squares = jnp.square(sizes / jnp.where(largest > 0, largest, 1))
+  # As integers, whose order is the same: a CPU sorts them eight times as fast.
+  keys = squares.view(jnp.int32)
+  ascending = jnp.sort(keys)
+  as_large = jax.lax.cumsum(ascending.view(jnp.float32), reverse=True)
+  of_each = as_large[jnp.searchsorted(ascending, keys)]
+  return (squares / jnp.where(of_each > 0, of_each, 1)).reshape(weights.shape)
 
 
 def _chosen(scores: Params, keys: Array, threshold: Array, count: Count) -> Params:
