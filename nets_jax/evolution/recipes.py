@@ -43,7 +43,7 @@ def guided(**settings: object) -> Nets:
     operators=(
       Crossover(),
       ScaleLayers(Geometric(2.0, 0.02)),
-      ScheduledDormancy("lamp", CubicDensity(), regrowth_rate=0.1),
+      ScheduledDormancy("balanced", CubicDensity(), regrowth_rate=0.1),
     ),
     ranking=Feasible(target_density=0.1),
     fitness_epochs=0.25,
