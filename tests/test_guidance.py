@@ -144,6 +144,44 @@ def lamp_reference(weights):
   return np.reshape(found, np.shape(weights))
 
 
+def interpolated_reference(w, w_0):
+  norm = float(np.sqrt((w**2).sum()))
+  r = min(1.0, float(np.sqrt(((w - w_0) ** 2).sum())) / norm)
+  return lamp_reference(np.sqrt(np.abs(w * (w - (1 - r) * w_0))))
+
+
+def test_an_interpolated_saliency_counts_sizes_alone_where_a_layer_has_moved_far():
+  """Where it hardly has, a weight that has grown is before a larger one that has shrunk."""
+  first = {"still": jnp.array([3.0, 2.0, -2.5, 0.5]), "moved": jnp.array([0.3, -0.1, 0.2, 0.05])}
+  after = {"still": jnp.array([2.99, 2.01, -2.49, 0.5]), "moved": jnp.array([2.0, 3.0, -4.0, 1.0])}
+  found = saliency.interpolated(saliency.SeenTraining(first, after, dict))
+  np.testing.assert_array_equal(np.argsort(found["moved"]), [3, 0, 1, 2])
+  np.testing.assert_array_equal(np.argsort(found["still"]), [2, 3, 0, 1])
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+def test_no_scale_of_a_layer_changes_an_interpolated_saliency(scale):
+  key, other = jax.random.split(KEY)
+  first = jax.random.normal(key, (4, 5))
+  after = first + 0.3 * jax.random.normal(other, (4, 5))
+  found, scaled = (
+    saliency.interpolated(saliency.SeenTraining({"a": s * first}, {"a": s * after}, dict))["a"]
+    for s in (1.0, scale)
+  )
+  np.testing.assert_allclose(scaled, found, rtol=1e-4)
+  np.testing.assert_allclose(found, interpolated_reference(np.asarray(after), np.asarray(first)), rtol=1e-4)
+
+
+def test_an_interpolated_saliency_beside_what_is_no_number():
+  first, after = jnp.array([1.0, 2.0, 0.5]), jnp.array([1.5, jnp.nan, 0.2])
+  found = saliency.interpolated(
+    saliency.SeenTraining({"a": first, "b": first * 0}, {"a": after, "b": first * 0}, dict)
+  )
+  assert found["a"][1] == 0
+  assert (found["a"][jnp.array([0, 2])] > 0).all()
+  np.testing.assert_array_equal(found["b"], 0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
   st.lists(st.sampled_from([0.0, 1e-3, -1e-3, 0.5, -0.75, 1.0, 3.0]), min_size=1, max_size=12),
@@ -183,6 +221,7 @@ def test_saliencies(task, network, data, ticket, trained, name, regrowth):
       "movement": w - w_0,
       "magnitude": w,
       "lamp": lamp_reference(w),
+      "interpolated": interpolated_reference(w, w_0),
       "gradient": g * w,
       "balanced": moved * np.abs(g * w).sum() / np.abs(moved).sum(),
     }[name]

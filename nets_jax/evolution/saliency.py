@@ -79,6 +79,27 @@ def lamp(seen: SeenTraining) -> Params:
   return layer_adaptive(seen.trained)
 
 
+def interpolated(seen: SeenTraining) -> Params:
+  """LAMP scores of sqrt |(1 - r) theta_T (theta_T - theta_0) + r theta_T^2|: `taylor` and `magnitude`.
+
+  r is how far a layer has moved, |theta_T - theta_0| / |theta_T| by its Euclidean norms, at most 1. Where
+  weights have hardly moved both terms are of one size, so a weight matters that is large and has grown.
+  Where they have moved by as much as they are large, their sizes alone count. No scale of a layer changes it
+  but by its r.
+  """
+
+  def of_layer(w: Array, w_0: Array) -> Array:
+    w, w_0 = (jnp.nan_to_num(x.astype(jnp.float32), nan=0.0, posinf=0.0, neginf=0.0) for x in (w, w_0))
+    # Of the largest, so that no product leaves the range of float32.
+    largest = jnp.maximum(jnp.max(jnp.abs(w)), jnp.max(jnp.abs(w_0)))
+    w, w_0 = (x / jnp.where(largest > 0, largest, 1) for x in (w, w_0))
+    size = jnp.linalg.norm(w)
+    r = jnp.minimum(1.0, jnp.linalg.norm(w - w_0) / jnp.where(size > 0, size, 1))
+    return jnp.sqrt(jnp.abs(w * (w - (1 - r) * w_0)))
+
+  return layer_adaptive(jax.tree.map(of_layer, seen.trained, seen.initial))
+
+
 def gradient(seen: SeenTraining) -> Params:
   """|g * theta_T| (after Molchanov et al., 2017)."""
   return jax.tree.map(jnp.multiply, seen.gradient(), seen.trained)
@@ -94,6 +115,7 @@ SALIENCIES: dict[str, Measure | None] = {
   "movement": movement,
   "magnitude": magnitude,
   "lamp": lamp,
+  "interpolated": interpolated,
   "gradient": gradient,
   "random": None,
 }
