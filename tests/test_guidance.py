@@ -151,12 +151,22 @@ def interpolated_reference(w, w_0):
 
 
 def test_an_interpolated_saliency_counts_sizes_alone_where_a_layer_has_moved_far():
-  """Where it hardly has, a weight that has grown is before a larger one that has shrunk."""
-  first = {"still": jnp.array([3.0, 2.0, -2.5, 0.5]), "moved": jnp.array([0.3, -0.1, 0.2, 0.05])}
-  after = {"still": jnp.array([2.99, 2.01, -2.49, 0.5]), "moved": jnp.array([2.0, 3.0, -4.0, 1.0])}
+  """Where it hardly has, one that shrank by r of its size has nothing; one that shrank by far more, much."""
+  first = {
+    "still": jnp.array([3.0, 2.0, -2.5, 0.5]),
+    "shrunk": jnp.full(100, 3.0),
+    "moved": jnp.array([0.3, -0.1, 0.2, 0.05]),
+  }
+  shrunk = jnp.full(100, 3.01).at[0].set(2.9)
+  after = {
+    "still": jnp.array([2.99, 2.01, -2.49, 0.5]),
+    "shrunk": shrunk,
+    "moved": jnp.array([2.0, 3.0, -4.0, 1.0]),
+  }
   found = saliency.interpolated(saliency.SeenTraining(first, after, dict))
   np.testing.assert_array_equal(np.argsort(found["moved"]), [3, 0, 1, 2])
   np.testing.assert_array_equal(np.argsort(found["still"]), [2, 3, 0, 1])
+  assert np.argmax(found["shrunk"]) == 0
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
@@ -177,8 +187,8 @@ def test_an_interpolated_saliency_beside_what_is_no_number():
   found = saliency.interpolated(
     saliency.SeenTraining({"a": first, "b": first * 0}, {"a": after, "b": first * 0}, dict)
   )
-  assert found["a"][1] == 0
-  assert (found["a"][jnp.array([0, 2])] > 0).all()
+  others = interpolated_reference(np.array([1.5, 0.2]), np.array([1.0, 0.5]))
+  np.testing.assert_allclose(found["a"], [others[0], 0, others[1]], rtol=1e-4)
   np.testing.assert_array_equal(found["b"], 0)
 
 

@@ -238,14 +238,15 @@ def of_a_line_by_lamp():
   rows = rows_of("recipe/lamp").test_accuracy
   for density in (0.1, 0.05, 0.02, 0.01):
     middle, half = map(float, paired(rows["line_lamp", density], rows["guided", density]).split(" ± "))
-    assert abs(middle) <= half
+    assert abs(middle) <= min(half, 0.2)
   return [paired(rows["guided", 0.005], rows["line_lamp", 0.005]).removeprefix("+")]
 
 
 CLAIMS = [
   (
     "results_limits.md",
-    "one line of genomes comes to {} % by `balanced` and to {} % by `--saliency=lamp`",
+    "one line of genomes that are each trained for four epochs comes to {} % by `balanced` and to {} % by "
+    "`--saliency=lamp`",
     of_saliencies_on_resnet8,
   ),
   (
@@ -260,7 +261,7 @@ CLAIMS = [
   ),
   (
     "results_limits.md",
-    "whose ticket on `resnet8` comes to {} % by `--prune_scope=lamp`",
+    "IMP's ticket on `resnet8` comes to {} % by `--prune_scope=lamp`",
     of_imp_by_lamp_on_resnet8,
   ),
   (

@@ -33,8 +33,8 @@ def kept_counts(
     scope: a name in `SCOPES`.
 
   Returns:
-    For each cycle the count of each layer, by its name; in `global` scope that of `EVERY_LAYER`, all that
-    have none of their own.
+    For each cycle the count of each layer, by its name; in other scopes that of `EVERY_LAYER`, all that have
+    none of their own.
   """
   free, own = [layer for layer in layers if layer.kept is None], own_counts(layers)
   remaining, fractions = SCOPES[scope].start(free, fraction, output_fraction, layers[-1].name)

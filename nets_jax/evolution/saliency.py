@@ -82,14 +82,15 @@ def lamp(seen: SeenTraining) -> Params:
 def interpolated(seen: SeenTraining) -> Params:
   """LAMP scores of sqrt |(1 - r) theta_T (theta_T - theta_0) + r theta_T^2|: `taylor` and `magnitude`.
 
-  r is how far a layer has moved, |theta_T - theta_0| / |theta_T| by its Euclidean norms, at most 1. Where
-  weights have hardly moved both terms are of one size, so a weight matters that is large and has grown.
-  Where they have moved by as much as they are large, their sizes alone count. No scale of a layer changes it
-  but by its r.
+  r is how far a layer has moved, |theta_T - theta_0| / |theta_T| by its Euclidean norms, at most 1. At r = 1
+  sizes alone count. Below it both terms are of one size in the layer, however small r is, so this does not
+  become `taylor`. A weight that has shrunk by some r of its first size has 0; one that has shrunk by far
+  more counts again. No scale of a layer changes it but by its r.
   """
 
   def of_layer(w: Array, w_0: Array) -> Array:
-    w, w_0 = (jnp.nan_to_num(x.astype(jnp.float32), nan=0.0, posinf=0.0, neginf=0.0) for x in (w, w_0))
+    sound = jnp.isfinite(w) & jnp.isfinite(w_0)
+    w, w_0 = (jnp.where(sound, x.astype(jnp.float32), 0) for x in (w, w_0))
     # Of the largest, so that no product leaves the range of float32.
     largest = jnp.maximum(jnp.max(jnp.abs(w)), jnp.max(jnp.abs(w_0)))
     w, w_0 = (x / jnp.where(largest > 0, largest, 1) for x in (w, w_0))

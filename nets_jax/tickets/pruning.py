@@ -49,7 +49,8 @@ def layer_adaptive(weights: Params) -> Params:
 
       score(w_i) = w_i^2 / sum_j w_j^2, over the layer's weights j that are at least as large as w_i
 
-  So within a layer they rank as |w| does, the largest of a layer has 1, and no scale of a layer changes any.
+  So within a layer they rank as |w| does, and no scale of a layer changes any, from 1e-37 to 1e37. The
+  largest has 1, or of several as large each their share.
 
   Args:
     weights: of the maskable layers, zero where masked; None elsewhere. One that is not finite counts as 0.
