@@ -205,6 +205,21 @@ def test_lamp_scores(values, scale):
     assert found.max() == pytest.approx(1 / sorted(map(abs, values)).count(max(map(abs, values))))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_scores_of_short_types_are_in_float32(dtype):
+  """Whose squares would be 0 in them."""
+  after, first = (jnp.array(x, dtype) for x in ([1e-3, -2e-3, 4e-3], [1e-3, -1e-3, 3e-3]))
+  seen = saliency.SeenTraining({"a": first}, {"a": after}, dict)
+  w, w_0 = (np.asarray(x, np.float64) for x in (after, first))
+  for measure, known in (
+    (saliency.lamp, lamp_reference(w)),
+    (saliency.interpolated, interpolated_reference(w, w_0)),
+  ):
+    found = measure(seen)["a"]
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, known, rtol=1e-4)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_lamp_scores_beside_what_is_no_number(wrong):
   found = layer_adaptive({"a": jnp.array([1.0, wrong, 2.0])})["a"]
