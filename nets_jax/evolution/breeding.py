@@ -47,6 +47,7 @@ def child_context(
     initialiser=settings.initialiser,
     initial_density=search.initial_density,
     target_density=search.ranking.target_density,
+    elites=search.elites,
   )
 
 

@@ -43,6 +43,7 @@ class Context:
     key: of the breeding of the run's whole generation; an operator's own key is its first argument.
     initialiser: of the task, `fitted` to its network: what initial weights are drawn by.
     initial_density, target_density: of the search; the latter is None where its ranking aims at none.
+    elites: e, so that the first of the other children has this index.
   """
 
   parents: tuple[Ticket, Ticket] | None
@@ -54,6 +55,7 @@ class Context:
   initialiser: Initialiser
   initial_density: Number
   target_density: Number | None
+  elites: int | Int[Array, ""] = 0
 
   @property
   def progress(self) -> Array:
