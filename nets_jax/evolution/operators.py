@@ -37,8 +37,7 @@ class Context:
   Attributes:
     parents: both; None in generation 0.
     index: the child's, among those of its run.
-    generation: that the child is of, from 0.
-    generations: n, the last one.
+    generation, generations: that the child is of, from 0; n, the last one.
     is_elite: whether it goes on as an elite.
     key: of the breeding of the run's whole generation; an operator's own key is its first argument.
     initialiser: of the task, `fitted` to its network: what initial weights are drawn by.

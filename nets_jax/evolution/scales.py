@@ -70,9 +70,9 @@ class ScaleLayers(Operator):
   the scales.
 
   Attributes:
-    deviation: of the logarithm of a factor.
+    deviation: of the logarithm of a factor; at 0 no layer's scale changes.
     reset: whether in every other generation, 0 too, the first child has `reset_scales` instead. Scales that
-      learn fastest in a short training may be worse in a long one; so the first ones come back to compete.
+      learn fastest in a short training may be worse in a long one, so the first ones come back to compete.
   """
 
   deviation: Rate = setting(
@@ -97,10 +97,11 @@ class ScaleLayers(Operator):
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child at other scales."""
     sign = 1 - 2 * (context.index % 2)
-    scaled = scale_layers(key, child, sign * context.rate(self.deviation))
+    deviation = context.rate(self.deviation)
+    scaled = scale_layers(key, child, sign * deviation)
     if not self.reset:
       return scaled
-    resets = (context.index == context.elites) & (context.generation % 2 == 0)
-    return jax.tree.map(
-      functools.partial(jnp.where, resets), reset_scales(key, child, context.initialiser), scaled
-    )
+    is_first_child = context.index == context.elites
+    resets = is_first_child & (context.generation % 2 == 0) & (deviation > 0)
+    reset = reset_scales(key, child, context.initialiser)
+    return jax.tree.map(functools.partial(jnp.where, resets), reset, scaled)
