@@ -20,10 +20,9 @@ from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.generation import init, step
 from nets_jax.evolution.operators import Context, Crossover
 from nets_jax.evolution.ranking import Feasible, Penalised
-from nets_jax.evolution.scales import ScaleLayers, reset_scales, scale_layers
+from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
 from nets_jax.evolution.selection import Truncation
-from nets_jax.networks.initialisation import Given, Normal
 from nets_jax.tickets.pruning import layer_adaptive
 from nets_jax.tickets.ticket import phenotype
 from nets_jax.training.train import minibatch_order, train
@@ -348,6 +347,10 @@ def populations(task, search, steps):
   return found, jax.device_get(state)
 
 
+def row(population, index):
+  return jax.tree.map(lambda leaf: leaf[index], population)
+
+
 def test_trained_weights_never_enter_a_genome(task):
   """Without noise every weight of every generation is that of some genome of generation 0, at its place."""
   generations, state = populations(task, GUIDED, 4)
@@ -474,54 +477,34 @@ def test_children_two_by_two_take_opposite_steps(task):
   assert np.abs(logs).min() > 1e-4
 
 
-@pytest.mark.parametrize("scale", [0.3, (0.3, 0.05, 1.0)], ids=["one", "each"])
-def test_reset_layers_have_the_first_scales(ticket, scale):
-  """Against NumPy: one factor a layer, to the root mean square that theta_0's distribution has."""
-  scaled = scale_layers(KEY, ticket, 2.0)
-  found = jax.jit(reset_scales)(KEY, scaled, Normal(scale))
-  scales = scale if isinstance(scale, tuple) else (scale,) * 3
-  for layer, first in zip(nets_jax.layer_scales(ticket), scales, strict=True):
-    weights = np.asarray(scaled.weights[layer]["kernel"], np.float64)
-    expected = weights * first / np.sqrt(np.mean(weights**2))
-    np.testing.assert_allclose(found.weights[layer]["kernel"], expected, rtol=1e-5)
-    np.testing.assert_array_equal(found.weights[layer]["bias"], ticket.weights[layer]["bias"])
-  assert_same_bits(found.masks, ticket.masks)
-
-
-def test_reset_layers_have_the_scales_of_other_first_weights_too(ticket):
-  """Of given weights those they have; a layer of zeros stays, and so does one of which zeros are wanted."""
-  given = scale_layers(jax.random.key(1), ticket, 1.0)
-  found = reset_scales(KEY, scale_layers(KEY, ticket, 2.0), Given(given.weights))
-  for layer, scale in nets_jax.layer_scales(given).items():
-    assert float(nets_jax.layer_scales(found)[layer]) == pytest.approx(float(scale), rel=1e-5)
-  nothing = ticket.replace(weights=jax.tree.map(jnp.zeros_like, ticket.weights))
-  assert_same_bits(reset_scales(KEY, nothing, Normal(0.3)), nothing)
-
-
-@pytest.mark.parametrize("elites", [0, 2])
-def test_the_first_child_of_every_other_generation_has_the_first_scales(ticket, elites):
-  def reset(index, generation, deviation=2.0):
-    context = Context(None, index, generation, 4, False, KEY, Normal(0.3), 1.0, 0.2, elites)
-    child = ScaleLayers(deviation, reset=True)(KEY, ticket, context)
-    same = ScaleLayers(deviation)(KEY, ticket, context)
-    scales = [float(scale) for scale in nets_jax.layer_scales(child).values()]
-    is_reset = np.allclose(scales, 0.3, rtol=1e-5)
-    if not is_reset:
-      assert_same_bits(child, same)
-    return is_reset
-
-  resets = [(i, g) for g in range(5) for i in range(elites, 5) if reset(i, g)]
-  assert resets == [(elites, g) for g in (0, 2, 4)]
-  assert not reset(elites, 0, deviation=0.0)
-
-
-def test_the_first_scales_come_back_in_a_search_that_halves(task):
-  """Where all children else are scaled beyond use, the winner has the scales that layers began with."""
-  search = GUIDED.change(
-    population_size=8, generations=5, halvings=2, scale_deviation=30.0, scale_reset=True, target_density=0.5
+def test_a_line_keeps_its_scales_and_is_nobody_elses_child(task):
+  """The first genome that is no elite; the others are scaled as ever."""
+  plain = GUIDED.change(scale_deviation=0.7, elites=2)
+  kept = plain.change(unscaled_line=True)
+  (first, *bred), state = populations(task, kept, 3)
+  layout = nets_jax.make_layout(5)
+  unscaled, scaled = (
+    jax.device_get(init(KEY, task, search, layout).population)
+    for search in (kept.change(scale_deviation=0.0), plain)
   )
-  scales = nets_jax.layer_scales(nets_jax.search(KEY, task, search).ticket)
-  np.testing.assert_allclose(list(scales.values()), 0.3, rtol=0.02)  # a child of two such is near it
+  assert_same_bits(row(first, 2), row(unscaled, 2))
+  for index in (0, 1, 3, 4):
+    assert_same_bits(row(first, index), row(scaled, index))
+  for population in bred:
+    assert_same_bits(row(population, 2).weights, row(first, 2).weights)
+  assert state.parents[2].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("halvings", [0, 2])
+def test_a_line_wins_where_all_scales_else_are_beyond_use(task, halvings):
+  """So the winner has the weights of generation 0, and whoever is chosen of several has them too."""
+  search = GUIDED.change(
+    population_size=8, generations=5, halvings=halvings, scale_deviation=30.0, unscaled_line=True,
+    target_density=0.5, crossover_rate=1.0,
+  )  # fmt: skip
+  found = nets_jax.search(KEY, task, search).ticket
+  first = init(KEY, task, search, nets_jax.make_layout(8)).population
+  assert_same_bits(found.weights, row(first, 1).weights)
 
 
 def test_truncation_to_some_parents():
@@ -557,7 +540,7 @@ def test_the_nearest_count_of_a_small_network_is_feasible(data):
 
 @pytest.mark.devices
 def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task):
-  plain = GUIDED.change(regrowth_rate=0.1, scale_reset=True)
+  plain = GUIDED.change(regrowth_rate=0.1, unscaled_line=True)
   searches = [
     plain.change(scale_deviation=Linear(0.6, 0.1)),
     plain.change(scale_deviation=Linear(0.1, 0.0), target_density=0.4, parents=3, generations=3),
@@ -588,6 +571,7 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task
     ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),
     ({"regrowth_rate": 1.5}, r"regrowth_rate must be in \[0, 1\], not 1.5"),
     ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
+    ({"unscaled_line": True, "elites": 0}, "set elites to at least 1, or unscaled_line=false"),
   ],
 )
 def test_impossible_settings(task, changes, message):

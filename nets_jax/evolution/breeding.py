@@ -47,7 +47,7 @@ def child_context(
     initialiser=settings.initialiser,
     initial_density=search.initial_density,
     target_density=search.ranking.target_density,
-    elites=search.elites,
+    is_line=jnp.bool_(search.keeps_line) & (index == search.elites),
   )
 
 
@@ -101,6 +101,8 @@ def choose_parents(
 ) -> tuple[Int[Array, "rows parents"], Bool[Array, " rows"]]:
   """Whose children the next genomes are, by index among the genomes of their run.
 
+  Of a line that an operator keeps, the first genome that is no elite, it is the one before.
+
   Args:
     keys: of each row, one for either parent.
     fitness: of each genome, minimised.
@@ -122,7 +124,10 @@ def choose_parents(
     drawn = jnp.where(jnp.isfinite(fitness).any(axis=1)[run][:, None], drawn, of_all)
   last = search.population_size - 1
   ranked = jnp.argsort(fitness, axis=1, stable=True)[run, jnp.minimum(index, last)]
-  is_elite = (index < jnp.asarray(search.elites)[run]) & jnp.isfinite(fitness[run, ranked])
+  elites = jnp.asarray(search.elites)[run]
+  is_elite = (index < elites) & jnp.isfinite(fitness[run, ranked])
+  if search.keeps_line:
+    drawn = jnp.where((index == elites)[:, None], index[:, None], drawn)
   return jnp.where(is_elite[:, None], ranked[:, None], drawn), is_elite
 
 

@@ -137,6 +137,10 @@ class NetsSettings(Search):
     task.training_of_search(longest_steps(self.replace(halvings=last_stage(self)), task))
     if self.elites > most:
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
+    if self.keeps_line and self.elites < 1:
+      raise UsageError(
+        "beside a line the best has to go on: set elites to at least 1, or unscaled_line=false"
+      )
     self.selection.check(self.population_size)
     if sum(operator.observes for operator in self.operators) > 1:
       raise UsageError("two operators would keep what a training showed in one place; leave one of them out")
@@ -172,6 +176,11 @@ class NetsSettings(Search):
   def brings_layers(self) -> bool:
     """Whether an operator brings layers with a density of their own to it."""
     return any(operator.brings_layers for operator in self.operators)
+
+  @property
+  def keeps_line(self) -> bool:
+    """Whether an operator keeps a line of genomes."""
+    return any(operator.keeps_line for operator in self.operators)
 
   @property
   def observer(self) -> Operator | None:

@@ -38,11 +38,10 @@ class Context:
     parents: both; None in generation 0.
     index: the child's, among those of its run.
     generation, generations: that the child is of, from 0; n, the last one.
-    is_elite: whether it goes on as an elite.
+    is_elite, is_line: whether it goes on as an elite; is of the line that an operator keeps.
     key: of the breeding of the run's whole generation; an operator's own key is its first argument.
     initialiser: of the task, `fitted` to its network: what initial weights are drawn by.
     initial_density, target_density: of the search; the latter is None where its ranking aims at none.
-    elites: e, so that the first of the other children has this index.
   """
 
   parents: tuple[Ticket, Ticket] | None
@@ -54,7 +53,7 @@ class Context:
   initialiser: Initialiser
   initial_density: Number
   target_density: Number | None
-  elites: int | Int[Array, ""] = 0
+  is_line: bool | Bool[Array, ""] = False
 
   @property
   def progress(self) -> Array:
@@ -77,14 +76,13 @@ class Operator:
   A subclass is a `flax.struct.dataclass`; `context.rate(self.rate)` is a rate as it is now, a schedule's too.
 
   Attributes:
-    on_first: whether it also acts on the genomes of generation 0.
-    on_elites: whether it also acts on elites, which else go on unchanged.
+    on_first, on_elites: whether it also acts on generation 0; on elites, which else go on unchanged.
     paired: whether two children side by side (an even index and the next) have one key, for mirrored draws.
     observes: whether `observe` is to be called after a genome's training.
     minibatches: how many of a training's minibatches `observe` looks at, the last; None is all of them.
     needs_target: whether it goes by the ranking's target density, so that there must be one.
-    brings_layers: whether it brings those layers that have a density of their own to it by itself; where no
-      operator does, each child is given their counts once all have acted. What stays dense always is.
+    brings_layers: whether it brings layers that have a density of their own to it; where no operator does,
+      each child is given their counts once all have acted. What stays dense always is.
   """
 
   on_first = on_elites = paired = needs_target = brings_layers = False
@@ -93,6 +91,11 @@ class Operator:
   @property
   def observes(self) -> bool:
     """Not, unless a subclass says so; a plain attribute will do."""
+    return False
+
+  @property
+  def keeps_line(self) -> bool:
+    """Whether the first genome that is no elite is to be the child of that of the generation before."""
     return False
 
   def check(self) -> None:
@@ -149,16 +152,13 @@ def apply(operator: Operator, key: Key[Array, ""], child: Ticket, context: Conte
       f"masks=...)"
     )
   new = new.replace(layers=child.layers, scores=child.scores if new.scores is None else new.scores)
-  if jax.tree.structure(new) != jax.tree.structure(child) or _shapes(new) != _shapes(child):
+  old, found = ([(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(t)] for t in (child, new))
+  if jax.tree.structure(new) != jax.tree.structure(child) or found != old:
     raise UsageError(
       f"the operator {who} gave a ticket of another network: weights and masks must keep the child's "
       "structure, shapes and types"
     )
   return new
-
-
-def _shapes(ticket: Ticket) -> list[tuple[tuple[int, ...], np.dtype]]:
-  return [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(ticket)]
 
 
 def crossover(key: Key[Array, ""], parent_1: Ticket, parent_2: Ticket, rate: Number) -> Ticket:
