@@ -571,7 +571,7 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task
     ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),
     ({"regrowth_rate": 1.5}, r"regrowth_rate must be in \[0, 1\], not 1.5"),
     ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
-    ({"unscaled_line": True, "elites": 0}, "set elites to at least 1, or unscaled_line=false"),
+    ({"unscaled_line": True, "elites": 0}, "set elites to at least 1, or keep no line"),
   ],
 )
 def test_impossible_settings(task, changes, message):

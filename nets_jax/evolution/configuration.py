@@ -139,7 +139,7 @@ class NetsSettings(Search):
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
     if self.keeps_line and self.elites < 1:
       raise UsageError(
-        "beside a line the best has to go on: set elites to at least 1, or unscaled_line=false"
+        "beside a line the best has to go on: set elites to at least 1, or keep no line (unscaled_line=false)"
       )
     self.selection.check(self.population_size)
     if sum(operator.observes for operator in self.operators) > 1:
