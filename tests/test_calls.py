@@ -174,6 +174,10 @@ def half_a_mask(key, child, context):
   return child.replace(masks=jax.tree.map(lambda mask: mask[:1], child.masks))
 
 
+def other_leaves(key, child, context):
+  return child.replace(weights={"a": "x"})
+
+
 def half_precision(key, child, context):
   return child.replace(weights=jax.tree.map(lambda leaf: leaf.astype(jnp.float16), child.weights))
 
@@ -183,6 +187,7 @@ def half_precision(key, child, context):
   [
     (weights_alone, "the operator weights_alone gave a dict; it must give a ticket"),
     (half_a_mask, "the operator half_a_mask gave a ticket of another network"),
+    (other_leaves, "the operator other_leaves gave a ticket of another network"),
     (half_precision, "the operator half_precision gave a ticket of another network"),
     ("crossover", "an operator is a function .* not 'crossover'"),
   ],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_same_bits, assert_same_results
+from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_checkpoints import in_pieces
@@ -15,10 +16,11 @@ import nets_jax
 from nets_jax import operators
 from nets_jax.changes import change
 from nets_jax.evolution import dormancy, saliency
+from nets_jax.evolution.context import Context
 from nets_jax.evolution.density_schedules import DENSITY_SCHEDULES, ConstantShare
 from nets_jax.evolution.dormancy import GuidedDormancy, ScheduledDormancy
 from nets_jax.evolution.generation import init, step
-from nets_jax.evolution.operators import Context, Crossover
+from nets_jax.evolution.operators import Crossover
 from nets_jax.evolution.ranking import Feasible, Penalised
 from nets_jax.evolution.scales import ScaleLayers, scale_layers
 from nets_jax.evolution.schedules import Linear
@@ -495,6 +497,50 @@ def test_a_line_keeps_its_scales_and_is_nobody_elses_child(task):
   assert state.parents[2].tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("schedule", ["cubic", "geometric"])
+@pytest.mark.parametrize("counted", [0, 7, 1000])
+def test_a_schedule_goes_by_generations_or_by_the_iterations_of_their_trainings(task, schedule, counted):
+  """Against NumPy, in a search that halves; where it does not, all trainings are alike."""
+  search = GUIDED.change(
+    population_size=4, generations=7, halvings=2, fitness_epochs=0.5, target_density=0.25,
+    density_schedule=schedule, counted_iterations=counted,
+  )  # fmt: skip
+  history = nets_jax.search(KEY, task, search).history
+  found = [next(row["density"] for row in history if row["generation"] == g) for g in range(8)]
+  stages = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+  iterations = np.maximum(1, np.round(0.5 * 2.0**stages * task.steps_per_epoch))
+  each = np.minimum(iterations, counted) if counted else np.ones(8)
+  x = np.concatenate([[0], np.cumsum(each[:-1])]) / each[:-1].sum()
+  expected = 0.25 + 0.75 * (1 - x) ** 3 if schedule == "cubic" else 0.25**x
+  np.testing.assert_allclose(found, expected, atol=0.01)
+  if counted == 7:
+    assert len(set(each)) > 1
+    alone, plain = (
+      nets_jax.search(KEY, task, search.change(halvings=0, counted_iterations=n)) for n in (counted, 0)
+    )
+    assert_same_bits(alone.ticket, plain.ticket)
+
+
+def test_each_run_has_its_own_line(task):
+  """Side by side, with other elites each, and kept by an operator of one's own."""
+  search = GUIDED.replace(operators=(Crossover(), ScaleLayers(0.7), ScheduledDormancy(), Keeper()))
+  searches = [search.change(elites=elites) for elites in (1, 3)]
+  keys = jax.random.split(KEY, 2)
+  together = nets_jax.search_all(keys, task, searches)
+  assert_same_results(together, [nets_jax.search(k, task, s) for k, s in zip(keys, searches, strict=True)])
+  for result, elites in zip(together, (1, 3), strict=True):
+    parents = {(r["parent_1"], r["parent_2"]) for r in result.history[5:] if r["genome"] == elites}
+    assert parents == {(elites, elites)}
+
+
+@struct.dataclass
+class Keeper(nets_jax.operators.Operator):
+  keeps_line = True
+
+  def __call__(self, key, child, context):
+    return child
+
+
 @pytest.mark.parametrize("halvings", [0, 2])
 def test_a_line_wins_where_all_scales_else_are_beyond_use(task, halvings):
   """So the winner has the weights of generation 0, and whoever is chosen of several has them too."""
@@ -543,7 +589,7 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task
   plain = GUIDED.change(regrowth_rate=0.1, unscaled_line=True)
   searches = [
     plain.change(scale_deviation=Linear(0.6, 0.1)),
-    plain.change(scale_deviation=Linear(0.1, 0.0), target_density=0.4, parents=3, generations=3),
+    plain.change(scale_deviation=Linear(0.1, 0.0), target_density=0.4, parents=3, generations=3, elites=2),
   ]
   keys = jax.random.split(KEY, 2)
 
@@ -570,8 +616,11 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task
     ({"dormancy_scope": "row"}, "dormancy_scope must be one of global, layer"),
     ({"parents": 6}, "parents must be from 0 to population_size = 5, not 6"),
     ({"regrowth_rate": 1.5}, r"regrowth_rate must be in \[0, 1\], not 1.5"),
+    ({"counted_iterations": -1}, "counted_iterations must be at least 0, not -1"),
     ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
-    ({"unscaled_line": True, "elites": 0}, "set elites to at least 1, or keep no line"),
+    ({"unscaled_line": True, "elites": 0}, "elites from 1 to population_size - 2 = 3"),
+    ({"unscaled_line": True, "elites": 4}, "elites from 1 to population_size - 2 = 3"),
+    ({"unscaled_line": True, "retain_weights": True}, "and no retain_weights"),
   ],
 )
 def test_impossible_settings(task, changes, message):

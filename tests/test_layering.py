@@ -44,9 +44,9 @@ INNER = {
     "arguments", "parts", "loop", "loops", "trainer",
   ),
   "evolution": (
-    "schedules", "saliency", "units", "operators", "density_schedules", "scales", "dormancy", "selection",
-    "pareto", "fitness", "ranking", "configuration", "halving", "places", "breeding", "generation", "history",
-    "frontier", "run_record", "stages", "resuming", "search", "recipes",
+    "schedules", "context", "saliency", "units", "operators", "density_schedules", "scales", "dormancy",
+    "selection", "pareto", "fitness", "ranking", "configuration", "halving", "places", "breeding",
+    "generation", "history", "frontier", "run_record", "stages", "resuming", "search", "recipes",
   ),
   "baselines": (
     "scores", "random_tickets", "one_shot", "imp_counts", "imp_runs", "imp",

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from nets_jax.engine.batching import keep_replicated, keep_sharded, map_tickets, take_rows
 from nets_jax.engine.layouts import Layout
 from nets_jax.evolution.configuration import NetsSettings, Settings
-from nets_jax.evolution.operators import Context, Operator, apply
+from nets_jax.evolution.context import Context
+from nets_jax.evolution.operators import Operator, apply
 from nets_jax.evolution.places import by_run, row_places, rows_of
 from nets_jax.networks.layer_rules import own_counts
 from nets_jax.tickets.layer_counts import hold
@@ -48,6 +49,7 @@ def child_context(
     initial_density=search.initial_density,
     target_density=search.ranking.target_density,
     is_line=jnp.bool_(search.keeps_line) & (index == search.elites),
+    iterations=settings.iterations,
   )
 
 
@@ -101,7 +103,7 @@ def choose_parents(
 ) -> tuple[Int[Array, "rows parents"], Bool[Array, " rows"]]:
   """Whose children the next genomes are, by index among the genomes of their run.
 
-  Of a line that an operator keeps, the first genome that is no elite, it is the one before.
+  The genome of a line that an operator keeps has the index `elites`, and one parent: that at its own index.
 
   Args:
     keys: of each row, one for either parent.

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array
 
@@ -137,9 +138,10 @@ class NetsSettings(Search):
     task.training_of_search(longest_steps(self.replace(halvings=last_stage(self)), task))
     if self.elites > most:
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
-    if self.keeps_line and self.elites < 1:
+    if self.keeps_line and (self.retain_weights or not 1 <= self.elites < most):
       raise UsageError(
-        "beside a line the best has to go on: set elites to at least 1, or keep no line (unscaled_line=false)"
+        "a line, as by unscaled_line, needs an elite, a genome beside it and weights that stay: elites from "
+        f"1 to population_size - 2 = {most - 1}, and no retain_weights"
       )
     self.selection.check(self.population_size)
     if sum(operator.observes for operator in self.operators) > 1:
@@ -215,15 +217,25 @@ class Settings(Struct):
   Attributes:
     search: NeTS's own settings.
     training, initialiser: of the task.
+    iterations: [n + 1] of the fitness evaluations of each generation; None where all are alike.
   """
 
   search: NetsSettings
   training: Training
   initialiser: Initialiser
+  iterations: Array | np.ndarray | None
 
 
-def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> Settings:
+def stack_settings(
+  tasks: Sequence[Task],
+  searches: Sequence[NetsSettings],
+  iterations: Sequence[np.ndarray | None] | None = None,
+) -> Settings:
   """The settings of several runs as one.
+
+  Args:
+    tasks, searches: of each run.
+    iterations: of each run, see `Settings`; none are given where no search halves its population.
 
   Raises:
     UsageError: one that shapes the program differs.
@@ -233,8 +245,10 @@ def stack_settings(tasks: Sequence[Task], searches: Sequence[NetsSettings]) -> S
     [task.initialiser.fitted(task.network, task.data.input_shape, task.layers) for task in tasks]
   )
   runs = [
-    Settings(search, task.training_of_search(fitness_steps(search, task)), initialiser)
-    for search, task, initialiser in zip(searches, tasks, initialisers, strict=True)
+    Settings(search, task.training_of_search(fitness_steps(search, task)), initialiser, own)
+    for search, task, initialiser, own in zip(
+      searches, tasks, initialisers, iterations or [None] * len(tasks), strict=True
+    )
   ]
   if searches[0].halvings:
     _must_agree("generations", [search.generations for search in searches])

@@ -4,31 +4,62 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array
 
 from nets_jax.evolution import schedules
-from nets_jax.evolution.operators import Context
-from nets_jax.kinds import NUMBER, SHARE, Number
+from nets_jax.evolution.context import Context
+from nets_jax.kinds import NUMBER, SHARE, WHOLE, Number, at_least
 from nets_jax.settings import setting
 
 GROUP = "guided dormancy"
 
 
+def passed(context: Context, most: Number) -> Array:
+  """x, the share of a search that is over: of its generations, or of the iterations of its trainings.
+
+  By iterations generation g has x = sum_{j < g} min(T_j, most) / sum_{j < n} min(T_j, most): what a short
+  training shows is little, and after some number of iterations more of them show no more.
+
+  Args:
+    context: of a child of generation g.
+    most: iterations T_j of a training that count; with 0 generations do, all alike.
+  """
+  if context.iterations is None:
+    return context.progress
+  counted = jnp.minimum(context.iterations[:-1], jnp.asarray(most, jnp.int32))
+  before = jnp.sum(jnp.where(jnp.arange(len(counted)) < context.generation, counted, 0))
+  return jnp.where(jnp.asarray(most) > 0, before / jnp.maximum(jnp.sum(counted), 1), context.progress)
+
+
+def _counted_iterations() -> int:
+  return setting(
+    0, "Iterations of a training that count in the schedule, at most; 0: each generation counts alike.",
+    group=GROUP, kind=WHOLE, rule=at_least(0), flag="counted_iterations",
+  )  # fmt: skip
+
+
 @struct.dataclass
 class GeometricDensity:
-  """d_0 * (tau / d_0)^x, with x the share of the generations that is over."""
+  """d_0 * (tau / d_0)^x, with x the share of the search that is over; see `passed`."""
+
+  counted_iterations: int = _counted_iterations()
 
   def __call__(self, context: Context) -> Number:
     """The density of the context's generation."""
-    return schedules.Geometric(context.initial_density, _target(context))(context.progress)
+    x = passed(context, self.counted_iterations)
+    return schedules.Geometric(context.initial_density, _target(context))(x)
 
 
 @struct.dataclass
 class CubicDensity:
-  """tau + (d_0 - tau) * (1 - x)^3 (Zhu & Gupta, 2018)."""
+  """tau + (d_0 - tau) * (1 - x)^3 (Zhu & Gupta, 2018), with x the share of the search that is over."""
+
+  counted_iterations: int = _counted_iterations()
 
   def __call__(self, context: Context) -> Number:
     """The density of the context's generation."""
-    return schedules.Cubic(context.initial_density, _target(context))(context.progress)
+    x = passed(context, self.counted_iterations)
+    return schedules.Cubic(context.initial_density, _target(context))(x)
 
 
 @struct.dataclass

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from nets_jax.errors import UsageError
 from nets_jax.evolution import saliency as measures
+from nets_jax.evolution.context import Context
 from nets_jax.evolution.density_schedules import DENSITY_SCHEDULES, GROUP, GeometricDensity
-from nets_jax.evolution.operators import Context, Operator
+from nets_jax.evolution.operators import Operator
 from nets_jax.evolution.saliency import Measure
 from nets_jax.evolution.schedules import RATE, Rate
 from nets_jax.evolution.units import with_units

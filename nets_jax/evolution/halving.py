@@ -79,6 +79,14 @@ def extent(search: NetsSettings, task: Task) -> Extent:
   return Extent(search.population_size, fitness_steps(search, task), scored)
 
 
+def iterations(search: NetsSettings, task: Task) -> np.ndarray | None:
+  """[n + 1], those of a fitness evaluation of each generation; None where all are alike."""
+  if not search.halvings:
+    return None
+  generations = range(search.generations + 1)
+  return np.array([fitness_steps(stage(search, generation), task) for generation in generations], np.int32)
+
+
 def shares_program(search: NetsSettings, task: Task) -> bool:
   """Whether the stages can be one program, which is told when it runs how many genomes and steps there are.
 

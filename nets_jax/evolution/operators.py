@@ -19,7 +19,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from nets_jax.errors import UsageError
-from nets_jax.evolution.schedules import RATE, Rate, rate_at
+from nets_jax.evolution.context import Context
+from nets_jax.evolution.schedules import RATE, Rate
 from nets_jax.kinds import SHARE, Number, at_least
 from nets_jax.networks.adapter import Params, Scale
 from nets_jax.networks.initialisation import Initialiser, Normal, as_initialiser, draw_like
@@ -30,53 +31,14 @@ from nets_jax.tickets.ticket import Ticket, from_layers, kernels, layers_of, map
 from nets_jax.training.task import Task
 
 
-@struct.dataclass
-class Context:
-  """What an operator sees besides the child; scalars, of ONE child.
-
-  Attributes:
-    parents: both; None in generation 0.
-    index: the child's, among those of its run.
-    generation, generations: that the child is of, from 0; n, the last one.
-    is_elite, is_line: whether it goes on as an elite; is of the line that an operator keeps.
-    key: of the breeding of the run's whole generation; an operator's own key is its first argument.
-    initialiser: of the task, `fitted` to its network: what initial weights are drawn by.
-    initial_density, target_density: of the search; the latter is None where its ranking aims at none.
-  """
-
-  parents: tuple[Ticket, Ticket] | None
-  index: int | Int[Array, ""]
-  generation: int | Int[Array, ""]
-  generations: int | Int[Array, ""]
-  is_elite: bool | Bool[Array, ""]
-  key: Key[Array, ""]
-  initialiser: Initialiser
-  initial_density: Number
-  target_density: Number | None
-  is_line: bool | Bool[Array, ""] = False
-
-  @property
-  def progress(self) -> Array:
-    """The share of the search that is over when this generation is evaluated: 0 in generation 0, 1 in n."""
-    return jnp.minimum(self.generation / jnp.maximum(self.generations, 1), 1.0)
-
-  @property
-  def step(self) -> Array:
-    """Where schedules of rates are: 0 in the first breeding and before, 1 in the last that counts."""
-    return jnp.clip((self.generation - 1) / jnp.maximum(self.generations - 1, 1), 0.0, 1.0)
-
-  def rate(self, rate: Rate) -> Array:
-    """A rate as it is now: the number, or its schedule's."""
-    return rate_at(rate, self.step)
-
-
 class Operator:
   """Base of the operators with settings. What it says of itself is static; a plain function has the defaults.
 
   A subclass is a `flax.struct.dataclass`; `context.rate(self.rate)` is a rate as it is now, a schedule's too.
 
   Attributes:
-    on_first, on_elites: whether it also acts on generation 0; on elites, which else go on unchanged.
+    on_first: whether it also acts on the genomes of generation 0.
+    on_elites: whether it also acts on elites, which else go on unchanged.
     paired: whether two children side by side (an even index and the next) have one key, for mirrored draws.
     observes: whether `observe` is to be called after a genome's training.
     minibatches: how many of a training's minibatches `observe` looks at, the last; None is all of them.
@@ -95,7 +57,11 @@ class Operator:
 
   @property
   def keeps_line(self) -> bool:
-    """Whether the first genome that is no elite is to be the child of that of the generation before."""
+    """Whether the genome after the elites is to have one parent, that at the same index before.
+
+    So from generation 0 on these are a line. Operators act on it as on others, but for `ScaleLayers`; one
+    that is to leave it alone looks at `context.is_line`. By default it is not; a plain attribute will do.
+    """
     return False
 
   def check(self) -> None:
@@ -152,13 +118,16 @@ def apply(operator: Operator, key: Key[Array, ""], child: Ticket, context: Conte
       f"masks=...)"
     )
   new = new.replace(layers=child.layers, scores=child.scores if new.scores is None else new.scores)
-  old, found = ([(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(t)] for t in (child, new))
-  if jax.tree.structure(new) != jax.tree.structure(child) or found != old:
+  if jax.tree.structure(new) != jax.tree.structure(child) or _shapes(new) != _shapes(child):
     raise UsageError(
       f"the operator {who} gave a ticket of another network: weights and masks must keep the child's "
       "structure, shapes and types"
     )
   return new
+
+
+def _shapes(ticket: Ticket) -> list[tuple[tuple[int, ...], np.dtype]]:
+  return [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(ticket)]
 
 
 def crossover(key: Key[Array, ""], parent_1: Ticket, parent_2: Ticket, rate: Number) -> Ticket:

@@ -3,14 +3,13 @@
 This is this project's addition to the paper's operators.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Key
 
-from nets_jax.evolution.operators import Context, Operator
+from nets_jax.evolution.context import Context
+from nets_jax.evolution.operators import Operator
 from nets_jax.evolution.schedules import RATE, Linear, Rate
 from nets_jax.kinds import SWITCH, Number, at_least
 from nets_jax.settings import setting
@@ -40,10 +39,12 @@ class ScaleLayers(Operator):
   That is mirrored sampling (Brockhoff et al., 2010), by which six genomes rarely all miss the better half of
   the scales.
 
+  A line of genomes that an operator keeps is never scaled, and leaves the child beside it without its pair.
+
   Attributes:
-    deviation: of the logarithm of a factor; at 0 no layer's scale changes.
-    unscaled_line: whether one line of genomes keeps the scales that its layers were drawn with. Scales that
-      learn fastest in a short training may be worse in a long one, so the first ones compete to the end.
+    deviation: of the logarithm of a factor.
+    unscaled_line: whether to keep such a line. Scales that learn fastest in a short training may be worse in
+      a long one, so those that layers were drawn with compete as well; see `Operator.keeps_line`.
   """
 
   deviation: Rate = setting(
@@ -55,7 +56,7 @@ class ScaleLayers(Operator):
   )
   unscaled_line: bool = setting(
     False,
-    "Keep one line of genomes whose layers are never scaled, beside the others.",
+    "Keep one line of genomes whose layers are never scaled beside the others.",
     group="layer scales",
     kind=SWITCH,
     static=True,
@@ -68,13 +69,11 @@ class ScaleLayers(Operator):
 
   @property
   def keeps_line(self) -> bool:
-    """Where a line is to keep its scales."""
+    """Whether it was asked for."""
     return self.unscaled_line
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child at other scales."""
     sign = 1 - 2 * (context.index % 2)
-    scaled = scale_layers(key, child, sign * context.rate(self.deviation))
-    if not self.unscaled_line:
-      return scaled
-    return jax.tree.map(functools.partial(jnp.where, context.is_line), child, scaled)
+    deviation = jnp.where(context.is_line, 0, context.rate(self.deviation))
+    return scale_layers(key, child, sign * deviation)

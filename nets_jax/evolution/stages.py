@@ -47,13 +47,14 @@ def stage_of(tasks: Sequence[Task], searches: Sequence[NetsSettings], generation
   """The stage of a generation: of one program for all, or of a program of its own."""
   stages = [halving.stage(search, generation) for search in searches]
   now = halving.extent(stages[0], tasks[0])
+  iterations = [halving.iterations(search, task) for search, task in zip(searches, tasks, strict=True)]
   if not shared:
-    return Stage(stack_settings(tasks, stages), now.genomes, None)
+    return Stage(stack_settings(tasks, stages, iterations), now.genomes, None)
   last = last_stage(searches[0])
   of_all = [
     search.replace(elites=own.elites, halvings=last) for search, own in zip(searches, stages, strict=True)
   ]
-  return Stage(stack_settings(tasks, of_all), now.genomes, halving.Bounds.of(now))
+  return Stage(stack_settings(tasks, of_all, iterations), now.genomes, halving.Bounds.of(now))
 
 
 class Ahead(NamedTuple):
