@@ -242,7 +242,26 @@ def of_a_line_by_lamp():
   return [paired(rows["guided", 0.005], rows["line_lamp", 0.005]).removeprefix("+")]
 
 
+def of_the_settings_together():
+  """In the paper's setting and on MNIST, where it is level above 0.5 %, by intervals that hold 0."""
+  losses = []
+  for place, density in (("paper", 0.01), ("", 0.005)):
+    default = rows_of(f"recipe/{place}").test_accuracy
+    together = rows_of(f"recipe/together/{place}").test_accuracy
+    losses.append(paired(default["guided", density], together["guided", density]).removeprefix("+"))
+  for density in (0.1, 0.05, 0.02, 0.01):
+    middle, half = map(float, paired(together["guided", density], default["guided", density]).split(" ± "))
+    assert abs(middle) <= half
+  return losses
+
+
 CLAIMS = [
+  (
+    "results_limits.md",
+    "it is {} points behind `balanced` at 1 % in the paper's setting. With all tuned on MNIST, each by its "
+    "own optimiser, it is {} points behind at 0.5 % and level above that",
+    of_the_settings_together,
+  ),
   (
     "results_limits.md",
     "one line of genomes that are each trained for four epochs comes to {} % by `balanced` and to {} % by "
