@@ -585,8 +585,9 @@ def test_the_nearest_count_of_a_small_network_is_feasible(data):
 
 
 @pytest.mark.devices
-def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task):
-  plain = GUIDED.change(regrowth_rate=0.1, unscaled_line=True)
+@pytest.mark.parametrize("unscaled_line", [False, True])
+def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task, unscaled_line):
+  plain = GUIDED.change(regrowth_rate=0.1, unscaled_line=unscaled_line)
   searches = [
     plain.change(scale_deviation=Linear(0.6, 0.1)),
     plain.change(scale_deviation=Linear(0.1, 0.0), target_density=0.4, parents=3, generations=3, elites=2),
@@ -618,8 +619,9 @@ def test_the_same_bits_on_any_devices_alone_or_not_resumed_or_not(tmp_path, task
     ({"regrowth_rate": 1.5}, r"regrowth_rate must be in \[0, 1\], not 1.5"),
     ({"counted_iterations": -1}, "counted_iterations must be at least 0, not -1"),
     ({"scale_deviation": -1.0}, "scale_deviation must be at least 0, not -1.0"),
-    ({"unscaled_line": True, "elites": 0}, "elites from 1 to population_size - 2 = 3"),
-    ({"unscaled_line": True, "elites": 4}, "elites from 1 to population_size - 2 = 3"),
+    ({"unscaled_line": True, "elites": 0}, "at least 3, elites from 1 to population_size - 2,"),
+    ({"unscaled_line": True, "elites": 4}, "at least 3, elites from 1 to population_size - 2,"),
+    ({"unscaled_line": True, "population_size": 2}, "a population_size of at least 3"),
     ({"unscaled_line": True, "retain_weights": True}, "and no retain_weights"),
   ],
 )

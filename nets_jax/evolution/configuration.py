@@ -140,8 +140,8 @@ class NetsSettings(Search):
       raise UsageError(f"elites must be from 0 to population_size - 1 = {most}, not {self.elites}")
     if self.keeps_line and (self.retain_weights or not 1 <= self.elites < most):
       raise UsageError(
-        "a line, as by unscaled_line, needs an elite, a genome beside it and weights that stay: elites from "
-        f"1 to population_size - 2 = {most - 1}, and no retain_weights"
+        "a line, as by unscaled_line, needs an elite, a genome beside it and weights that stay: a "
+        "population_size of at least 3, elites from 1 to population_size - 2, and no retain_weights"
       )
     self.selection.check(self.population_size)
     if sum(operator.observes for operator in self.operators) > 1:
