@@ -233,6 +233,23 @@ def test_the_command_tunes_then_checks(run_binary, tmp_path):
   assert "out is of another configuration (tune" in error
 
 
+def test_with_one_finalist_the_first_round_chooses(run_binary, tmp_path):
+  given = ("--methods=random", "--tune=learning_rate=0.01,0.3", "--tune_density=0.5", "--tune_finalists=1")
+  status, out, _ = run_binary(densities_command, *ARGUMENTS, *given, "--dry_run")
+  assert status == 0
+  assert "4 runs, 0 of them done" in out
+  assert "second round" not in out
+  status, _, _ = run_binary(densities_command, *ARGUMENTS, *given)
+  assert status == 0
+  rows = table(tmp_path / "out" / "tuning.csv")
+  assert [row["round"] for row in rows] == ["1", "1"]
+  best = max(rows, key=lambda row: (float(row["valid_accuracy"]), -float(row["valid_loss"])))
+  assert [row for row in rows if row["chosen"] == "1"] == [best]
+  status, _, error = run_binary(densities_command, *ARGUMENTS, *given[:-1])
+  assert status == 2
+  assert "out is of another configuration (tune" in error
+
+
 @pytest.mark.parametrize(
   ("given", "message"),
   [
@@ -254,7 +271,12 @@ def test_the_command_tunes_then_checks(run_binary, tmp_path):
       ("--methods=random", "--tune=learning_rate=1", "--tune_epochs=0"),
       "screen_epochs (--tune_epochs) must be at least 1, not 0",
     ),
+    (
+      ("--methods=random", "--tune=learning_rate=1", "--tune_finalists=0"),
+      "tune_finalists must be at least 1, not 0",
+    ),
     (("--methods=random", "--tune=learning_rate"), "in --tune, 'learning_rate' is not name=values"),
+    (("--methods=random", "--tune_finalists=1"), "tune_finalists is of a tuning, but there is none; give"),
     (("--methods=random", "--tune_epochs=1"), "tune_epochs is of a tuning, but there is none; give --tune"),
     (("--methods=random", "--sanity=0.1"), "sanity must be below 1 and of --densities, ["),
     (("--methods=random", "--target_density=0.1"), "a study over densities has them of --densities; leave"),

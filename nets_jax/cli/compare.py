@@ -62,7 +62,7 @@ def run(values: flags.FlagValues) -> None:
   runs = trial_runs(methods, range(values.trials), values.seed, directory)
   runs += method_flags.screening(tried, values, directory)
   if values.dry_run:
-    print(work.plan(runs, how) + study.on_top(tried, ()))
+    print(work.plan(runs, how) + study.on_top(tried and values.tune_finalists > 1, ()))
     return
   own = {"trials": values.trials, "quick": values.quick, "seed": values.seed}
   own |= method_flags.tuning_record(values) | records.task_settings(values)

@@ -68,7 +68,7 @@ def run(values: flags.FlagValues) -> None:
   tried = method_flags.candidates(labels, values, methods)
   runs += method_flags.screening(tried, values, directory)
   if values.dry_run:
-    print(work.plan(runs, how) + study.on_top(tried, values.sanity))
+    print(work.plan(runs, how) + study.on_top(tried and values.tune_finalists > 1, values.sanity))
     return
   of_tuning = method_flags.tuning_record(values)
   claim(directory, {"seed": values.seed, **of_tuning, **records.task_settings(values)})

@@ -13,7 +13,7 @@ from nets_jax.errors import UsageError
 from nets_jax.protocol import Search
 from nets_jax.studies import space, tuning
 from nets_jax.studies.method_labels import read_label, split_labels
-from nets_jax.studies.methods import Method, Run
+from nets_jax.studies.methods import Method, Run, check_counts
 from nets_jax.studies.work import Options
 
 
@@ -44,8 +44,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float("tune_density", 0.05, "Density of the tickets that --tune looks at.")
 flags.DEFINE_integer("tune_epochs", None, "Epochs of training in the first round of --tune; default all.")
+flags.DEFINE_integer("tune_finalists", 2, "Settings of a method in --tune's second round; 1 has none.")
 
-TUNING = ("tune", "tune_density", "tune_epochs")
+TUNING = ("tune", "tune_density", "tune_epochs", "tune_finalists")
 
 
 def candidates(
@@ -67,6 +68,7 @@ def screening(
   tried: Mapping[str, Sequence[Method]], values: flags.FlagValues, where: pathlib.Path
 ) -> list[Run]:
   """The first runs of `--tune`, their settings checked."""
+  check_counts(tune_finalists=(values.tune_finalists, 1))
   return tuning.screening(tried, directory=where, **_about(values))
 
 
@@ -74,14 +76,14 @@ def tuned(
   tried: Mapping[str, Sequence[Method]], values: flags.FlagValues, where: pathlib.Path, how: Options
 ) -> list[Method]:
   """Each method with what `--tune` chooses, of which it prints the table; none where hours run out before."""
-  found = tuning.tune(tried, directory=where, options=how, **_about(values))
+  found = tuning.tune(tried, directory=where, options=how, finalists=values.tune_finalists, **_about(values))
   print(found.write(where))
   return found.methods if found.is_over else []
 
 
 def tuning_record(values: flags.FlagValues) -> dict[str, object]:
   """What a directory keeps to of the tuning."""
-  return {"tune": [values.tune, *_about(values).values()] if values.tune else None}
+  return {"tune": [values.tune, values.tune_finalists, *_about(values).values()] if values.tune else None}
 
 
 def _about(values: flags.FlagValues) -> dict:

@@ -36,8 +36,8 @@ def options(values: flags.FlagValues) -> Options:
   return Options(command.machine(values), values.storage, values.max_hours)
 
 
-def on_top(tried: object, checked: object) -> str:
+def on_top(has_second_round: object, checked: object) -> str:
   """What a plan does not count."""
-  parts = ["the second round of the tuning"] if tried else []
+  parts = ["the second round of the tuning"] if has_second_round else []
   parts += ["three trainings for each ticket of --sanity"] if checked else []
   return f"\non top come {' and '.join(parts)}" if parts else ""
