@@ -33,6 +33,7 @@ from nets_jax.networks.functional import Functional, from_nnx
 from nets_jax.networks.zoo import MLP
 from nets_jax.protocol import Search
 from nets_jax.searches import search, search_all
+from nets_jax.structs import dataclass
 from nets_jax.tickets.compaction import Compact, compact
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.storage import load_network, load_ticket, save_ticket
@@ -98,6 +99,7 @@ __all__ = [
   "UsageError",
   "Verdict",
   "compact",
+  "dataclass",
   "density",
   "from_arrays",
   "from_nnx",

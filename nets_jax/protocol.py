@@ -68,12 +68,12 @@ class RunOptions(TypedDict, total=False):
 
 
 class Search(Struct):
-  """Base of all ticket searches; a subclass is a `flax.struct.dataclass` whose fields are settings.
+  """Base of all ticket searches; a subclass is a `nets_jax.dataclass` whose fields are settings.
 
   To add one, write a class with `find` in a module of `baselines`, and name it in the module's table
   `SEARCHES`; or anywhere, and give it to `nets_jax.search`. All else here has a default:
 
-      @flax.struct.dataclass
+      @nets_jax.dataclass
       class Halves(nets_jax.Search):
         share: float = settings.setting(0.5, "Share kept.", group="other searches", kind=settings.NUMBER)
 

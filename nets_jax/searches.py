@@ -9,9 +9,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, Unpack, overload
 
-import jax
-
-from nets_jax import baselines, evolution, plugins
+from nets_jax import baselines, evolution, plugins, structs
 from nets_jax.changes import bringing, change
 from nets_jax.engine.seeds import KeyLike, KeysLike, as_keys
 from nets_jax.errors import UsageError, suggest
@@ -69,10 +67,8 @@ def default(name: str) -> Search:
   if not isinstance(made, Search):
     raise UsageError(f"{reference} gave a {type(made).__name__}; it must give a nets_jax.Search")
   kind = type(made)
-  if "__dataclass_fields__" not in vars(kind) or jax.tree_util.all_leaves([made]):
-    raise UsageError(
-      f"decorate {kind.__name__} of {kind.__module__} with flax.struct.dataclass, so that it has settings"
-    )
+  if advice := structs.advice(made, needs_fields=True):
+    raise UsageError(f"in {kind.__module__}, {advice}")
   if not {"find", "find_all"} & {name for own in kind.__mro__ if own is not Search for name in vars(own)}:
     raise UsageError(f"{kind.__name__} of {kind.__module__} has no find(keys, task, how); write one")
   return made

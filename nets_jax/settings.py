@@ -1,7 +1,7 @@
 """A setting is defined once, as a field of a dataclass: default, meaning, values it may have, group, flag.
 
 Flags, their help, the documents' table, validation, hashes and what a sweep may vary all follow from that.
-The dataclasses are pytrees (`flax.struct.dataclass`): a setting that is traced is a leaf, so that a `vmap`
+The dataclasses are pytrees (`structs.dataclass`): a setting that is traced is a leaf, so that a `vmap`
 over it compiles nothing; one that shapes the program is static.
 
 A component (a search, an operator, a ranking, ...) has settings of its own, and parts: fields that hold other
@@ -13,8 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-import jax
-
+from nets_jax import structs
 from nets_jax.errors import UsageError
 from nets_jax.kinds import ANY, WHOLE, Kind, Rule, check_value, describe, in_words, is_whole
 
@@ -196,10 +195,8 @@ def check_parts(component: object) -> None:
         raise UsageError(
           f"{field.name} must be of {about.base.__module__}.{about.base.__name__}, not {inner!r}"
         )
-      if jax.tree_util.all_leaves([inner]):
-        raise UsageError(
-          f"decorate {type(inner).__name__} with flax.struct.dataclass, so that JAX can see into it"
-        )
+      if advice := structs.advice(inner):
+        raise UsageError(advice)
       if dataclasses.is_dataclass(inner):
         check_parts(inner)
 

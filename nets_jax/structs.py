@@ -1,6 +1,14 @@
-"""What the types of other modules are made of: rows of a table, and dataclasses with their `replace`."""
+"""What the types of other modules are made of: rows of a table, and dataclasses that are pytrees."""
 
-from typing import TYPE_CHECKING, Self
+import dataclasses
+from typing import TYPE_CHECKING, Any, Self, TypeVar, dataclass_transform
+
+import jax
+from flax import struct
+
+T = TypeVar("T")
+
+field = struct.field  # of a dataclass; with `pytree_node=False` no part of the tree
 
 # A row of a search's or a training's record: its numbers by column.
 Row = dict[str, float]
@@ -12,10 +20,59 @@ INFEASIBLE = 1e3
 
 
 class Struct:
-  """Base of classes under `flax.struct.dataclass`: tells a type checker of the method that flax adds."""
+  """Base of classes under `dataclass`: tells a type checker of the method that it adds."""
 
   if TYPE_CHECKING:
 
     def replace(self, **changes: object) -> Self:
       """A copy with other values in some fields."""
       ...
+
+
+@dataclass_transform(field_specifiers=(struct.field,))
+def dataclass(cls: type[T]) -> type[T]:
+  """Makes a class a frozen dataclass and a pytree, as `flax.struct.dataclass` does, but one of its own kind.
+
+  Fields are leaves or trees of them, but for those of `field(pytree_node=False)`; `replace` gives
+  a copy with other values.
+
+  Flax registers by `jax.tree_util.register_dataclass`. In JAX 0.10 the structures of such nodes are equal where
+  the fields are, whatever the classes. Only a hash keeps the programs of two classes apart, and JAX's tables
+  first look at seven bits of it. So now and then a program made for one ran for the other.
+  """
+  made: Any = dataclasses.dataclass(frozen=True)(cls)
+  is_leaf = {field.name: field.metadata.get("pytree_node", True) for field in dataclasses.fields(made)}
+  leaves, others = ([name for name in is_leaf if is_leaf[name] == wanted] for wanted in (True, False))
+
+  def parts(node, wrap=lambda name, value: value):
+    values = [wrap(name, getattr(node, name)) for name in leaves]
+    return values, tuple(getattr(node, name) for name in others)
+
+  def with_keys(node):
+    return parts(node, lambda name, value: (jax.tree_util.GetAttrKey(name), value))
+
+  def made_of(static, values):
+    return made(**dict(zip(leaves, values, strict=True)), **dict(zip(others, static, strict=True)))
+
+  jax.tree_util.register_pytree_with_keys(made, with_keys, made_of, parts)
+  made.replace = dataclasses.replace
+  return made
+
+
+def advice(node: object, needs_fields: bool = False) -> str | None:
+  """How to decorate the class of what is to be part of a program; None where it is well.
+
+  Args:
+    node: of the class.
+    needs_fields: whether it must be a dataclass of its own, and not only by what it is derived from.
+  """
+  kind = type(node)
+  if "_flax_dataclass" in vars(kind):
+    return (
+      f"decorate {kind.__name__} with nets_jax.dataclass in place of flax.struct.dataclass, by which JAX may "
+      "take it for another class of the same fields"
+    )
+  is_seen = not jax.tree_util.all_leaves([node])
+  if is_seen and ("__dataclass_fields__" in vars(kind) or not needs_fields):
+    return None
+  return f"decorate {kind.__name__} with nets_jax.dataclass, so that JAX can see into it"

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_same_bits, assert_same_results, without_seconds
-from flax import nnx, struct
+from flax import nnx
 
 import nets_jax
 from nets_jax import recipes
@@ -339,7 +339,7 @@ def test_one_search_takes_one_key(task):
     nets_jax.search([1, 2, 3], task, SEARCH)
 
 
-@struct.dataclass
+@nets_jax.dataclass
 class Tickets(nets_jax.Search):
   """A search that gives something else than results."""
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_same_bits, assert_same_results
-from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_checkpoints import in_pieces
@@ -533,7 +532,7 @@ def test_each_run_has_its_own_line(task):
     assert parents == {(elites, elites)}
 
 
-@struct.dataclass
+@nets_jax.dataclass
 class Keeper(nets_jax.operators.Operator):
   keeps_line = True
 

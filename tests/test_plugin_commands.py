@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import flax
 import jax
 import numpy as np
 import pytest
@@ -193,7 +192,7 @@ def test_settings_that_would_hide_a_flag_are_refused(monkeypatch):
   def renamed(name, kind):
     field = settings.setting(1, "Other.", group="halves", kind=kind)
     body = {"__annotations__": {name: int}, name: field, "find": lambda self, keys, task, how: []}
-    return flax.struct.dataclass(type("Other", (nets_jax.Search,), body))
+    return nets_jax.dataclass(type("Other", (nets_jax.Search,), body))
 
   for name, kind, message in (
     ("seed", nets_jax.kinds.WHOLE, "has a setting 'seed', but --seed means something else; rename it"),

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import flax
 import jax
 import numpy as np
 import pytest
@@ -261,12 +260,12 @@ def test_what_is_no_search_is_refused(monkeypatch):
   for name, message in (
     ("networks:Skip", "stranger.networks:Skip is no search; derive it from nets_jax.Search"),
     ("data:rings", "stranger.data:rings gave a dict; it must give a nets_jax.Search"),
-    ("searches:Plain", "decorate Plain of test_plugins with flax.struct.dataclass"),
+    ("searches:Plain", "in test_plugins, decorate Plain with nets_jax.dataclass, so that"),
     ("searches:Halves(shar=1)", "it takes no argument 'shar', but share; did you mean share?"),
   ):
     with pytest.raises(nets_jax.UsageError, match=message.replace("(", r"\(").replace(")", r"\)")):
       searches.make(f"stranger.{name}")
-  bare = flax.struct.dataclass(type("Bare", (nets_jax.Search,), {}))
+  bare = nets_jax.dataclass(type("Bare", (nets_jax.Search,), {}))
   monkeypatch.setattr(module, "Bare", bare, raising=False)
   with pytest.raises(nets_jax.UsageError, match=r"has no find\(keys, task, how\); write one"):
     searches.make("stranger.searches:Bare")

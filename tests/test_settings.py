@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from absl import flags
-from flax import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +56,7 @@ def test_every_default_is_on_record():
   assert recorded["defaults"] == defaults(), "write the record anew: python tests/test_settings.py"
 
 
-@struct.dataclass
+@nets_jax.dataclass
 class Wider(Random):
   """A search that has got one more setting."""
 
@@ -212,7 +211,7 @@ def spare(key, child, context):
   return child
 
 
-@struct.dataclass
+@nets_jax.dataclass
 class Turn(nets_jax.operators.Operator):
   """An operator whose field is no setting."""
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Key
 
+from nets_jax import structs
 from nets_jax.baselines.stepwise import Found, Stepwise
 from nets_jax.data.dataset import Split
 from nets_jax.data.targets import CLASSES
@@ -41,7 +41,7 @@ class ConcreteState(NamedTuple):
   objective: Array
 
 
-@struct.dataclass
+@structs.dataclass
 class Concrete(Stepwise):
   """Concrete Ticket Search: the mask of theta_0 is optimised, and theta_0 is not.
 

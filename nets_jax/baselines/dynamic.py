@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Int, Key
 
+from nets_jax import structs
 from nets_jax.baselines.stepwise import Found, Stepwise
 from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, WHOLE, Rule, at_least, choice, describe, one_of
@@ -45,7 +45,7 @@ class Moving(NamedTuple):
   settled: NetworkState
 
 
-@struct.dataclass
+@structs.dataclass
 class Dynamic(Stepwise):
   """Base: a training as long as the final one, whose mask may change every `mask_every` steps.
 

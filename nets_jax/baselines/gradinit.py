@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Key
 
+from nets_jax import structs
 from nets_jax.baselines.one_shot import Snip, batch_rows, prune_ticket
 from nets_jax.baselines.stepwise import Found, Stepwise
 from nets_jax.data.dataset import Split
@@ -38,7 +38,7 @@ class Factors(NamedTuple):
   norm: Array
 
 
-@struct.dataclass
+@structs.dataclass
 class GradInit(Stepwise):
   """GradInit's factors on theta_0, then SNIP's mask.
 

@@ -4,9 +4,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Int, Key
 
+from nets_jax import structs
 from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
 from nets_jax.errors import UsageError
 from nets_jax.kinds import NUMBER, SHARE
@@ -17,7 +17,7 @@ from nets_jax.tickets.ticket import Ticket, kernels, maskable_count
 from nets_jax.training.task import Task
 
 
-@struct.dataclass
+@structs.dataclass
 class Gradual(Dynamic):
   """Gradual magnitude pruning (Zhu & Gupta, 2017): from the dense network down, by a cubic schedule.
 

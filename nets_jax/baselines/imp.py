@@ -6,9 +6,9 @@ from collections.abc import Hashable, Sequence
 from typing import Self
 
 import jax
-from flax import struct
 from jaxtyping import Array, Key
 
+from nets_jax import structs
 from nets_jax.baselines.imp_counts import SCOPES, kept_counts, prune
 from nets_jax.baselines.imp_runs import Runs
 from nets_jax.engine.layouts import replicate
@@ -26,7 +26,7 @@ BELOW_1 = Rule("in [0, 1)", lambda share: 0 <= share < 1)
 GROUP = "other searches"
 
 
-@struct.dataclass
+@structs.dataclass
 class Imp(Search):
   """Iterative magnitude pruning; what nobody sets is the paper's, with Frankle & Carbin's output layer.
 

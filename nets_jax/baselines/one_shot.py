@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Int, Key
 
+from nets_jax import structs
 from nets_jax.baselines import scores
 from nets_jax.engine.batching import map_tickets
 from nets_jax.engine.exhaustion import within_memory
@@ -37,10 +37,10 @@ GROUP = "other searches"
 
 
 def _score(function: Callable[..., Params]) -> Callable[..., Params]:
-  return struct.field(pytree_node=False, default=function)
+  return structs.field(pytree_node=False, default=function)
 
 
-@struct.dataclass
+@structs.dataclass
 class OneShot(Search):
   """Pruning at initialisation by a score; a subclass names one.
 
@@ -124,14 +124,14 @@ class OneShot(Search):
     return outcomes
 
 
-@struct.dataclass
+@structs.dataclass
 class Magnitude(OneShot):
   """The largest weights."""
 
   varies = INSTANT_VARIES
 
 
-@struct.dataclass
+@structs.dataclass
 class Snip(OneShot):
   """SNIP (Lee et al., 2019)."""
 
@@ -140,7 +140,7 @@ class Snip(OneShot):
   varies = INSTANT_VARIES
 
 
-@struct.dataclass
+@structs.dataclass
 class Grasp(OneShot):
   """GraSP (Wang et al., 2020)."""
 
@@ -149,7 +149,7 @@ class Grasp(OneShot):
   varies = INSTANT_VARIES
 
 
-@struct.dataclass
+@structs.dataclass
 class Synflow(OneShot):
   """SynFlow (Tanaka et al., 2020)."""
 

@@ -6,9 +6,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Key
 
+from nets_jax import structs
 from nets_jax.baselines.one_shot import Snip, batch_rows, prune_ticket
 from nets_jax.engine.batching import map_tickets
 from nets_jax.engine.layouts import Layout, compile_program, fetch_population, pad, replicate
@@ -26,7 +26,7 @@ from nets_jax.training.trainer import train_tickets
 GROUP = "other searches"
 
 
-@struct.dataclass
+@structs.dataclass
 class RandomScales(Search):
   """Random search over layer scales, under SNIP's masks; the best after a short training is kept.
 

@@ -6,9 +6,9 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Key
 
+from nets_jax import structs
 from nets_jax.engine.seeds import KeyLike, as_key
 from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, at_least, choice, one_of
@@ -78,7 +78,7 @@ def random_ticket_for(
   return random_ticket(key, task.network, task.data.input_shape, density, initialiser=own, layers=layers)
 
 
-@struct.dataclass
+@structs.dataclass
 class Random(Search):
   """Random tickets, at no cost; what nobody sets is the paper's.
 
@@ -162,7 +162,7 @@ class Random(Search):
     return counts
 
 
-@struct.dataclass
+@structs.dataclass
 class Dense(Search):
   """The dense network, as a search that prunes nothing but layers that have a density of their own."""
 

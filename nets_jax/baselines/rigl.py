@@ -4,9 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Int, Key
 
+from nets_jax import structs
 from nets_jax.baselines.dynamic import GROUP, Dynamic, Moving
 from nets_jax.errors import UsageError
 from nets_jax.kinds import DENSITY, NUMBER, SHARE, choice, one_of
@@ -22,7 +22,7 @@ from nets_jax.tickets.ticket import Ticket, from_layers, kernels
 from nets_jax.training.task import Task
 
 
-@struct.dataclass
+@structs.dataclass
 class Rigl(Dynamic):
   """RigL (Evci et al., 2020): the smallest weights are dropped, and those of the largest gradient grow.
 

@@ -10,9 +10,9 @@ standardised likewise, one mean and deviation per output; see `targets`.
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, Num
 
+from nets_jax import structs
 from nets_jax.data.targets import (
   CLASSES,
   common_kind,
@@ -29,7 +29,7 @@ from nets_jax.structs import Struct
 TEST_FRACTION = 0.2
 
 
-@struct.dataclass
+@structs.dataclass
 class Split(Struct):
   """Some examples, as they are stored; `prepared` and `examples` give them as a network takes them.
 
@@ -83,7 +83,7 @@ class Split(Struct):
     return self.replace(inputs=self.standardised(self.inputs), table=None)
 
 
-@struct.dataclass
+@structs.dataclass
 class Dataset(Struct):
   """What is to be learnt: classes, several labels of each example, or numbers.
 
@@ -101,8 +101,8 @@ class Dataset(Struct):
   test: Split
   mean: Float[Array | np.ndarray, " channels"]
   deviation: Float[Array | np.ndarray, " channels"]
-  num_classes: int = struct.field(pytree_node=False)
-  targets: str = struct.field(pytree_node=False, default=CLASSES)
+  num_classes: int = structs.field(pytree_node=False)
+  targets: str = structs.field(pytree_node=False, default=CLASSES)
   target_mean: Float[Array | np.ndarray, " outputs"] | None = None
   target_deviation: Float[Array | np.ndarray, " outputs"] | None = None
 

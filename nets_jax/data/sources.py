@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from flax import struct
 
-from nets_jax import plugins
+from nets_jax import plugins, structs
 from nets_jax.data import files
 from nets_jax.data.dataset import Dataset, from_arrays
 from nets_jax.data.tfds import tfds_arrays
@@ -21,7 +20,7 @@ from nets_jax.kinds import SWITCH, TEXT, WHOLE, at_least
 from nets_jax.settings import setting
 
 
-@struct.dataclass
+@structs.dataclass
 class DataSettings:
   """A data set by name, and what it is made with; see `load`."""
 

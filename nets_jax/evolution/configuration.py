@@ -5,10 +5,9 @@ from collections.abc import Hashable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array
 
-from nets_jax import settings
+from nets_jax import settings, structs
 from nets_jax.errors import UsageError
 from nets_jax.evolution.fitness import Objective
 from nets_jax.evolution.operators import Crossover, Dormancy, Noise, Operator, Resample, as_operator
@@ -29,7 +28,7 @@ def _paper_operators() -> tuple[Operator, ...]:
   return Crossover(), Noise(), Resample(), Dormancy()
 
 
-@struct.dataclass
+@structs.dataclass
 class NetsSettings(Search):
   """The settings of NeTS; what nobody sets is the paper's (sections 3.3 and 3.4). `search.Nets` runs it.
 
@@ -101,7 +100,7 @@ class NetsSettings(Search):
     "float32", "Of the matrix products in a search's training.", group="machine",
     kind=choice(tuple(PRECISIONS)), rule=one_of(tuple(PRECISIONS)), static=True,
   )  # fmt: skip
-  objective: Objective | None = struct.field(pytree_node=False, default=None)
+  objective: Objective | None = structs.field(pytree_node=False, default=None)
 
   varies = ("learning_rate", "momentum", "weight_decay", "clip_norm", "rate_end", "init_scale")
 
@@ -210,7 +209,7 @@ def longest_steps(search: NetsSettings, task: Task) -> int:
   return fitness_steps(search.replace(fitness_epochs=search.fitness_epochs * 2**search.halvings), task)
 
 
-@struct.dataclass
+@structs.dataclass
 class Settings(Struct):
   """What runs side by side may differ in; of R runs each traced leaf has a leading axis [R].
 

@@ -2,16 +2,16 @@
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Int, Key
 
+from nets_jax import structs
 from nets_jax.evolution.schedules import Rate, rate_at
 from nets_jax.kinds import Number
 from nets_jax.networks.initialisation import Initialiser
 from nets_jax.tickets.ticket import Ticket
 
 
-@struct.dataclass
+@structs.dataclass
 class Context:
   """What an operator sees besides the child; scalars, of ONE child.
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array
 
+from nets_jax import structs
 from nets_jax.evolution import schedules
 from nets_jax.evolution.context import Context
 from nets_jax.kinds import NUMBER, SHARE, WHOLE, Number, at_least
@@ -38,7 +38,7 @@ def _counted_iterations() -> int:
   )  # fmt: skip
 
 
-@struct.dataclass
+@structs.dataclass
 class GeometricDensity:
   """d_0 * (tau / d_0)^x, with x the share of the search that is over; see `passed`."""
 
@@ -50,7 +50,7 @@ class GeometricDensity:
     return schedules.Geometric(context.initial_density, _target(context))(x)
 
 
-@struct.dataclass
+@structs.dataclass
 class CubicDensity:
   """tau + (d_0 - tau) * (1 - x)^3 (Zhu & Gupta, 2018), with x the share of the search that is over."""
 
@@ -62,7 +62,7 @@ class CubicDensity:
     return schedules.Cubic(context.initial_density, _target(context))(x)
 
 
-@struct.dataclass
+@structs.dataclass
 class ConstantShare:
   """max(tau, d_0 * (1 - rate)^g): the same share each generation g, until the target is reached."""
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, Key, Num
 
+from nets_jax import structs
 from nets_jax.errors import UsageError
 from nets_jax.evolution import saliency as measures
 from nets_jax.evolution.context import Context
@@ -210,7 +210,7 @@ def _structured():
   )  # fmt: skip
 
 
-@struct.dataclass
+@structs.dataclass
 class GuidedDormancy(_Guided):
   """A child's genes of the lowest saliency fall dormant: a share `rate` of those expressed.
 
@@ -225,7 +225,7 @@ class GuidedDormancy(_Guided):
   scope: str = _scope()
   regrowth_rate: float = _regrowth_rate()
   structured: float = _structured()
-  name: str = struct.field(pytree_node=False, default="dormancy")
+  name: str = structs.field(pytree_node=False, default="dormancy")
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child with fewer genes expressed."""
@@ -234,7 +234,7 @@ class GuidedDormancy(_Guided):
     return self.keep(key, child, count + sum(own.values()) if own else count, context, own)
 
 
-@struct.dataclass
+@structs.dataclass
 class ScheduledDormancy(_Guided):
   """Every genome of a generation has exactly the number of expressed genes that a schedule asks for.
 
@@ -250,7 +250,7 @@ class ScheduledDormancy(_Guided):
   scope: str = _scope()
   regrowth_rate: float = _regrowth_rate()
   structured: float = _structured()
-  name: str = struct.field(pytree_node=False, default="dormancy")
+  name: str = structs.field(pytree_node=False, default="dormancy")
 
   on_elites = True
   needs_target = True

@@ -6,9 +6,9 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
+from nets_jax import structs
 from nets_jax.data.dataset import Split
 from nets_jax.errors import UsageError
 from nets_jax.evolution.schedules import Number
@@ -23,7 +23,7 @@ from nets_jax.training.task import Task
 from nets_jax.training.train import train
 
 
-@struct.dataclass
+@structs.dataclass
 class Candidate:
   """A genome after its training, as an objective sees it.
 
@@ -44,8 +44,8 @@ class Candidate:
   valid_loss: Float[Array, ""]
   valid_score: Float[Array, ""]
   density: Float[Array, ""]
-  network: Network = struct.field(pytree_node=False)
-  input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+  network: Network = structs.field(pytree_node=False)
+  input_shape: tuple[int, ...] = structs.field(pytree_node=False)
 
   @property
   def live_units(self) -> Live:
@@ -69,7 +69,7 @@ class Candidate:
 Objective = Callable[[Candidate], Number]
 
 
-@struct.dataclass
+@structs.dataclass
 class Metrics:
   """A ticket's fitness and what it was made of: float32 scalars, or one per genome; in a history NumPy's.
 

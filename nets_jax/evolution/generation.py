@@ -12,9 +12,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
+from nets_jax import structs
 from nets_jax.engine.batching import fetch_rows, keep_replicated, keep_sharded, map_tickets
 from nets_jax.engine.layouts import Layout
 from nets_jax.evolution import halving
@@ -32,7 +32,7 @@ from nets_jax.training.task import Task
 from nets_jax.training.train import minibatch_order
 
 
-@struct.dataclass
+@structs.dataclass
 class State(Struct):
   """A search between two generations.
 

@@ -15,9 +15,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
+from nets_jax import structs
 from nets_jax.errors import UsageError
 from nets_jax.evolution.context import Context
 from nets_jax.evolution.schedules import RATE, Rate
@@ -34,7 +34,7 @@ from nets_jax.training.task import Task
 class Operator:
   """Base of the operators with settings. What it says of itself is static; a plain function has the defaults.
 
-  A subclass is a `flax.struct.dataclass`; `context.rate(self.rate)` is a rate as it is now, a schedule's too.
+  A subclass is a `nets_jax.dataclass`; `context.rate(self.rate)` is a rate as it is now, a schedule's too.
 
   Attributes:
     on_first: whether it also acts on the genomes of generation 0.
@@ -78,11 +78,11 @@ class Operator:
     return genome
 
 
-@struct.dataclass
+@structs.dataclass
 class Function(Operator):
   """A function of one's own as an operator."""
 
-  function: Callable[[Key[Array, ""], Ticket, Context], Ticket] = struct.field(pytree_node=False)
+  function: Callable[[Key[Array, ""], Ticket, Context], Ticket] = structs.field(pytree_node=False)
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """What the function gives."""
@@ -97,9 +97,7 @@ def as_operator(operator: object) -> object:
   """
   is_plain = callable(operator) and not dataclasses.is_dataclass(operator)
   if is_plain and isinstance(operator, Operator):
-    raise UsageError(
-      f"decorate {type(operator).__name__} with flax.struct.dataclass, so that JAX can see into it"
-    )
+    raise UsageError(str(structs.advice(operator, needs_fields=True)))
   return Function(operator) if is_plain else operator
 
 
@@ -217,12 +215,12 @@ def rate_setting(default: Value, help: str) -> Value:
   return setting(default, help, group="genetic operators", kind=RATE, rule=SHARE)
 
 
-@struct.dataclass
+@structs.dataclass
 class Crossover(Operator):
   """`crossover` of the child so far with parent 2."""
 
   rate: Rate = rate_setting(0.5, "Probability that a gene comes from parent 1.")
-  name: str = struct.field(pytree_node=False, default="crossover")
+  name: str = structs.field(pytree_node=False, default="crossover")
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """A child of both parents."""
@@ -230,7 +228,7 @@ class Crossover(Operator):
     return crossover(key, child, context.parents[1], context.rate(self.rate))
 
 
-@struct.dataclass
+@structs.dataclass
 class Noise(Operator):
   """`noise`."""
 
@@ -238,31 +236,31 @@ class Noise(Operator):
   scale: Rate = setting(
     0.1, "Standard deviation of the noise.", group="genetic operators", kind=RATE, rule=at_least(0)
   )
-  name: str = struct.field(pytree_node=False, default="noise")
+  name: str = structs.field(pytree_node=False, default="noise")
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some weights moved."""
     return noise(key, child, context.rate(self.rate), context.rate(self.scale))
 
 
-@struct.dataclass
+@structs.dataclass
 class Resample(Operator):
   """`resample`, by the distribution of the task's initial weights."""
 
   rate: Rate = rate_setting(0.1, "Probability that a weight is drawn anew.")
-  name: str = struct.field(pytree_node=False, default="resample")
+  name: str = structs.field(pytree_node=False, default="resample")
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some weights drawn anew."""
     return resample(key, child, context.rate(self.rate), context.initialiser)
 
 
-@struct.dataclass
+@structs.dataclass
 class Dormancy(Operator):
   """`dormancy`, blind to what a training showed."""
 
   rate: Rate = rate_setting(0.2, "Probability, or share, of a child's expressed genes that fall dormant.")
-  name: str = struct.field(pytree_node=False, default="dormancy")
+  name: str = structs.field(pytree_node=False, default="dormancy")
 
   def __call__(self, key: Key[Array, ""], child: Ticket, context: Context) -> Ticket:
     """The child, some genes dormant."""

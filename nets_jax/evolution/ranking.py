@@ -7,9 +7,9 @@ number to minimise, and a population's metrics into an order. With P the density
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float
 
+from nets_jax import structs
 from nets_jax.evolution import pareto
 from nets_jax.evolution.fitness import Metrics, density_penalty
 from nets_jax.evolution.schedules import Number
@@ -64,7 +64,7 @@ class Ranking:
     return jnp.asarray(metrics.fitness)
 
 
-@struct.dataclass
+@structs.dataclass
 class Penalised(Ranking):
   """The paper's l + penalty_weight * P, l the objective, with `penalty_weight` 1 there."""
 
@@ -81,7 +81,7 @@ class Penalised(Ranking):
     return objective + self.weight * density_penalty(density, self.target_density)
 
 
-@struct.dataclass
+@structs.dataclass
 class Feasible(Ranking):
   """Feasible first: the objective; for a genome denser than the target far more, the denser the more.
 
@@ -107,7 +107,7 @@ class Feasible(Ranking):
     return jnp.where(is_nearest, self.target_density, density)
 
 
-@struct.dataclass
+@structs.dataclass
 class Pareto(Feasible):
   """The best ticket as by `Feasible`; parents and elites by non-dominated rank and crowding (NSGA-II).
 
@@ -122,7 +122,7 @@ class Pareto(Feasible):
     return pareto.pareto_order(jnp.stack([getattr(metrics, name) for name in pareto.OBJECTIVES], axis=-1))
 
 
-@struct.dataclass
+@structs.dataclass
 class Unconstrained(Ranking):
   """The objective alone, whatever the density."""
 

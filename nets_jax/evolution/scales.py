@@ -5,9 +5,9 @@ This is this project's addition to the paper's operators.
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Key
 
+from nets_jax import structs
 from nets_jax.evolution.context import Context
 from nets_jax.evolution.operators import Operator
 from nets_jax.evolution.schedules import RATE, Linear, Rate
@@ -32,7 +32,7 @@ def scale_layers(key: Key[Array, ""], ticket: Ticket, deviation: Number) -> Tick
   return ticket.replace(weights=map_kernels(scale, ticket.masks, ticket.weights, factors))
 
 
-@struct.dataclass
+@structs.dataclass
 class ScaleLayers(Operator):
   """`scale_layers`, generation 0 too, and two children side by side by opposite factors.
 
@@ -62,7 +62,7 @@ class ScaleLayers(Operator):
     static=True,
     flag="unscaled_line",
   )
-  name: str = struct.field(pytree_node=False, default="scale")
+  name: str = structs.field(pytree_node=False, default="scale")
 
   on_first = True
   paired = True

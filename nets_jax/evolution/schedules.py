@@ -8,16 +8,16 @@ import re
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array
 
+from nets_jax import structs
 from nets_jax.kinds import Kind, Number
 
 # A number, or what gives it at a share x in [0, 1] of the search: one of the schedules below, or one's own.
 Rate = Number | Callable[[Number], Number]
 
 
-@struct.dataclass
+@structs.dataclass
 class Linear:
   """first + x * (last - first)."""
 
@@ -29,7 +29,7 @@ class Linear:
     return self.first + x * (self.last - self.first)
 
 
-@struct.dataclass
+@structs.dataclass
 class Geometric:
   """first * (last / first)^x; both above 0."""
 
@@ -46,7 +46,7 @@ class Geometric:
     return self.first * (self.last / self.first) ** x
 
 
-@struct.dataclass
+@structs.dataclass
 class Cubic:
   """last + (first - last) * (1 - x)^3 (Zhu & Gupta, 2018)."""
 

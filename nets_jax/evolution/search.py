@@ -8,9 +8,9 @@ from typing import cast
 
 import jax
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Int, Key
 
+from nets_jax import structs
 from nets_jax.engine.batching import fetch_rows
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.engine.layouts import (
@@ -38,7 +38,7 @@ from nets_jax.tickets.ticket import Ticket, initialise, take
 from nets_jax.training.task import Task
 
 
-@struct.dataclass
+@structs.dataclass
 class Nets(NetsSettings):
   """Neuroevolution Ticket Search (paper, Algorithm 1), and all that is made of its parts; see `recipes`."""
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
+from nets_jax import structs
 from nets_jax.errors import UsageError
 from nets_jax.kinds import WHOLE, at_least
 from nets_jax.settings import setting
@@ -51,7 +51,7 @@ class Selection:
     """Raises UsageError for a setting that does not go with so many genomes."""
 
 
-@struct.dataclass
+@structs.dataclass
 class Tournament(Selection):
   """The best of `size` uniform draws, the first of equals."""
 
@@ -68,7 +68,7 @@ class Tournament(Selection):
     return contestants[jnp.argmin(fitness[contestants])]
 
 
-@struct.dataclass
+@structs.dataclass
 class Rank(Selection):
   """Proportional to k - rank (linear ranking; Baker, 1985)."""
 
@@ -83,7 +83,7 @@ class Rank(Selection):
     return eligible.sum() - rank
 
 
-@struct.dataclass
+@structs.dataclass
 class Truncation(Selection):
   """The same for the best `parents`, or ceil(k * `TRUNCATION_FRACTION`) if that is 0; 0 for the others."""
 
@@ -109,7 +109,7 @@ class Truncation(Selection):
       raise UsageError(f"parents must be from 0 to population_size = {population_size}, not {self.parents}")
 
 
-@struct.dataclass
+@structs.dataclass
 class Roulette(Selection):
   """Proportional to f_max - f, the distance to the worst (windowing; Goldberg, 1989); else equal."""
 

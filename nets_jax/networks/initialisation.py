@@ -7,9 +7,9 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Key, Shaped
 
+from nets_jax import structs
 from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import NUMBERS, POSITIVE, describe
 from nets_jax.networks.adapter import Network, Params, Scale, abstract_parameters, draw_variables
@@ -59,7 +59,7 @@ class Initialiser(Struct):
     raise NotImplementedError
 
 
-@struct.dataclass
+@structs.dataclass
 class Normal(Initialiser):
   """Kernels ~ N(0, scale) (paper, 3.1); other leaves by the module's own initialiser.
 
@@ -135,7 +135,7 @@ class _ByFans(Initialiser):
     return Normal(tuple(math.sqrt(self.variance(*fans[layer.name])) for layer in layers))
 
 
-@struct.dataclass
+@structs.dataclass
 class He(_ByFans):
   """Kernels ~ N(0, 2 / fan_in) (He et al., 2015, equation 10)."""
 
@@ -145,7 +145,7 @@ class He(_ByFans):
     return 2 / fan_in
 
 
-@struct.dataclass
+@structs.dataclass
 class Glorot(_ByFans):
   """Kernels ~ N(0, 2 / (fan_in + fan_out)): the variance of Glorot & Bengio (2010, equation 12)."""
 
@@ -154,7 +154,7 @@ class Glorot(_ByFans):
     return 2 / (fan_in + fan_out)
 
 
-@struct.dataclass
+@structs.dataclass
 class Own(Initialiser):
   """The module's own initialisers, for kernels too.
 
@@ -162,8 +162,8 @@ class Own(Initialiser):
     network, input_shape: what it is `fitted` to; None before.
   """
 
-  network: Network | None = struct.field(pytree_node=False, default=None)
-  input_shape: tuple[int, ...] | None = struct.field(pytree_node=False, default=None)
+  network: Network | None = structs.field(pytree_node=False, default=None)
+  input_shape: tuple[int, ...] | None = structs.field(pytree_node=False, default=None)
 
   def draw(
     self, key: Key[Array, ""], network: Network, input_shape: Sequence[int], layers: Sequence[Layer] = ()
@@ -185,7 +185,7 @@ class Own(Initialiser):
     return self.draw(key, self.network, self.input_shape)
 
 
-@struct.dataclass
+@structs.dataclass
 class Given(Initialiser):
   """Weights that are there already: of a ticket, or of a network that was trained. Masks evolve over them.
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypedDict, Unpack, cast
 
 import flax.linen as nn
-from flax import struct
 
-from nets_jax import plugins
+from nets_jax import plugins, structs
 from nets_jax.errors import UsageError
 from nets_jax.kinds import ANY, NUMBER, POSITIVE, SWITCH, WHOLES, Rule, at_least, check_value, choice, one_of
 from nets_jax.networks.adapter import Network, with_tuples
@@ -57,7 +56,7 @@ class NetworkOptions(TypedDict, total=False):
   norm: str | None
 
 
-@struct.dataclass
+@structs.dataclass
 class NetworkSettings(Struct):
   """A network by name, and what a ready-made one is made with.
 

@@ -1,8 +1,6 @@
 """What to run, where its files go, and on what."""
 
-from flax import struct
-
-from nets_jax import plugins, searches
+from nets_jax import plugins, searches, structs
 from nets_jax.engine.seeds import SEED
 from nets_jax.kinds import NUMBER, SWITCH, TEXT, WHOLE, at_least
 from nets_jax.settings import setting
@@ -10,7 +8,7 @@ from nets_jax.settings import setting
 NAMES = tuple(searches.SEARCHES)
 
 
-@struct.dataclass
+@structs.dataclass
 class RunSettings:
   """What to run, where its files go, and on what."""
 
@@ -69,7 +67,7 @@ class RunSettings:
   )  # fmt: skip
 
 
-@struct.dataclass
+@structs.dataclass
 class HostSettings:
   """Which processes a run is of. Their flags are defined by the command that heeds them, and by no other."""
 

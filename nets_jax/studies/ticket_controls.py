@@ -7,9 +7,9 @@ from typing import Self
 
 import jax
 import pandas as pd
-from flax import struct
 from jaxtyping import Array, Key
 
+from nets_jax import structs
 from nets_jax.analysis.verdicts import judge, summarise
 from nets_jax.baselines.one_shot import Snip
 from nets_jax.baselines.random_tickets import random_ticket_for
@@ -72,7 +72,7 @@ CONTROLS: dict[str, Make] = {
 }
 
 
-@struct.dataclass
+@structs.dataclass
 class Control(Search):
   """A control of a ticket, as a search that finds it.
 
@@ -84,7 +84,7 @@ class Control(Search):
 
   ticket: Ticket
   snip: Search
-  control: str = struct.field(pytree_node=False)
+  control: str = structs.field(pytree_node=False)
 
   def check(self, task: Task) -> None:
     """Raises UsageError unless the ticket is of the task's network."""

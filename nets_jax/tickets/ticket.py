@@ -12,9 +12,9 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, Key, Shaped
 
+from nets_jax import structs
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import Network, Params, Scale, abstract_parameters
 from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
@@ -25,7 +25,7 @@ from nets_jax.structs import Struct
 Tree = TypeVar("Tree")
 
 
-@struct.dataclass
+@structs.dataclass
 class Ticket(Struct):
   """The pair (theta_0, M) of Definition 2; also the genome of Definition 4.
 
@@ -42,7 +42,7 @@ class Ticket(Struct):
   weights: Params
   masks: Params
   scores: Params = None
-  layers: tuple[Layer, ...] = struct.field(pytree_node=False, default=())
+  layers: tuple[Layer, ...] = structs.field(pytree_node=False, default=())
 
   def by_layer(self, tree: Params) -> dict[str, jax.Array]:
     """Each layer's own leaf of a tree like the masks or the weights, by name, in the order of application."""

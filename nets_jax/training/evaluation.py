@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from nets_jax import structs
 from nets_jax.data.dataset import Split
 from nets_jax.data.targets import CLASSES, IN_WORDS
 from nets_jax.errors import UsageError
@@ -18,7 +18,7 @@ EVALUATION_BATCH = 1000  # bounds the activations held at once, whatever the spl
 _SOME = 0  # seed of the examples that come first where some are scored
 
 
-@struct.dataclass
+@structs.dataclass
 class Evaluation:
   """The means over a split of the task's loss and score: of classes cross-entropy in nats, and accuracy."""
 

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 
-from nets_jax import plugins
+from nets_jax import plugins, structs
 from nets_jax.errors import UsageError, suggest
 from nets_jax.kinds import NUMBER, SHARE, Kind, Rule, check_hashable, choice, describe, one_of
 from nets_jax.settings import setting
@@ -37,7 +36,7 @@ WITHIN = Rule("in (0, 1)", lambda share: 0 < share < 1)
 WHICH = ("head", "whole")
 
 
-@struct.dataclass
+@structs.dataclass
 class Schedule(Struct):
   """Base of all.
 
@@ -58,8 +57,8 @@ class Schedule(Struct):
     "What a search's trainings follow: the head of the final training's schedule, or the whole, shrunk.",
     group="training", kind=choice(WHICH), rule=one_of(WHICH), static=True, flag="search_schedule",
   )  # fmt: skip
-  steps: int | None = struct.field(pytree_node=False, default=None)
-  first: int = struct.field(pytree_node=False, default=0)
+  steps: int | None = structs.field(pytree_node=False, default=None)
+  first: int = structs.field(pytree_node=False, default=0)
 
   ends = True  # whether a training beyond T would go on at the schedule's end
 
@@ -100,7 +99,7 @@ class Schedule(Struct):
     return lambda count: jnp.multiply(warm(count + first), shape(count + first))
 
 
-@struct.dataclass
+@structs.dataclass
 class Constant(Schedule):
   """s(t) = 1."""
 
@@ -112,7 +111,7 @@ class Constant(Schedule):
     return optax.constant_schedule(1.0)
 
 
-@struct.dataclass
+@structs.dataclass
 class Cosine(Schedule):
   """s(t) = a + (1 - a) (1 + cos(pi min(t, T) / T)) / 2 (Loshchilov & Hutter, 2017).
 
@@ -130,7 +129,7 @@ class Cosine(Schedule):
     return optax.cosine_decay_schedule(1.0, steps, self.end)
 
 
-@struct.dataclass
+@structs.dataclass
 class Steps(Schedule):
   """s(t) = f^n, with n the number of b in `at` for which t >= round(b T).
 
@@ -167,7 +166,7 @@ class Steps(Schedule):
     return optax.piecewise_constant_schedule(1.0, falls)
 
 
-@struct.dataclass
+@structs.dataclass
 class Own(Schedule):
   """A schedule of one's own: a function of T that gives s, as optax's schedules are made.
 
@@ -176,8 +175,8 @@ class Own(Schedule):
     make: the function itself (static).
   """
 
-  made_by: str | None = struct.field(pytree_node=False, default=None)
-  make: Make | None = struct.field(pytree_node=False, default=None)
+  made_by: str | None = structs.field(pytree_node=False, default=None)
+  make: Make | None = structs.field(pytree_node=False, default=None)
 
   def check(self) -> None:
     """Raises UsageError for a function that cannot be called or hashed, or gives no schedule."""

@@ -2,9 +2,8 @@
 
 import flax.linen as nn
 import jax
-from flax import struct
 
-from nets_jax import plugins, settings
+from nets_jax import plugins, settings, structs
 from nets_jax.data.dataset import Dataset
 from nets_jax.errors import UsageError
 from nets_jax.kinds import (
@@ -38,7 +37,7 @@ from nets_jax.training.scores import SCORES, Score
 from nets_jax.training.training import Training, steps_per_epoch
 
 
-@struct.dataclass
+@structs.dataclass
 class Task(Struct):
   """What a ticket is for. Every search, the final training, the verdict and the controls take it.
 
@@ -69,7 +68,7 @@ class Task(Struct):
     more_is_better: of a score of one's own, whether more is better; None is that it is (static).
   """
 
-  network: Network = struct.field(pytree_node=False)
+  network: Network = structs.field(pytree_node=False)
   data: Dataset
   training: Training = part(Training, base=Training)
   initialiser: Initialiser = part(

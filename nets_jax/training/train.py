@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jaxtyping import Array, Int, Key
 
+from nets_jax import structs
 from nets_jax.errors import UsageError
 from nets_jax.networks.adapter import NetworkState, Params, forward_in_training, initial_state
 from nets_jax.tickets.ticket import Ticket, mask_weights, phenotype
@@ -25,7 +25,7 @@ from nets_jax.training.training import Training, steps_per_epoch
 _AUGMENTATION = np.uint32(2**32 - 2)  # whose keys are those of epochs, and of steps
 
 
-@struct.dataclass
+@structs.dataclass
 class TrainingState:
   """A network in training: its weights, masked ones exactly zero, the optimiser's state and its own."""
 

@@ -7,9 +7,8 @@ from typing import Self, cast
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
-from nets_jax import settings
+from nets_jax import settings, structs
 from nets_jax.data import augmentation
 from nets_jax.data.augmentation import Augmentation
 from nets_jax.errors import UsageError
@@ -54,14 +53,14 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
   return num_examples // batch_size
 
 
-@struct.dataclass
+@structs.dataclass
 class RateSchedule:
   """A learning rate that depends on the iteration, as optax has them: `step -> rate`."""
 
-  function: Callable[..., float | jax.Array] = struct.field(pytree_node=False)
+  function: Callable[..., float | jax.Array] = structs.field(pytree_node=False)
 
 
-@struct.dataclass
+@structs.dataclass
 class Training(Struct):
   """How a network is trained: optimiser, learning rate, batch, augmentation.
 

@@ -11,7 +11,7 @@ from nets_jax.kinds import NUMBER, SHARE
 from nets_jax.settings import setting
 
 
-@flax.struct.dataclass
+@nets_jax.dataclass
 class Halves(nets_jax.Search):
   """Random tickets that keep a share of the weights."""
 
@@ -25,7 +25,7 @@ class Halves(nets_jax.Search):
     return [nets_jax.SearchResult(ticket, row, nothing) for ticket, row in zip(made, rows, strict=True)]
 
 
-@flax.struct.dataclass
+@nets_jax.dataclass
 class Flip(Operator):
   """The sign of a weight changes."""
 
