@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Self, TypedDict, Unpack, overload
 
 from jaxtyping import Array, Key
 
-from nets_jax import settings
+from nets_jax import settings, structs
 from nets_jax.changes import change
 from nets_jax.engine import hosts
 from nets_jax.engine.checkpoints import Checkpoints
@@ -202,6 +202,8 @@ class Search(Struct):
 
   def check(self, task: Task) -> None:
     """Raises UsageError for settings that make no search, one line each."""
+    if advice := structs.advice(self, needs_fields=True):
+      raise UsageError(advice)
     settings.check(self)
     task.check()
     target = settings.values(self).get("target_density")

@@ -185,7 +185,9 @@ def check(component: object) -> None:
 
 
 def check_parts(component: object) -> None:
-  """Raises UsageError for a part that is not of its base, or that JAX does not know as a pytree."""
+  """Raises UsageError for a part that is not of its base, or a class that JAX does not know for itself."""
+  if advice := structs.advice(component):
+    raise UsageError(advice)
   for field in fields_of(component):
     about = field.metadata.get("part")
     if about is None:

@@ -301,9 +301,9 @@ def test_a_class_that_jax_cannot_see_into_is_one_line(task):
   class Mine(ranking.Feasible):
     pass
 
-  with pytest.raises(nets_jax.UsageError, match=r"decorate Plain with flax\.struct\.dataclass"):
+  with pytest.raises(nets_jax.UsageError, match=r"decorate Plain with nets_jax\.dataclass, so that"):
     nets_jax.Nets(operators=(Plain(),))
-  with pytest.raises(nets_jax.UsageError, match=r"decorate Mine with flax\.struct\.dataclass"):
+  with pytest.raises(nets_jax.UsageError, match=r"decorate Mine with nets_jax\.dataclass, so that"):
     nets_jax.search(KEY, task, nets_jax.Nets(ranking=Mine()))
 
 

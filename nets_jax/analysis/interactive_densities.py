@@ -227,7 +227,6 @@ def tuning(rows: Sequence[TableRow], measures: Measures) -> Drawing:
     )
     dots = made.scatter("x", "y", source=source, color=colour, alpha=0.7, size=8, name=name)
     hover(made, [dots], {"": "@method", "settings": "@settings", "round": "@round", "score": "@y{0.[00]}"})
-  reading = (
-    "Each point is a run of the tuning: left the first round, right the second. The chosen setting is red."
-  )
+  rounds = ": left the first round, right the second" if any(row["round"] == 2 for row in rows) else ""
+  reading = f"Each point is a run of the tuning{rounds}. The chosen setting is red."
   return Drawing("What tuning tried", reading, [made], colours)

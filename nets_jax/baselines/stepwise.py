@@ -1,6 +1,5 @@
 """Searches that optimise something of their own, step by step: runs side by side, saved as they go."""
 
-import dataclasses
 import functools
 import math
 import time
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
+from nets_jax import structs
 from nets_jax.engine.batching import map_tickets
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.engine.layouts import Layout, compile_program, fetch_population, pad, replicate, unpadded
@@ -28,7 +28,7 @@ from nets_jax.training.task import Task
 State = PyTree
 
 
-@dataclasses.dataclass(frozen=True)
+@structs.dataclass
 class Found:
   """What a stepwise search comes to, of ONE run or stacked.
 
@@ -41,9 +41,6 @@ class Found:
   ticket: Ticket
   tells: Array
   trained: tuple[Params, NetworkState] | None = None
-
-
-jax.tree_util.register_dataclass(Found)
 
 
 class Stepwise(Search):

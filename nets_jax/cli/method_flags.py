@@ -83,7 +83,8 @@ def tuned(
 
 def tuning_record(values: flags.FlagValues) -> dict[str, object]:
   """What a directory keeps to of the tuning."""
-  return {"tune": [values.tune, values.tune_finalists, *_about(values).values()] if values.tune else None}
+  own: dict[str, object] = {"tune": [values.tune, *_about(values).values()] if values.tune else None}
+  return own if values.tune_finalists == 2 else own | {"tune_finalists": values.tune_finalists}
 
 
 def _about(values: flags.FlagValues) -> dict:

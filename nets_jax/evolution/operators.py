@@ -97,7 +97,9 @@ def as_operator(operator: object) -> object:
   """
   is_plain = callable(operator) and not dataclasses.is_dataclass(operator)
   if is_plain and isinstance(operator, Operator):
-    raise UsageError(str(structs.advice(operator, needs_fields=True)))
+    advice = structs.advice(operator, needs_fields=True)
+    assert advice is not None
+    raise UsageError(advice)
   return Function(operator) if is_plain else operator
 
 

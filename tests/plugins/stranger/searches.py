@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import flax
 import jax
 
 import nets_jax
 from nets_jax.evolution.operators import Operator, rate_setting
 from nets_jax.kinds import NUMBER, SHARE
 from nets_jax.settings import setting
+from nets_jax.structs import field
 
 
 @nets_jax.dataclass
@@ -30,7 +30,7 @@ class Flip(Operator):
   """The sign of a weight changes."""
 
   rate: Any = rate_setting(0.05, "Probability that a weight changes its sign.")
-  name: str = flax.struct.field(pytree_node=False, default="flip")
+  name: str = field(pytree_node=False, default="flip")
 
   def __call__(self, key, child, context):
     """The child, some signs changed."""
