@@ -83,8 +83,10 @@ def tuned(
 
 def tuning_record(values: flags.FlagValues) -> dict[str, object]:
   """What a directory keeps to of the tuning."""
-  own: dict[str, object] = {"tune": [values.tune, *_about(values).values()] if values.tune else None}
-  return own if values.tune_finalists == 2 else own | {"tune_finalists": values.tune_finalists}
+  finalists = (
+    [f"{values.tune_finalists} finalists"] if values.tune_finalists != 2 else []
+  )  # as before the flag
+  return {"tune": [values.tune, *_about(values).values(), *finalists] if values.tune else None}
 
 
 def _about(values: flags.FlagValues) -> dict:
