@@ -82,10 +82,8 @@ def tuned(
 
 
 def tuning_record(values: flags.FlagValues) -> dict[str, object]:
-  """What a directory keeps to of the tuning."""
-  finalists = (
-    [f"{values.tune_finalists} finalists"] if values.tune_finalists != 2 else []
-  )  # as before the flag
+  """What a directory keeps to of the tuning: as before there were finalists, where these are two."""
+  finalists = [values.tune_finalists] * (values.tune_finalists != 2)
   return {"tune": [values.tune, *_about(values).values(), *finalists] if values.tune else None}
 
 
