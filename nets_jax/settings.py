@@ -11,6 +11,7 @@ A name is one setting's alone: where an operator occurs twice, its copies have n
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from nets_jax import structs
@@ -122,7 +123,7 @@ def places(component: object, path: Path = ()) -> Iterator[tuple[str, Place]]:
     if about.flag is not None:
       yield about.flag, Place(where, about, None)
     for i, inner in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
-      if dataclasses.is_dataclass(inner):
+      if dataclasses.is_dataclass(type(inner)):
         yield from places(inner, where if i is None else (*where, i))
 
 
@@ -196,6 +197,11 @@ def check_parts(component: object) -> None:
       if not isinstance(inner, about.base):
         raise UsageError(
           f"{field.name} must be of {about.base.__module__}.{about.base.__name__}, not {inner!r}"
+        )
+      if about.base is object and (not callable(inner) or isinstance(inner, type | FunctionType)):
+        raise UsageError(
+          f"{about.flag or field.name} must be one of {', '.join(about.options)}, or an object of a class of "
+          f"your own that can be called, not {inner!r}"
         )
       if advice := structs.advice(inner):
         raise UsageError(advice)

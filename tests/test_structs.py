@@ -127,6 +127,17 @@ def test_a_search_without_fields_of_its_own_is_one_line(task):
     nets_jax.search(0, task, bare)
 
 
+@pytest.mark.parametrize("schedule", [None, 0.5, [1.0], lambda context: 0.5, schedules.Cubic])
+def test_what_is_no_object_of_a_class_is_no_schedule(task, schedule):
+  guided = nets_jax.recipes.guided()
+  *others, last = guided.operators
+  search = guided.replace(operators=(*others, last.replace(schedule=schedule)))
+  with pytest.raises(
+    nets_jax.UsageError, match=r"^density_schedule must be one of geometric, cubic, constant, or an"
+  ):
+    search.check(task)
+
+
 def test_what_cannot_be_decorated_is_one_line():
   with pytest.raises(TypeError, match="One is a dataclass already: leave out what makes it one besides"):
     two(lambda cls: nets_jax.dataclass(flax.struct.dataclass(cls)))
