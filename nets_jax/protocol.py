@@ -13,8 +13,9 @@ from nets_jax.engine.layouts import Layout, make_layout
 from nets_jax.engine.saved import LoopCheckpoints, Unsaved
 from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.errors import SearchFailed, UsageError, raise_first
+from nets_jax.rows import Rows
 from nets_jax.settings import names
-from nets_jax.structs import Rows, Struct
+from nets_jax.structs import Struct
 from nets_jax.tickets.layer_counts import check_density
 from nets_jax.tickets.results import SearchResult
 from nets_jax.tickets.ticket import Ticket

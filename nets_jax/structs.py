@@ -1,4 +1,4 @@
-"""What the types of other modules are made of: rows of a table, and dataclasses that are pytrees."""
+"""Dataclasses that are pytrees, each of its own kind."""
 
 import dataclasses
 import functools
@@ -11,14 +11,6 @@ from flax import struct
 T = TypeVar("T")
 
 field = struct.field  # of a dataclass; with `pytree_node=False` no part of the tree
-
-# A row of a search's or a training's record: its numbers by column.
-Row = dict[str, float]
-Rows = list[Row]
-
-# The `fitness` column of a genome that is too dense, where that counts first, begins here: in nats, of which
-# a network that has learnt anything loses fewer than ten.
-INFEASIBLE = 1e3
 
 
 class Struct:

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from nets_jax.analysis.style import COLOURS, STYLE, label_axes, whole_numbers
-from nets_jax.structs import INFEASIBLE
+from nets_jax.rows import INFEASIBLE
 from nets_jax.training.measures import NATS, Measures, of_rows
 
 Place = tuple[int, int]  # generation and index of a genome

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nets_jax.engine.messages import in_words, say
 from nets_jax.engine.saved import Saved
-from nets_jax.structs import INFEASIBLE, Rows
+from nets_jax.rows import INFEASIBLE, Rows
 
 LINE_SECONDS = 10.0  # least time between two lines of a log
 NOTEBOOK_COLUMNS = 110

@@ -20,7 +20,7 @@ from nets_jax.engine.layouts import Layout
 from nets_jax.engine.saved import LoopCheckpoints
 from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.errors import UsageError
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 from nets_jax.tickets.controls import unmask
 from nets_jax.tickets.ticket import Ticket, check_fits, maskable_count, stack, unmasked_count
 from nets_jax.training.measures import OF_CLASSES, Measures, of_rows

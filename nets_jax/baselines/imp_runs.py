@@ -17,7 +17,7 @@ from nets_jax.errors import Diverged, SearchFailed
 from nets_jax.kinds import describe
 from nets_jax.networks.adapter import NetworkState, Params, initial_state
 from nets_jax.protocol import How, Outcome
-from nets_jax.structs import Row, Rows
+from nets_jax.rows import Row, Rows
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, density, take, unmasked_count
 from nets_jax.training import trainer

@@ -17,8 +17,8 @@ from nets_jax.errors import SearchFailed, UsageError
 from nets_jax.kinds import DENSITY, NUMBER, WHOLE, at_least
 from nets_jax.networks.adapter import Params
 from nets_jax.protocol import INSTANT_VARIES, How, Outcome, Search
+from nets_jax.rows import Rows
 from nets_jax.settings import setting
-from nets_jax.structs import Rows
 from nets_jax.tickets.layer_counts import counts_on_the_way, keep_highest
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import (

@@ -16,8 +16,8 @@ from nets_jax.errors import SearchFailed
 from nets_jax.evolution.scales import scale_layers
 from nets_jax.kinds import DENSITY, NUMBER, WHOLE, at_least
 from nets_jax.protocol import How, Outcome, Search
+from nets_jax.rows import Rows
 from nets_jax.settings import setting
-from nets_jax.structs import Rows
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, initialise, take
 from nets_jax.training.task import Task

@@ -16,8 +16,8 @@ from nets_jax.networks.adapter import Network, Scale
 from nets_jax.networks.initialisation import Initialiser, as_initialiser, draw_like
 from nets_jax.networks.layers import Layer, find_layers
 from nets_jax.protocol import INSTANT_VARIES, How, Outcome, Search
+from nets_jax.rows import Rows
 from nets_jax.settings import setting
-from nets_jax.structs import Rows
 from nets_jax.tickets.allocation import ALLOCATIONS, Allocation, allocate
 from nets_jax.tickets.layer_counts import keep_highest
 from nets_jax.tickets.patterns import check_counts, has_pattern

@@ -19,8 +19,8 @@ from nets_jax.errors import Diverged, SearchFailed
 from nets_jax.kinds import describe
 from nets_jax.networks.adapter import NetworkState, Params
 from nets_jax.protocol import How, Outcome, Search
+from nets_jax.rows import Rows
 from nets_jax.settings import record
-from nets_jax.structs import Rows
 from nets_jax.tickets.results import Cost, OwnTraining, SearchResult
 from nets_jax.tickets.ticket import Ticket, take
 from nets_jax.training.task import Task

@@ -22,7 +22,7 @@ from nets_jax.engine.journal import Journal
 from nets_jax.engine.layouts import fetch
 from nets_jax.engine.saved import Saved, State, flat, leaf_name, share_saved, standard, versions
 from nets_jax.errors import UsageError
-from nets_jax.structs import Row
+from nets_jax.rows import Row
 
 FORMAT_VERSION = 3  # 1 knew of no failures of IMP, 2 of no tasks
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from nets_jax.errors import UsageError
-from nets_jax.structs import Row, Rows
+from nets_jax.rows import Row, Rows
 
 
 class Journal:

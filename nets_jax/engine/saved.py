@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from nets_jax.engine import checkpoint_file, hosts
 from nets_jax.engine.startup import installed_version
 from nets_jax.errors import UsageError
-from nets_jax.structs import Row
+from nets_jax.rows import Row
 
 # What a loop saves: trees of arrays by name, and a record that JSON can hold.
 State = tuple[Mapping[str, PyTree], Mapping[str, object]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from nets_jax.engine.files import replace_file
 from nets_jax.errors import UsageError
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 
 Row = dict[str, Any]  # of a table: a number or a word by column
 

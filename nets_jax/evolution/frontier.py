@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 
 from nets_jax.evolution.pareto import OBJECTIVES
-from nets_jax.structs import Row
+from nets_jax.rows import Row
 from nets_jax.tickets.ticket import Ticket
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nets_jax.evolution.fitness import Metrics
-from nets_jax.structs import Row, Rows
+from nets_jax.rows import Row, Rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from nets_jax.evolution import pareto
 from nets_jax.evolution.fitness import Metrics, density_penalty
 from nets_jax.evolution.schedules import Number
 from nets_jax.kinds import DENSITY, NUMBER, at_least
+from nets_jax.rows import INFEASIBLE
 from nets_jax.settings import setting
-from nets_jax.structs import INFEASIBLE
 
 TOLERANCE = 1e-4  # of a density
 MOST_DECADES = 37  # that a float32 number may be above a quarter of `INFEASIBLE`

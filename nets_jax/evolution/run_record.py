@@ -14,7 +14,7 @@ from nets_jax.evolution.fitness import Metrics
 from nets_jax.evolution.frontier import Frontier
 from nets_jax.evolution.history import History
 from nets_jax.kinds import describe
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 from nets_jax.tickets.results import Cost, SearchResult
 from nets_jax.tickets.ticket import Ticket, unmasked_count
 from nets_jax.training.task import Task

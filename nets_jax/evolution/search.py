@@ -33,7 +33,7 @@ from nets_jax.evolution.places import rows_of
 from nets_jax.evolution.run_record import RunRecord
 from nets_jax.evolution.stages import Ahead, Stage
 from nets_jax.protocol import How, Outcome, Search
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 from nets_jax.tickets.ticket import Ticket, initialise, take
 from nets_jax.training.task import Task
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nets_jax.networks.adapter import NetworkState, Params
-from nets_jax.structs import Row
+from nets_jax.rows import Row
 from nets_jax.tickets.ticket import Ticket, empty_layers
 
 

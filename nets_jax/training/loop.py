@@ -15,7 +15,7 @@ from nets_jax.engine.batching import keep_replicated, map_tickets
 from nets_jax.engine.exhaustion import LESS_TO_TRAIN, within_memory
 from nets_jax.engine.layouts import Layout, compile_program, fetch_population, pad, replicate, unpadded
 from nets_jax.networks.adapter import NetworkState, Params
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.evaluation import Evaluation, evaluate
 from nets_jax.training.parts import Part

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from nets_jax.data.dataset import Split
 from nets_jax.engine.saved import Saved, State
 from nets_jax.networks.adapter import NetworkState, Params
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 from nets_jax.tickets.ticket import Ticket, take
 from nets_jax.training.loop import Loop
 from nets_jax.training.parts import Group, Part, widen

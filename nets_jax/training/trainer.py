@@ -10,7 +10,7 @@ from nets_jax.engine.layouts import Layout, make_layout
 from nets_jax.engine.saved import LoopCheckpoints, Unsaved, fingerprint
 from nets_jax.engine.seeds import KeysLike, as_keys
 from nets_jax.networks.adapter import NetworkState, Params
-from nets_jax.structs import Rows
+from nets_jax.rows import Rows
 from nets_jax.tickets.ticket import Ticket
 from nets_jax.training.arguments import as_population, as_tasks, key_of_each, stacked, steps_of
 from nets_jax.training.loops import Loops
