@@ -14,8 +14,8 @@ ROOT = pathlib.Path(nets_jax.__file__).parent
 # Modules and packages; what stands lower imports from what stands higher.
 ORDER = (
   "rows", "structs", "errors", "kinds", "settings", "changes", "plugins", "engine", "data", "networks",
-  "tickets", "training", "protocol", "evolution", "baselines", "searches", "export", "analysis", "studies", "cli",
-  "__main__",
+  "tickets", "training", "protocol", "evolution", "baselines", "searches", "export", "analysis", "studies",
+  "cli", "__main__",
 )  # fmt: skip
 # Within a package too; modules that are not named come last.
 INNER = {
