@@ -245,6 +245,8 @@ def test_with_one_finalist_the_first_round_chooses(run_binary, tmp_path):
   assert [row["round"] for row in rows] == ["1", "1"]
   best = max(rows, key=lambda row: (float(row["valid_accuracy"]), -float(row["valid_loss"])))
   assert [row for row in rows if row["chosen"] == "1"] == [best]
+  page = (tmp_path / "out" / "report.html").read_text()
+  assert "Each point is a run of the tuning. The chosen setting is red." in page
   status, _, error = run_binary(densities_command, *ARGUMENTS, *given[:-1])
   assert status == 2
   assert "out is of another configuration (tune" in error
