@@ -250,7 +250,9 @@ def test_saliencies(task, network, data, ticket, trained, name, regrowth):
       "interpolated": interpolated_reference(w, w_0),
       "gradient": g * w,
       "balanced": moved * np.abs(g * w).sum() / np.abs(moved).sum(),
-    }[name]
+    }
+    expected["product"] = np.sqrt(np.abs(expected["balanced"] * expected["interpolated"]))
+    expected = expected[name]
     expected = np.where(m, np.abs(expected), np.abs(g) if regrowth else 0)
     np.testing.assert_allclose(found[layer]["kernel"], expected, rtol=1e-3, atol=1e-7)
     assert found[layer]["bias"] is None

@@ -101,6 +101,18 @@ def interpolated(seen: SeenTraining) -> Params:
   return layer_adaptive(jax.tree.map(of_layer, seen.trained, seen.initial))
 
 
+def product(seen: SeenTraining) -> Params:
+  """The geometric mean, sqrt |balanced * interpolated|: both what a weight did and its size must be large.
+
+  No scale of a layer changes it but by how far the layer moves.
+  """
+
+  def mean(one: Array, other: Array) -> Array:
+    return jnp.sqrt(jnp.abs(one)) * jnp.sqrt(jnp.abs(other))  # each root alone: no product leaves the range
+
+  return jax.tree.map(mean, balanced(seen), interpolated(seen))
+
+
 def gradient(seen: SeenTraining) -> Params:
   """|g * theta_T| (after Molchanov et al., 2017)."""
   return jax.tree.map(jnp.multiply, seen.gradient(), seen.trained)
@@ -117,6 +129,7 @@ SALIENCIES: dict[str, Measure | None] = {
   "magnitude": magnitude,
   "lamp": lamp,
   "interpolated": interpolated,
+  "product": product,
   "gradient": gradient,
   "random": None,
 }
