@@ -210,11 +210,13 @@ def test_lamp_scores(values, scale):
 def test_scores_of_short_types_are_in_float32(dtype):
   """Whose squares would be 0 in them."""
   after, first = (jnp.array(x, dtype) for x in ([1e-3, -2e-3, 4e-3], [1e-3, -1e-3, 3e-3]))
-  seen = saliency.SeenTraining({"a": first}, {"a": after}, dict)
   w, w_0 = (np.asarray(x, np.float64) for x in (after, first))
+  seen = saliency.SeenTraining({"a": first}, {"a": after}, lambda: {"a": jnp.full(3, 1e-7, dtype)})
+  shown = float(jnp.array(1e-7, dtype)) * np.abs(w).sum() / (w * (w - w_0)).sum()
   for measure, known in (
     (saliency.lamp, lamp_reference(w)),
     (saliency.interpolated, interpolated_reference(w, w_0)),
+    (saliency.product, np.sqrt(w * (w - w_0) * interpolated_reference(w, w_0) * shown)),
   ):
     found = measure(seen)["a"]
     assert found.dtype == jnp.float32
@@ -295,6 +297,23 @@ def test_a_balanced_saliency_with_a_gene_that_is_no_number_and_small_gradients(d
     w, g = (np.asarray(tree[name], np.float64)[own] for tree in (after, slopes))
     s = w * (w - 1)
     np.testing.assert_allclose(np.asarray(found[name])[own], s * (g * w).sum() / s.sum(), rtol=1e-3)
+
+
+def test_a_product_of_saliencies_where_numbers_are_small_missing_or_none():
+  """Where the product itself is 0 in float32, the mean is not; a layer without a gradient has none."""
+  first = {"a": jnp.array([1.0, -2.0, 3e-6, 0.5]), "b": jnp.ones(2)}
+  after = {"a": jnp.array([1.5, -2.5, 4e-6, jnp.inf]), "b": jnp.array([1.5, 3.0])}
+  slopes = {"a": jnp.full(4, 1e-20), "b": jnp.zeros(2)}
+  found = saliency.product(saliency.SeenTraining(first, after, lambda: slopes))
+  w, w_0 = (np.asarray(tree["a"], np.float64)[:3] for tree in (after, first))
+  moved = w * (w - w_0)
+  balanced = moved * np.abs(1e-20 * w).sum() / np.abs(moved).sum()
+  lowest = np.float32(balanced.min()) * np.float32(interpolated_reference(w, w_0).min())
+  assert lowest < np.finfo(np.float32).tiny
+  known = np.sqrt(balanced * interpolated_reference(w, w_0))
+  np.testing.assert_allclose(np.asarray(found["a"])[:3], known, rtol=1e-3)
+  assert not np.isfinite(found["a"][3])
+  np.testing.assert_array_equal(found["b"], 0)
 
 
 def test_a_layer_that_has_not_moved_has_no_saliency():

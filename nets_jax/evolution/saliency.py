@@ -102,13 +102,13 @@ def interpolated(seen: SeenTraining) -> Params:
 
 
 def product(seen: SeenTraining) -> Params:
-  """The geometric mean, sqrt |balanced * interpolated|: both what a weight did and its size must be large.
+  """The geometric mean, sqrt |balanced * interpolated|: a weight must do well by both.
 
-  No scale of a layer changes it but by how far the layer moves.
+  So a layer without a gradient, or that has not moved, has 0 throughout.
   """
 
   def mean(one: Array, other: Array) -> Array:
-    return jnp.sqrt(jnp.abs(one)) * jnp.sqrt(jnp.abs(other))  # each root alone: no product leaves the range
+    return jnp.sqrt(jnp.abs(one)) * jnp.sqrt(jnp.abs(other))  # their product may be too small for float32
 
   return jax.tree.map(mean, balanced(seen), interpolated(seen))
 
